@@ -1,0 +1,153 @@
+/* file.c - read-only maps and atomic output files.
+ *
+ *   out_open  path + ".tmp-<pid>-<n>"  ->  out_write ...  ->  out_commit: fflush, fsync, rename, fsync of the directory
+ *
+ * A reader of `path` sees the old file or the whole new one, also after a crash.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/base.h"
+
+gist_status map_open(const char *path, file_map *out, gist_error *err) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return err_set(err, GIST_ERR_IO, "%s: %s", path, strerror(errno));
+    struct stat st;
+    gist_status status = GIST_OK;
+    file_map m = { NULL, 0 };
+    if (fstat(fd, &st) != 0)
+        status = err_set(err, GIST_ERR_IO, "%s: %s", path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        status = err_set(err, GIST_ERR_IO, "%s: not a regular file", path);
+    else if ((uint64_t)st.st_size > SIZE_MAX)
+        status = err_set(err, GIST_ERR_LIMIT, "%s: %lld bytes do not fit this machine's address space", path,
+                         (long long)st.st_size);
+    else if (st.st_size > 0) {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        if (p == MAP_FAILED)
+            status = err_set(err, GIST_ERR_IO, "%s: cannot map: %s", path, strerror(errno));
+        else
+            m = (file_map){ p, (size_t)st.st_size };
+    }
+    close(fd);
+    if (status == GIST_OK) *out = m;
+    return status;
+}
+
+void map_close(file_map *m) {
+    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (file_map){ NULL, 0 };
+}
+
+void map_forget(const file_map *m, const void *p, size_t len) {
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p & ~(page - 1);
+    if (m->data && len) (void)madvise((void *)from, (uintptr_t)p + len - from, MADV_DONTNEED);
+}
+
+bool path_exists(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0;
+}
+
+bool path_is_dir(const char *path) {
+    struct stat st;
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+char *path_join(const gist_allocator *alloc, const char *dir, const char *name) {
+    sbuf s;
+    sbuf_init(&s, alloc);
+    sbuf_str(&s, dir);
+    if (s.len && s.p[s.len - 1] != '/') sbuf_str(&s, "/");
+    sbuf_str(&s, name);
+    return sbuf_take(&s);
+}
+
+/* ---- atomic output ---- */
+
+static void out_release(out_file *o) {
+    if (o->f) fclose(o->f);
+    mem_free(o->alloc, o->tmp);
+    mem_free(o->alloc, o->path);
+    *o = (out_file){ 0 };
+}
+
+gist_status out_open(out_file *o, const gist_allocator *alloc, const char *path, gist_error *err) {
+    *o = (out_file){ .alloc = alloc };
+    o->path = mem_strndup(alloc, path, strlen(path));
+    for (unsigned n = 0; o->path && n < 100; n++) {
+        sbuf s;
+        sbuf_init(&s, alloc);
+        sbuf_fmt(&s, "%s.tmp-%ld-%u", path, (long)getpid(), n);
+        o->tmp = sbuf_take(&s);
+        if (!o->tmp) break;
+        int fd = open(o->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0) {
+            o->f = fdopen(fd, "wb");
+            if (o->f) return GIST_OK;
+            close(fd);
+            unlink(o->tmp);
+            break;
+        }
+        if (errno != EEXIST) {
+            err_set(err, GIST_ERR_IO, "%s: cannot create: %s", path, strerror(errno));
+            out_release(o);
+            return GIST_ERR_IO;
+        }
+        mem_free(alloc, o->tmp);
+        o->tmp = NULL;
+    }
+    bool memory = !o->path || !o->tmp || errno == ENOMEM;
+    out_release(o);
+    if (memory) return err_memory(err, "output file");
+    return err_set(err, GIST_ERR_IO, "%s: cannot create a temporary file beside it", path);
+}
+
+void out_write(out_file *o, const void *bytes, size_t len) {
+    if (o->saved_errno || len == 0) return;
+    if (fwrite(bytes, 1, len, o->f) != len) o->saved_errno = errno ? errno : EIO;
+}
+
+/* The rename itself must survive a crash: sync the directory that holds the name. */
+static void sync_parent(const char *path, const gist_allocator *alloc) {
+    const char *slash = strrchr(path, '/');
+    char *dir = slash == path ? mem_strndup(alloc, "/", 1)
+                : slash       ? mem_strndup(alloc, path, (size_t)(slash - path))
+                              : mem_strndup(alloc, ".", 1);
+    if (!dir) return; /* the data is synced; only the name's durability is left to the system */
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    mem_free(alloc, dir);
+    if (fd < 0) return;
+    (void)fsync(fd); /* some file systems refuse this on directories */
+    close(fd);
+}
+
+gist_status out_commit(out_file *o, gist_error *err) {
+    int e = o->saved_errno;
+    if (!e && fflush(o->f) != 0) e = errno;
+    if (!e && fsync(fileno(o->f)) != 0 && errno != EINVAL) e = errno;
+    if (fclose(o->f) != 0 && !e) e = errno;
+    o->f = NULL;
+    if (!e && rename(o->tmp, o->path) != 0) e = errno;
+    gist_status status = GIST_OK;
+    if (e) {
+        unlink(o->tmp);
+        status = err_set(err, GIST_ERR_IO, "%s: cannot write: %s", o->path, strerror(e));
+    } else {
+        sync_parent(o->path, o->alloc);
+    }
+    out_release(o);
+    return status;
+}
+
+void out_abort(out_file *o) {
+    if (!o->tmp) return;
+    if (o->f) fclose(o->f);
+    o->f = NULL;
+    unlink(o->tmp);
+    out_release(o);
+}

@@ -1,0 +1,240 @@
+/* compress.c - prompts into gists, and gists to and from files.
+ *
+ *   prompt tokens [0,p)   gist tokens [p,p+k)
+ *   +-------------------+----------+
+ *   | t t t t t t t t t | g  g  g  |   one forward pass; the last k rows of every layer's cache are kept
+ *   +-------------------+----------+
+ *
+ * A gist is rows of a KV cache (docs/ARCHITECTURE.md): what is kept is exactly what attention reads later.
+ */
+#include "engine/engine_int.h"
+
+enum { K_MAX = 1024 };
+
+/* ---- identity: a hash over what a gist was made from ---- */
+
+static gist_status identify(gist *g, const tok_ids *ids, gist_error *err) {
+    hasher *h = hash_begin(g->alloc);
+    if (!h) return err_memory(err, "identity");
+    gfile *f = &g->head;
+    hash_str(h, "gist-identity-1");
+    hash_str(h, f->model);
+    hash_str(h, f->tokenizer);
+    hash_str(h, f->template_name);
+    hash_str(h, f->condition);
+    hash_str(h, f->adapter);
+    hash_str(h, dt_name(f->type));
+    hash_str(h, f->kernels);
+    hash_u64(h, (uint64_t)f->k);
+    hash_u64(h, (uint64_t)f->first_position);
+    hash_u64(h, f->rebased);
+    hash_u64(h, ids->n);
+    for (size_t i = 0; i < ids->n; i++) hash_u64(h, (uint64_t)ids->id[i]);
+    hash_hex(hash_end(h), f->id);
+    return GIST_OK;
+}
+
+/* ---- compressing ---- */
+
+static gist *gist_new(const gist_allocator *alloc, const gist_engine *e) {
+    gist *g = mem_calloc(alloc, 1, sizeof *g);
+    if (g) {
+        g->alloc = alloc;
+        g->e = e;
+        g->head.alloc = alloc;
+    }
+    return g;
+}
+
+static gist_status make_room(gist *g, gist_error *err) {
+    g->stores = mem_calloc(g->alloc, (size_t)g->e->model.cfg.L, sizeof *g->stores);
+    if (!g->stores) return err_memory(err, "gist");
+    return stores_create(g->e, g->head.type, op_kv_round(g->head.k), g->stores, 1, &g->block, err);
+}
+
+static void describe(gist *g, int k, int p, dtype type, bool rebase) {
+    const gist_engine *e = g->e;
+    const llama_config *c = &e->model.cfg;
+    gfile *f = &g->head;
+    memcpy(f->model, e->fingerprint, sizeof f->model);
+    memcpy(f->tokenizer, e->tok_fingerprint, sizeof f->tokenizer);
+    snprintf(f->family, sizeof f->family, "llama");
+    snprintf(f->template_name, sizeof f->template_name, "%s", tok_template_name(e->tp));
+    snprintf(f->condition, sizeof f->condition, "gist");
+    snprintf(f->kernels, sizeof f->kernels, "%s", gist_kernels_name(op_level(&e->ctx)));
+    f->type = type;
+    f->k = k;
+    f->layers = c->L;
+    f->kv_heads = c->G;
+    f->head_dim = c->D;
+    f->prompt_tokens = p;
+    f->first_position = rebase ? 0 : p;
+    f->rebased = rebase;
+}
+
+/* Rows [p,p+k) of the session become the gist's; rebased: keys turned back by p positions and rounded again. */
+static gist_status keep_rows(gist *g, const gist_session *s, int p, bool rebase, gist_error *err) {
+    const llama_config *c = &g->e->model.cfg;
+    size_t n = (size_t)c->G * (size_t)c->D;
+    float *buf = mem_alloc(g->alloc, 3 * n, sizeof *buf);
+    if (!buf) return err_memory(err, "gist rows");
+    void *k = buf, *v = buf + n;
+    float *wide = buf + 2 * n;
+    for (int l = 0; l < c->L; l++)
+        for (int i = 0; i < g->head.k; i++) {
+            session_get_row(s, l, p + i, k, v);
+            if (rebase) {
+                dt_to_f32(wide, k, g->head.type, n);
+                llama_rotate_key(&g->e->model, wide, -p);
+                dt_from_f32(k, g->head.type, wide, n);
+            }
+            op_kv_set(&g->stores[l], i, k, v, c->G, c->D);
+        }
+    mem_free(g->alloc, buf);
+    return GIST_OK;
+}
+
+/* ids: the prompt's p tokens; the k gist tokens are appended here. */
+static gist_status compress_ids(gist *g, gist_session *s, tok_ids *ids, const gist_compress_options *o, gist_error *err) {
+    int p = (int)ids->n;
+    for (int i = 0; i < o->k; i++) TRY(tok_ids_push(ids, g->e->gist_token, err));
+    if (ids->n > (size_t)g->e->model.cfg.context)
+        return err_set(err, GIST_ERR_LIMIT, "the prompt's %d tokens and %d gist tokens do not fit the model's context of %d",
+                       p, o->k, g->e->model.cfg.context);
+    TRY(gist_session_feed(s, ids->id, ids->n, NULL, err));
+    describe(g, o->k, p, s->kv, o->rebase);
+    TRY(make_room(g, err));
+    TRY(keep_rows(g, s, p, o->rebase, err));
+    return identify(g, ids, err);
+}
+
+gist_status gist_compress(gist_engine *e, const char *prompt, size_t len, const gist_compress_options *opt, gist **out,
+                          gist_error *err) {
+    gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
+    if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
+    if (o.k < 1 || o.k > K_MAX) return err_set(err, GIST_ERR_USAGE, "k is %d, not between 1 and %d gist tokens", o.k, K_MAX);
+    gist_session_options so = GIST_SESSION_OPTIONS_INIT;
+    so.kv = o.kv;
+    gist_session *s = NULL;
+    tok_ids ids;
+    tok_ids_init(&ids, e->alloc);
+    gist *g = gist_new(e->alloc, e);
+    gist_status status = g ? GIST_OK : err_memory(err, "gist");
+    if (status == GIST_OK) status = tok_template_law(e->tok, e->tp, prompt, len, o.k, NULL, 0, err);
+    if (status == GIST_OK) status = tok_template_prompt(e->tok, e->tp, prompt, len, &ids, err);
+    if (status == GIST_OK && ids.n > LLAMA_MAX_CONTEXT)
+        status = err_set(err, GIST_ERR_LIMIT, "the prompt's %zu tokens do not fit the model's context of %d", ids.n,
+                         e->model.cfg.context);
+    if (status == GIST_OK) status = gist_session_open(e, &so, &s, err);
+    if (status == GIST_OK) status = compress_ids(g, s, &ids, &o, err);
+    gist_session_close(s);
+    tok_ids_free(&ids);
+    if (status == GIST_OK)
+        *out = g;
+    else
+        gist_free(g);
+    return status;
+}
+
+void gist_free(gist *g) {
+    if (!g) return;
+    gfile_close(&g->head);
+    mem_free(g->alloc, g->stores);
+    mem_free(g->alloc, g->block);
+    mem_free(g->alloc, g);
+}
+
+void gist_get_info(const gist *g, gist_info *out) {
+    const gfile *f = &g->head;
+    *out = (gist_info){ .id = f->id, .model_fingerprint = f->model, .tokenizer_fingerprint = f->tokenizer,
+                        .family = f->family, .template_name = f->template_name, .condition = f->condition,
+                        .kernels = f->kernels, .kv = dt_public(f->type), .k = f->k, .first_position = f->first_position,
+                        .prompt_tokens = f->prompt_tokens, .layers = f->layers, .kv_heads = f->kv_heads,
+                        .head_dim = f->head_dim, .rebased = f->rebased };
+    out->bytes = 2 * (uint64_t)f->layers * dt_bytes(f->type, (size_t)f->k * (size_t)f->kv_heads * (size_t)f->head_dim);
+}
+
+/* ---- files ---- */
+
+gist_status gist_save(const gist *g, const char *path, gist_error *err) {
+    if (!g->e) return err_set(err, GIST_ERR_USAGE, "this gist was only inspected; load it with an engine to save it");
+    const gfile *f = &g->head;
+    size_t L = (size_t)f->layers, row = dt_bytes(f->type, (size_t)f->kv_heads * (size_t)f->head_dim);
+    size_t layer = row * (size_t)f->k;
+    uint8_t *bytes = mem_alloc(g->alloc, 2 * L, layer);
+    const void **at = mem_alloc(g->alloc, 2 * L, sizeof *at);
+    gist_status status = bytes && at ? GIST_OK : err_memory(err, "gist rows");
+    for (size_t l = 0; status == GIST_OK && l < L; l++) {
+        uint8_t *k = bytes + 2 * l * layer, *v = k + layer;
+        for (int i = 0; i < f->k; i++)
+            op_kv_get(&g->stores[l], i, k + (size_t)i * row, v + (size_t)i * row, f->kv_heads, f->head_dim);
+        at[l] = k;
+        at[L + l] = v;
+    }
+    if (status == GIST_OK) status = gfile_save(f, path, at, at + L, err);
+    mem_free(g->alloc, at);
+    mem_free(g->alloc, bytes);
+    return status;
+}
+
+static gist_status check_shapes(const gist_engine *e, const gfile *f, const char *path, gist_error *err) {
+    const llama_config *c = &e->model.cfg;
+    if (strcmp(f->family, "llama") != 0)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: made by a %s model, this one is llama", path, f->family);
+    if (f->layers != c->L || f->kv_heads != c->G || f->head_dim != c->D)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: rows of %d layers x %d heads x %d, this model has %d x %d x %d", path,
+                       f->layers, f->kv_heads, f->head_dim, c->L, c->G, c->D);
+    if (f->first_position > c->context - f->k)
+        return err_set(err, GIST_ERR_LIMIT, "%s: ends at position %d, the model's context is %d", path,
+                       f->first_position + f->k, c->context);
+    return GIST_OK;
+}
+
+static gist_status check_origin(const gist_engine *e, const gfile *f, const char *path, gist_error *err) {
+    if (strcmp(f->tokenizer, e->tok_fingerprint) != 0)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: made with another tokenizer (%s, this one is %s)", path, f->tokenizer,
+                       e->tok_fingerprint);
+    if (strcmp(f->model, e->fingerprint) != 0)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: made by another model (%s, this one is %s): compress the prompt again with this model",
+                       path, f->model, e->fingerprint);
+    return GIST_OK;
+}
+
+static gist_status load_rows(gist *g, gist_error *err) {
+    const gfile *f = &g->head;
+    size_t row = dt_bytes(f->type, (size_t)f->kv_heads * (size_t)f->head_dim);
+    TRY(make_room(g, err));
+    for (int l = 0; l < f->layers; l++) {
+        const uint8_t *k = gfile_key(f, l), *v = gfile_value(f, l);
+        for (int i = 0; i < f->k; i++)
+            op_kv_set(&g->stores[l], i, k + (size_t)i * row, v + (size_t)i * row, f->kv_heads, f->head_dim);
+    }
+    return GIST_OK;
+}
+
+static gist_status load(gist_engine *e, const char *path, unsigned flags, gist **out, gist_error *err) {
+    const gist_allocator *alloc = e ? e->alloc : mem_default();
+    gist *g = gist_new(alloc, e);
+    if (!g) return err_memory(err, "gist");
+    gist_status status = gfile_open(&g->head, alloc, path, err);
+    if (status == GIST_OK && e) {
+        status = check_shapes(e, &g->head, path, err);
+        if (status == GIST_OK && !(flags & GIST_LOAD_FORCE)) status = check_origin(e, &g->head, path, err);
+        if (status == GIST_OK) status = load_rows(g, err);
+    }
+    if (status == GIST_OK) {
+        st_close(&g->head.st);
+        *out = g;
+    } else {
+        gist_free(g);
+    }
+    return status;
+}
+
+gist_status gist_load(gist_engine *e, const char *path, unsigned flags, gist **out, gist_error *err) {
+    return load(e, path, flags, out, err);
+}
+
+gist_status gist_inspect(const char *path, gist **out, gist_error *err) {
+    return load(NULL, path, 0, out, err);
+}

@@ -1,0 +1,39 @@
+/* engine.h - sessions, compression, generation, sampling: the implementation of gist.h, and the few doors behind it
+ * that tests, evaluation and diagnostics use.
+ */
+#ifndef GIST_ENGINE_H
+#define GIST_ENGINE_H
+
+#include "model/model.h"
+#include "token/token.h"
+
+/* Make room for `more` tokens beyond the present length, so that feeding them allocates nothing. */
+gist_status session_reserve(gist_session *s, int more, gist_error *err);
+/* Rows fed from now on see this session's own tokens only from index `first` on (a gist stays visible): the masks of
+ * gisting.md in one timeline.  first = p: condition gist behind p prompt tokens; p + k: neg_control; 0: none. */
+void session_hide_before(gist_session *s, int first);
+/* The model behind an engine, and its tokenizer. */
+const llama_model *engine_model(const gist_engine *e);
+const tokenizer *engine_tokenizer(const gist_engine *e);
+/* Key and value [G,D] of own token `slot` in layer l, as stored. */
+void session_get_row(const gist_session *s, int l, int slot, void *k, void *v);
+
+/* ---- sampling ---- */
+
+typedef struct sampler {
+    const gist_allocator *alloc;
+    float temperature, top_p;
+    int top_k;
+    int32_t never; /* an id that is never drawn; -1: none */
+    rng random;
+    int V;
+    int32_t *order; /* [V] scratch */
+    double *p;      /* [V] scratch */
+} sampler;
+gist_status sampler_init(sampler *s, const gist_allocator *alloc, int V, float temperature, int top_k, float top_p,
+                         uint64_t seed, int32_t never, gist_error *err);
+void sampler_reset(sampler *s); /* gives the scratch back */
+/* Draw a token from logits [V]; greedy (first of the largest) at temperature 0.  *logprob is ln softmax(logits)[id]. */
+int32_t sampler_draw(sampler *s, const float *logits, float *logprob);
+
+#endif

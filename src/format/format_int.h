@@ -1,0 +1,45 @@
+/* format_int.h - what the files of this room share; other rooms include format.h. */
+#ifndef GIST_FORMAT_INT_H
+#define GIST_FORMAT_INT_H
+
+#include "format/format.h"
+
+/* ---- text of untrusted origin in messages ---- */
+
+/* s[0..len) as printable ASCII into out[0..cap), cap >= 4: other bytes become '?', a long text ends in "...".
+ * Returns out. */
+const char *json_show(char *out, size_t cap, const char *s, size_t len);
+/* The last 160 bytes of a path, so that a long one leaves room for the rest of a message. */
+const char *json_what(const char *what);
+
+/* ---- safetensors ---- */
+
+enum {
+    ST_MAX_HEADER = 100000000, /* bytes; the limit of the safetensors package */
+    ST_MAX_NAME = 512          /* bytes of a tensor's name */
+};
+/* st_parse in two steps, for a caller who must judge the metadata before the tensors.  st_begin reads header and
+ * metadata and tells where the tensors' bytes begin; st_finish reads the tensors.  `st` is zeroed by the first; after
+ * a failure of either it is in the hands of the caller, for st_close. */
+gist_status st_begin(st_file *st, const gist_allocator *alloc, const void *bytes, size_t len, const char *what,
+                     size_t *data_start, gist_error *err);
+gist_status st_finish(st_file *st, const void *bytes, size_t len, size_t data_start, const char *what,
+                      gist_error *err);
+
+/* ---- model.safetensors.index.json ---- */
+
+enum { INDEX_MAX_SHARDS = 4096 };
+
+typedef struct shard_index {
+    const gist_allocator *alloc;
+    json_t *root;        /* owns every string */
+    json_t *weight_map;  /* tensor name -> shard name; borrowed from root */
+    const char **shards; /* [count], each once, sorted */
+    size_t count;
+} shard_index;
+/* Every value is a plain file name: no separator, no "..", no control character. */
+gist_status index_parse(shard_index *out, const gist_allocator *alloc, const char *text, size_t len, const char *what,
+                        gist_error *err);
+void index_close(shard_index *ix);
+
+#endif

@@ -1,0 +1,90 @@
+/* llama_forward.c - the forward pass of the LLaMA family.
+ *
+ *   (1)  x = E[ids]                                        embedding
+ *   (2)  n = rmsnorm(x, w_attn)                            for every layer:
+ *   (3)  q = R(n Wq^T), k = R(n Wk^T), v = n Wv^T          R: rotary positions
+ *   (4)  k, v -> KV store, rounded to its type
+ *   (5)  a = softmax(q k^T / sqrt(D)) v                    over the row's visible keys: memory, then local
+ *   (6)  x = x + a Wo^T
+ *   (7)  n = rmsnorm(x, w_ffn)
+ *   (8)  f = silu(n Wgate^T) * (n Wup^T)
+ *   (9)  x = x + f Wdown^T
+ *  (10)  logits = rmsnorm(x, w_final) Whead^T
+ *
+ * docs/MODEL.md pairs each equation with its tensors.  One function serves prefill, decode, batches and training.
+ */
+#include <math.h>
+
+#include "model/model_int.h"
+
+void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                     const llama_batch *b) {
+    const llama_config *c = &m->cfg;
+    int T = b->T;
+
+    op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps);                     /* (2) */
+    const void *n1 = op_operand(ctx, a->operand, a->n1, &w->wq, T);
+    op_linear_fwd(ctx, a->q, n1, &w->wq, T);                                             /* (3) */
+    op_linear_fwd(ctx, a->k, n1, &w->wk, T);
+    op_linear_fwd(ctx, a->v, n1, &w->wv, T);
+    op_rope_fwd(ctx, a->q, a->cs, T, c->H, c->D);
+    op_rope_fwd(ctx, a->k, a->cs, T, c->G, c->D);
+    op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);                            /* (4) */
+    op_attention_fwd(ctx, a->att, a->q, kv, b->rows, T, c->H, c->G, c->D,                /* (5) */
+                     1.0f / sqrtf((float)c->D), a->scratch);
+    op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, a->att, &w->wo, T), &w->wo, T); /* (6) */
+    op_add_fwd(ctx, a->xm, a->x, a->o, T, c->C);
+
+    op_rmsnorm_fwd(ctx, a->n2, a->xm, w->ffn_norm, T, c->C, c->eps);                     /* (7) */
+    const void *n2 = op_operand(ctx, a->operand, a->n2, &w->gate, T);
+    op_linear_fwd(ctx, a->gate, n2, &w->gate, T);                                        /* (8) */
+    op_linear_fwd(ctx, a->up, n2, &w->up, T);
+    op_silu_mul_fwd(ctx, a->act, a->gate, a->up, T, c->F);
+    op_linear_fwd(ctx, a->down, op_operand(ctx, a->operand, a->act, &w->down, T), &w->down, T); /* (9) */
+    op_add_fwd(ctx, a->y, a->xm, a->down, T, c->C);
+}
+
+void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
+    const llama_config *c = &m->cfg;
+    op_embed_fwd(ctx, a->x, m->embed, m->embed_type, m->gist_row, b->ids, b->T, c->V, c->C); /* (1) */
+    op_rope_table(ctx, a->cs, b->pos, m->freq, b->T, c->D);
+    for (int l = 0; l < c->L; l++) llama_block_fwd(m, ctx, a, &m->layers[l], b->kv + (size_t)l * (size_t)b->stores, b);
+}
+
+void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, int T, float *logits) {
+    const llama_config *c = &m->cfg;
+    const float *x = a->x + (size_t)first * (size_t)c->C;
+    op_rmsnorm_fwd(ctx, a->n1, x, m->final_norm, T, c->C, c->eps);                       /* (10) */
+    op_linear_fwd(ctx, logits, op_operand(ctx, a->operand, a->n1, &m->head, T), &m->head, T);
+}
+
+void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_ctx *ctx, int T, int visible) {
+    size_t rows = (size_t)T, C = (size_t)c->C, F = (size_t)c->F, HD = (size_t)c->H * (size_t)c->D;
+    size_t GD = (size_t)c->G * (size_t)c->D;
+    int widest = c->F > c->C ? c->F : c->C;
+    widest = c->H * c->D > widest ? c->H * c->D : widest;
+    a->x = a->xm = a->y = arena_take(ar, rows * C, sizeof(float));
+    a->n1 = a->n2 = arena_take(ar, rows * C, sizeof(float));
+    a->o = a->down = arena_take(ar, rows * C, sizeof(float));
+    a->q = arena_take(ar, rows * HD, sizeof(float));
+    a->k = arena_take(ar, rows * GD, sizeof(float));
+    a->v = arena_take(ar, rows * GD, sizeof(float));
+    a->att = arena_take(ar, rows * HD, sizeof(float));
+    a->gate = a->act = arena_take(ar, rows * F, sizeof(float));
+    a->up = arena_take(ar, rows * F, sizeof(float));
+    a->cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
+    a->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
+    a->scratch = arena_take(ar, op_attention_scratch(ctx, T, visible), 1);
+}
+
+void llama_rotate_key(const llama_model *m, float *k, int shift) {
+    int D = m->cfg.D, half = D / 2;
+    for (int i = 0; i < half; i++) {
+        double angle = (double)shift * (double)m->freq[i], c = cos(angle), s = sin(angle);
+        for (int g = 0; g < m->cfg.G; g++) {
+            float *x = k + (size_t)g * (size_t)D, a = x[i], b = x[i + half];
+            x[i] = (float)(a * c - b * s);
+            x[i + half] = (float)(b * c + a * s);
+        }
+    }
+}

@@ -1,0 +1,227 @@
+/* llama_weights.c - the weight table of the LLaMA family, and loading by it.
+ *
+ *   file map --view--> shape check --pack (parallel)--> one block of panels
+ *            --forget the pages just read: resident memory stays near the size of the weights
+ *
+ * Vectors become f32.  The embedding stays in the file's map: a few rows are read per call.
+ */
+#include <inttypes.h>
+#include <math.h>
+
+#include "model/model_int.h"
+
+#define LAYER(kind, field, gguf, hf, shape) \
+    { kind, true, offsetof(llama_layer, field), "blk.%d." gguf, "model.layers.%d." hf, shape }
+#define MODEL(kind, field, gguf, hf, shape) { kind, false, offsetof(llama_model, field), gguf, hf, shape }
+
+const weight_row llama_weights[] = {
+    MODEL(WEIGHT_EMBED, embed, "token_embd.weight", "model.embed_tokens.weight", "VC"),
+    LAYER(WEIGHT_VECTOR, attn_norm, "attn_norm.weight", "input_layernorm.weight", "C"),
+    LAYER(WEIGHT_MATRIX, wq, "attn_q.weight", "self_attn.q_proj.weight", "qC"),
+    LAYER(WEIGHT_MATRIX, wk, "attn_k.weight", "self_attn.k_proj.weight", "kC"),
+    LAYER(WEIGHT_MATRIX, wv, "attn_v.weight", "self_attn.v_proj.weight", "kC"),
+    LAYER(WEIGHT_MATRIX, wo, "attn_output.weight", "self_attn.o_proj.weight", "Cq"),
+    LAYER(WEIGHT_VECTOR, ffn_norm, "ffn_norm.weight", "post_attention_layernorm.weight", "C"),
+    LAYER(WEIGHT_MATRIX, gate, "ffn_gate.weight", "mlp.gate_proj.weight", "FC"),
+    LAYER(WEIGHT_MATRIX, up, "ffn_up.weight", "mlp.up_proj.weight", "FC"),
+    LAYER(WEIGHT_MATRIX, down, "ffn_down.weight", "mlp.down_proj.weight", "CF"),
+    MODEL(WEIGHT_VECTOR, final_norm, "output_norm.weight", "model.norm.weight", "C"),
+    MODEL(WEIGHT_MATRIX, head, "output.weight", "lm_head.weight", "VC"),
+};
+const int llama_weight_rows = sizeof llama_weights / sizeof *llama_weights;
+
+int llama_dim(const llama_config *c, char letter) {
+    switch (letter) {
+    case 'V': return c->V;
+    case 'C': return c->C;
+    case 'F': return c->F;
+    case 'q': return c->H * c->D;
+    case 'k': return c->G * c->D;
+    default: return 1;
+    }
+}
+
+static bool is_head(const weight_row *r) {
+    return !r->per_layer && r->kind == WEIGHT_MATRIX;
+}
+
+bool llama_has_row(const llama_config *c, const weight_row *r) {
+    return !(c->tied && is_head(r));
+}
+
+uint64_t llama_parameters(const llama_config *c) {
+    uint64_t n = 0;
+    for (int i = 0; i < llama_weight_rows; i++) {
+        const weight_row *r = &llama_weights[i];
+        uint64_t one = (uint64_t)llama_dim(c, r->shape[0]) * (uint64_t)llama_dim(c, r->shape[1]);
+        if (llama_has_row(c, r)) n += one * (uint64_t)(r->per_layer ? c->L : 1);
+    }
+    return n;
+}
+
+/* ---- finding tensors ---- */
+
+static gist_status find(const weights *w, const llama_config *c, const weight_row *r, int layer, const tensor_view **out,
+                        gist_error *err) {
+    char name[128], want[64], got[64];
+    snprintf(name, sizeof name, r->hf, layer);
+    const tensor_view *t = weights_find(w, name);
+    if (!t && is_head(r)) t = weights_find(w, llama_weights[0].hf); /* tied: the head is the embedding */
+    if (!t) return err_set(err, GIST_ERR_FORMAT, "tensor %s is missing", name);
+    tensor_view need = { .dims = r->shape[1] ? 2 : 1,
+                         .shape = { llama_dim(c, r->shape[0]), llama_dim(c, r->shape[1]), 1, 1 } };
+    bool same = t->dims == need.dims;
+    for (int d = 0; d < need.dims; d++) same = same && t->shape[d] == need.shape[d];
+    if (!same)
+        return err_set(err, GIST_ERR_FORMAT, "%s is %s, this model needs %s", name, tensor_shape_text(t, got),
+                       tensor_shape_text(&need, want));
+    *out = t;
+    return GIST_OK;
+}
+
+/* Does some row of the table stand for this tensor? */
+static bool known(const llama_config *c, const char *name) {
+    for (int i = 0; i < llama_weight_rows; i++) {
+        char full[128];
+        if (!llama_weights[i].per_layer && strcmp(name, llama_weights[i].hf) == 0) return true;
+        int layer = 0;
+        if (!llama_weights[i].per_layer || sscanf(name, "model.layers.%d.", &layer) != 1) continue;
+        snprintf(full, sizeof full, llama_weights[i].hf, layer);
+        if (layer >= 0 && layer < c->L && strcmp(name, full) == 0) return true;
+    }
+    size_t len = strlen(name);
+    return len > 9 && strcmp(name + len - 9, ".inv_freq") == 0; /* a buffer of old checkpoints: recomputed */
+}
+
+/* ---- loading ---- */
+
+typedef struct loader {
+    llama_model *m;
+    const weights *w;
+    gist_type type;
+    bool mixed; /* some matrices are bf16 and some are not */
+    op_ctx *ctx;
+    arena ar; /* counts first, then hands out the block */
+} loader;
+
+static void *field_of(const loader *ld, const weight_row *r, int layer) {
+    uint8_t *base = r->per_layer ? (uint8_t *)&ld->m->layers[layer] : (uint8_t *)ld->m;
+    return base + r->offset;
+}
+
+/* Matrices that share an input must multiply the same operand: where bf16 and wider ones meet, bf16 widens (exactly). */
+static dtype packed_type(const loader *ld, dtype stored) {
+    if (ld->type == GIST_TYPE_BF16) return DT_BF16;
+    if (ld->type == GIST_TYPE_F32) return DT_F32;
+    return ld->mixed && stored == DT_BF16 ? DT_F32 : stored;
+}
+
+static void load_matrix(loader *ld, op_weight *W, const tensor_view *t, int N) {
+    dtype type = packed_type(ld, t->type);
+    *W = (op_weight){ type, N, (int)t->shape[1], NULL };
+    W->panels = arena_take(&ld->ar, op_weight_bytes(type, N, W->K), 1);
+    if (!W->panels) return; /* the dry run */
+    op_weight_pack(ld->ctx, W, t->data, t->type, (int)t->shape[0]);
+    map_forget(weights_map(ld->w, t), t->data, t->bytes);
+}
+
+static void load_vector(loader *ld, float **field, const tensor_view *t) {
+    *field = arena_take(&ld->ar, tensor_count(t), sizeof(float));
+    if (*field) dt_to_f32(*field, t->data, t->type, tensor_count(t));
+}
+
+static gist_status load_rows(loader *ld, gist_error *err) {
+    llama_model *m = ld->m;
+    for (int i = 0; i < llama_weight_rows; i++) {
+        const weight_row *r = &llama_weights[i];
+        for (int layer = 0; layer < (r->per_layer ? m->cfg.L : 1); layer++) {
+            const tensor_view *t;
+            TRY(find(ld->w, &m->cfg, r, layer, &t, err));
+            void *field = field_of(ld, r, layer);
+            if (r->kind == WEIGHT_VECTOR) {
+                load_vector(ld, field, t);
+            } else if (r->kind == WEIGHT_MATRIX) {
+                load_matrix(ld, field, t, is_head(r) ? m->vocab : (int)t->shape[0]);
+            } else {
+                m->embed = t->data;
+                m->embed_type = t->type;
+            }
+        }
+    }
+    m->freq = arena_take(&ld->ar, (size_t)m->cfg.D / 2, sizeof(float));
+    if (m->vocab > m->cfg.V) m->gist_row = arena_take(&ld->ar, (size_t)m->cfg.C, sizeof(float));
+    return GIST_OK;
+}
+
+/* mean [C] of the V rows of a table: what a new token starts as (gisting.md, "Vocabulary") */
+static gist_status mean_row(float *mean, const void *table, dtype type, int V, int C, const gist_allocator *alloc,
+                            gist_error *err) {
+    double *sum = mem_calloc(alloc, (size_t)C, sizeof *sum);
+    float *row = mem_alloc(alloc, (size_t)C, sizeof *row);
+    for (int v = 0; sum && row && v < V; v++) {
+        dt_to_f32(row, (const uint8_t *)table + dt_bytes(type, (size_t)v * (size_t)C), type, (size_t)C);
+        for (int i = 0; i < C; i++) sum[i] += row[i];
+    }
+    gist_status status = sum && row ? GIST_OK : err_memory(err, "mean embedding");
+    for (int i = 0; status == GIST_OK && i < C; i++) mean[i] = (float)(sum[i] / V);
+    mem_free(alloc, row);
+    mem_free(alloc, sum);
+    return status;
+}
+
+static gist_status add_gist_row(llama_model *m, const weights *w, gist_error *err) {
+    const tensor_view *head;
+    TRY(mean_row(m->gist_row, m->embed, m->embed_type, m->cfg.V, m->cfg.C, m->alloc, err));
+    TRY(find(w, &m->cfg, &llama_weights[llama_weight_rows - 1], 0, &head, err));
+    float *row = mem_alloc(m->alloc, (size_t)m->cfg.C, sizeof *row);
+    if (!row) return err_memory(err, "mean head row");
+    gist_status status = mean_row(row, head->data, head->type, m->cfg.V, m->cfg.C, m->alloc, err);
+    if (status == GIST_OK) op_weight_set_row(&m->head, m->cfg.V, row);
+    mem_free(m->alloc, row);
+    return status;
+}
+
+static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
+    llama_model *m = ld->m;
+    int bf16 = 0, wider = 0;
+    for (size_t i = 0; i < weights_count(ld->w); i++) {
+        const tensor_view *t = weights_at(ld->w, i);
+        if (!known(&m->cfg, t->name))
+            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a llama model with %d layers", t->name,
+                           m->cfg.L);
+        bf16 += t->dims == 2 && t->type == DT_BF16;
+        wider += t->dims == 2 && t->type != DT_BF16;
+    }
+    ld->mixed = bf16 && wider;
+    m->layers = mem_calloc(m->alloc, (size_t)m->cfg.L, sizeof *m->layers);
+    if (!m->layers) return err_memory(err, "layers");
+    arena_init(&ld->ar, NULL, 0);
+    TRY(load_rows(ld, err));
+    m->block_bytes = ld->ar.peak;
+    m->block = mem_alloc(m->alloc, m->block_bytes, 1);
+    if (!m->block)
+        return err_set(err, GIST_ERR_MEMORY, "out of memory: %" PRIu64 " MiB of weights", (uint64_t)m->block_bytes >> 20);
+    arena_init(&ld->ar, m->block, m->block_bytes);
+    TRY(load_rows(ld, err));
+    for (int i = 0; i < m->cfg.D / 2; i++)
+        m->freq[i] = (float)(1.0 / pow((double)m->cfg.theta, 2.0 * i / m->cfg.D));
+    return add_gist ? add_gist_row(m, ld->w, err) : GIST_OK;
+}
+
+gist_status llama_load(llama_model *m, const llama_config *cfg, const weights *w, gist_type type, bool add_gist,
+                       op_ctx *ctx, const gist_allocator *alloc, gist_error *err) {
+    llama_model loaded = { .alloc = alloc, .cfg = *cfg, .vocab = cfg->V + add_gist };
+    loader ld = { .m = &loaded, .w = w, .type = type, .ctx = ctx };
+    gist_status status = load_all(&ld, add_gist, err);
+    if (status == GIST_OK)
+        *m = loaded;
+    else
+        llama_free(&loaded);
+    return status;
+}
+
+void llama_free(llama_model *m) {
+    mem_free(m->alloc, m->layers);
+    mem_free(m->alloc, m->block);
+    *m = (llama_model){ .alloc = m->alloc };
+}

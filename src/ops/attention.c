@@ -1,0 +1,143 @@
+/* attention.c - the KV store and attention over two intervals per row.
+ *
+ *   store  keys in blocks of 16 tokens [G][cap/16][D][16], values [G][cap][D], both in the KV type
+ *   tile   consecutive rows that see the same memory interval and begin at the same local key, times the query heads of
+ *          one key/value head: at most 16 query vectors, which share every key and value they load
+ *
+ *      keys      mlo....mhi | lo ........ hi(row)
+ *      row t     xxxxxxxxxx   xxxxxx
+ *      row t+1   xxxxxxxxxx   xxxxxxx            a tile; its rows differ only in where they end
+ *
+ * Visible keys are counted from the row's first one across the boundary; hidden keys are neither scored into a row's
+ * buffer nor weighed, so they cannot reach its result.
+ */
+#include "ops/ops_int.h"
+
+/* ---- the store ---- */
+
+static size_t key_at(const op_kv *kv, int g, int slot, int d, int D) {
+    size_t block = (size_t)g * (size_t)(kv->cap / OP_KV_BLOCK) + (size_t)(slot / OP_KV_BLOCK);
+    return (block * (size_t)D + (size_t)d) * OP_KV_BLOCK + (size_t)(slot % OP_KV_BLOCK);
+}
+
+static size_t value_at(const op_kv *kv, int g, int slot, int D) {
+    return ((size_t)g * (size_t)kv->cap + (size_t)slot) * (size_t)D;
+}
+
+typedef struct write_job {
+    const op_kv *kv;
+    const op_row *rows;
+    const float *k, *v;
+    int G, D;
+} write_job;
+
+static void write_rows(void *arg, int first, int last) {
+    const write_job *j = arg;
+    for (int t = first; t < last; t++) {
+        const op_kv *kv = &j->kv[j->rows[t].kv];
+        int slot = j->rows[t].slot, D = j->D;
+        for (int g = 0; g < j->G; g++) {
+            size_t src = ((size_t)t * (size_t)j->G + (size_t)g) * (size_t)D;
+            for (int d = 0; d < D; d++)
+                dt_from_f32((uint8_t *)kv->k + dt_bytes(kv->type, key_at(kv, g, slot, d, D)), kv->type, j->k + src + d, 1);
+            dt_from_f32((uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, slot, D)), kv->type, j->v + src, (size_t)D);
+        }
+    }
+}
+
+void op_kv_write(op_ctx *ctx, const op_kv *kv, const op_row *rows, const float *k, const float *v, int T, int G, int D) {
+    write_job j = { kv, rows, k, v, G, D };
+    op_for_rows(ctx, write_rows, &j, T, (size_t)(G * D) * 4);
+}
+
+void op_kv_get(const op_kv *kv, int slot, void *k, void *v, int G, int D) {
+    size_t one = dt_bytes(kv->type, 1), row = one * (size_t)D;
+    for (int g = 0; g < G; g++) {
+        for (int d = 0; d < D; d++)
+            memcpy((uint8_t *)k + (size_t)g * row + (size_t)d * one, (const uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one, one);
+        memcpy((uint8_t *)v + (size_t)g * row, (const uint8_t *)kv->v + value_at(kv, g, slot, D) * one, row);
+    }
+}
+
+void op_kv_set(const op_kv *kv, int slot, const void *k, const void *v, int G, int D) {
+    size_t one = dt_bytes(kv->type, 1), row = one * (size_t)D;
+    for (int g = 0; g < G; g++) {
+        for (int d = 0; d < D; d++)
+            memcpy((uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one, (const uint8_t *)k + (size_t)g * row + (size_t)d * one, one);
+        memcpy((uint8_t *)kv->v + value_at(kv, g, slot, D) * one, (const uint8_t *)v + (size_t)g * row, row);
+    }
+}
+
+/* ---- attention ---- */
+
+static size_t padded(int n) {
+    return ((size_t)n + OP_LANES - 1) / OP_LANES * OP_LANES;
+}
+
+size_t op_attention_scratch(const op_ctx *ctx, int T, int visible) {
+    size_t tiles = padded(T + 1) * sizeof(int);
+    return tiles + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible) * sizeof(float);
+}
+
+typedef struct attend_job {
+    op_ctx *ctx;
+    float *out;
+    const float *q;
+    const op_kv *kv;
+    const op_row *rows;
+    const int *tiles; /* first row of each tile, and T */
+    int H, G, D, parts; /* parts: pieces of a group of query heads that is larger than a tile */
+    float scale;
+    float *score; /* [workers][OP_TILE][score_stride] */
+    size_t score_stride;
+} attend_job;
+
+static op_span span_of(const op_kv *kv, int g, int D, int lo, int hi) {
+    return (op_span){ kv->type, (const uint8_t *)kv->k + dt_bytes(kv->type, key_at(kv, g, 0, 0, D)),
+                      (const uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, 0, D)), lo, hi };
+}
+
+static void attend_task(void *arg, int task, int worker) {
+    const attend_job *j = arg;
+    int part = task % j->parts, g = task / j->parts % j->G, tile = task / j->parts / j->G;
+    int first = j->tiles[tile], rows = j->tiles[tile + 1] - first;
+    int group = j->H / j->G, heads = group < OP_TILE ? group : OP_TILE, head = g * group + part * heads;
+    if (head + heads > (g + 1) * group) heads = (g + 1) * group - head;
+    const op_row *row = &j->rows[first];
+    int hi[OP_TILE], top = row->lo;
+    for (int r = 0; r < rows; r++) {
+        hi[r] = row[r].hi;
+        top = hi[r] > top ? hi[r] : top;
+    }
+    size_t stride = (size_t)j->H * (size_t)j->D, at = (size_t)first * stride + (size_t)head * (size_t)j->D;
+    op_tile t = { .out = j->out + at, .q = j->q + at, .stride = stride, .rows = rows, .heads = heads, .D = j->D,
+                  .scale = j->scale, .local = span_of(&j->kv[row->kv], g, j->D, row->lo, top), .hi = hi,
+                  .score = j->score + (size_t)worker * OP_TILE * j->score_stride, .score_stride = j->score_stride };
+    if (row->mem >= 0) t.mem = span_of(&j->kv[row->mem], g, j->D, row->mlo, row->mhi);
+    j->ctx->k->attend(&t);
+}
+
+static bool same_view(const op_row *a, const op_row *b) {
+    bool memory = a->mem == b->mem && (a->mem < 0 || (a->mlo == b->mlo && a->mhi == b->mhi));
+    return memory && a->kv == b->kv && a->lo == b->lo;
+}
+
+static int visible_keys(const op_row *r) {
+    int memory = r->mem >= 0 && r->mhi > r->mlo ? r->mhi - r->mlo : 0;
+    return memory + (r->hi > r->lo ? r->hi - r->lo : 0);
+}
+
+void op_attention_fwd(op_ctx *ctx, float *out, const float *q, const op_kv *kv, const op_row *rows, int T, int H, int G,
+                      int D, float scale, void *scratch) {
+    int group = H / G, rows_max = group < OP_TILE ? OP_TILE / group : 1, n = 0, visible = 0;
+    int *tiles = scratch;
+    for (int t = 0; t < T; t++) {
+        if (t == 0 || t - tiles[n - 1] >= rows_max || !same_view(&rows[t - 1], &rows[t])) tiles[n++] = t;
+        int v = visible_keys(&rows[t]);
+        visible = v > visible ? v : visible;
+    }
+    tiles[n] = T;
+    attend_job j = { ctx, out, q, kv, rows, tiles, H, G, D, (group + OP_TILE - 1) / OP_TILE, scale,
+                     (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int)), padded(visible) };
+    pool_run(ctx->pool, attend_task, &j, n * G * j.parts);
+}

@@ -1,0 +1,177 @@
+/* linear.c - weights packed in panels of 64 outputs, and products with them.
+ *
+ *   W [N,K] row-major  ->  panel p holds outputs 64p .. 64p+63:
+ *     f32, f16   for k: 64 values               bf16   for each pair k,k+1: 64 x (value k, value k+1)
+ *
+ * A panel is read once from front to back whether one row or a thousand are multiplied, so one row runs at memory
+ * speed and many at the speed of the multipliers.  Work is cut by panels and, for many rows, by blocks of rows; each
+ * output has one accumulator that runs through K in order, whatever the cut.
+ */
+#include "ops/ops_int.h"
+
+static int panels(int N) {
+    return (N + OP_PANEL - 1) / OP_PANEL;
+}
+
+static size_t panel_bytes(dtype type, int K) {
+    return dt_bytes(type, (size_t)(type == DT_BF16 ? K + (K & 1) : K) * OP_PANEL);
+}
+
+size_t op_weight_bytes(dtype type, int N, int K) {
+    return (size_t)panels(N) * panel_bytes(type, K);
+}
+
+static void *panel_of(const op_weight *W, int p) {
+    return (uint8_t *)W->panels + (size_t)p * panel_bytes(W->type, W->K);
+}
+
+/* Element (k, column j) of a panel, in elements. */
+static size_t panel_at(dtype type, int k, int j) {
+    if (type == DT_BF16) return ((size_t)(k / 2) * OP_PANEL + (size_t)j) * 2 + (size_t)(k % 2);
+    return (size_t)k * OP_PANEL + (size_t)j;
+}
+
+/* ---- packing ---- */
+
+typedef struct pack_job {
+    op_weight *W;
+    const uint8_t *src;
+    dtype src_type;
+    int rows;
+} pack_job;
+
+/* Gather k in [k0, k1) of up to 64 source rows into the panel; same type, so bits move unchanged. */
+static void pack_same(void *panel, const op_weight *W, const uint8_t *src, int cols, int k0, int k1) {
+    size_t K = (size_t)W->K;
+    if (W->type == DT_F32) {
+        uint32_t *d = panel;
+        for (int k = k0; k < k1; k++)
+            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_F32, k, j)], src + ((size_t)j * K + (size_t)k) * 4, 4);
+    } else if (W->type == DT_F16) {
+        uint16_t *d = panel;
+        for (int k = k0; k < k1; k++)
+            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_F16, k, j)], src + ((size_t)j * K + (size_t)k) * 2, 2);
+    } else {
+        uint16_t *d = panel;
+        int k = k0;
+        for (; k + 2 <= k1; k += 2)
+            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_BF16, k, j)], src + ((size_t)j * K + (size_t)k) * 2, 4);
+        for (; k < k1; k++)
+            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_BF16, k, j)], src + ((size_t)j * K + (size_t)k) * 2, 2);
+    }
+}
+
+static void pack_converted(void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0, int k1) {
+    float x[256];
+    for (int j = 0; j < cols; j++)
+        for (int k = k0; k < k1; k += 256) {
+            int n = k1 - k < 256 ? k1 - k : 256;
+            dt_to_f32(x, src + dt_bytes(src_type, (size_t)j * (size_t)W->K + (size_t)k), src_type, (size_t)n);
+            for (int i = 0; i < n; i++) {
+                size_t at = panel_at(W->type, k + i, j);
+                dt_from_f32((uint8_t *)panel + dt_bytes(W->type, at), W->type, &x[i], 1);
+            }
+        }
+}
+
+static void pack_task(void *ctx, int p, int worker) {
+    (void)worker;
+    const pack_job *job = ctx;
+    const op_weight *W = job->W;
+    void *panel = panel_of(W, p);
+    int cols = job->rows - p * OP_PANEL;
+    cols = cols < 0 ? 0 : cols > OP_PANEL ? OP_PANEL : cols;
+    if (cols < OP_PANEL || W->K % 2) memset(panel, 0, panel_bytes(W->type, W->K));
+    if (cols == 0) return;
+    const uint8_t *src = job->src + dt_bytes(job->src_type, (size_t)p * OP_PANEL * (size_t)W->K);
+    enum { K_TILE = 32 }; /* 64 source rows x 64 bytes at a time: whole cache lines in, whole lines out */
+    for (int k = 0; k < W->K; k += K_TILE) {
+        int end = W->K - k < K_TILE ? W->K : k + K_TILE;
+        if (job->src_type == W->type)
+            pack_same(panel, W, src, cols, k, end);
+        else
+            pack_converted(panel, W, src, job->src_type, cols, k, end);
+    }
+}
+
+void op_weight_pack(op_ctx *ctx, op_weight *W, const void *src, dtype src_type, int rows) {
+    pack_job job = { W, src, src_type, rows };
+    pool_run(ctx->pool, pack_task, &job, panels(W->N));
+}
+
+void op_weight_set_row(op_weight *W, int n, const float *x) {
+    uint8_t *panel = panel_of(W, n / OP_PANEL);
+    for (int k = 0; k < W->K; k++)
+        dt_from_f32(panel + dt_bytes(W->type, panel_at(W->type, k, n % OP_PANEL)), W->type, &x[k], 1);
+}
+
+void op_weight_get_row(const op_weight *W, int n, float *x) {
+    const uint8_t *panel = panel_of(W, n / OP_PANEL);
+    for (int k = 0; k < W->K; k++)
+        dt_to_f32(&x[k], panel + dt_bytes(W->type, panel_at(W->type, k, n % OP_PANEL)), W->type, 1);
+}
+
+/* ---- operands: rows in the type that the kernel multiplies ---- */
+
+static size_t operand_stride(dtype weight, int K) {
+    return (size_t)(weight == DT_BF16 ? K + (K & 1) : K);
+}
+
+size_t op_operand_bytes(int K) {
+    return ((size_t)K + 1) * sizeof(uint16_t);
+}
+
+typedef struct round_job {
+    op_ctx *ctx;
+    uint16_t *y;
+    const float *x;
+    int K;
+} round_job;
+
+static void round_rows(void *arg, int first, int last) {
+    const round_job *j = arg;
+    size_t stride = operand_stride(DT_BF16, j->K);
+    for (int t = first; t < last; t++) {
+        uint16_t *y = j->y + (size_t)t * stride;
+        j->ctx->k->round_bf16(y, j->x + (size_t)t * (size_t)j->K, j->K);
+        if (j->K % 2) y[j->K] = 0;
+    }
+}
+
+const void *op_operand(op_ctx *ctx, void *buf, const float *x, const op_weight *W, int T) {
+    if (W->type != DT_BF16) return x;
+    round_job job = { ctx, buf, x, W->K };
+    op_for_rows(ctx, round_rows, &job, T, (size_t)W->K / 4);
+    return buf;
+}
+
+/* ---- products ---- */
+
+typedef struct linear_job {
+    op_ctx *ctx;
+    float *y;
+    const void *x;
+    const op_weight *W;
+    int T, row_block, row_blocks;
+} linear_job;
+
+static void linear_task(void *arg, int task, int worker) {
+    (void)worker;
+    const linear_job *j = arg;
+    const op_weight *W = j->W;
+    int p = task / j->row_blocks, t = task % j->row_blocks * j->row_block;
+    int rows = j->T - t < j->row_block ? j->T - t : j->row_block;
+    int cols = W->N - p * OP_PANEL < OP_PANEL ? W->N - p * OP_PANEL : OP_PANEL;
+    size_t ldx = operand_stride(W->type, W->K);
+    const uint8_t *x = (const uint8_t *)j->x + (size_t)t * ldx * (W->type == DT_BF16 ? 2 : 4);
+    float *y = j->y + (size_t)t * (size_t)W->N + (size_t)(p * OP_PANEL);
+    j->ctx->k->gemm[W->type](y, (size_t)W->N, x, ldx, panel_of(W, p), rows, W->K, cols);
+}
+
+void op_linear_fwd(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T) {
+    enum { ROW_BLOCK = 192 }; /* rows whose operands stay in the second-level cache while a panel passes */
+    if (T <= 0) return;
+    int blocks = (T + ROW_BLOCK - 1) / ROW_BLOCK;
+    linear_job job = { ctx, y, x, W, T, ROW_BLOCK, blocks };
+    pool_run(ctx->pool, linear_task, &job, panels(W->N) * blocks);
+}

@@ -1,0 +1,122 @@
+/* ops.h - the operations that models are made of, on buffers of a backend.
+ *
+ * This table of functions is the backend seam: model code calls it and never dereferences an activation.  The CPU
+ * implementation cuts the work into tasks for a thread pool and runs kernels picked once for this machine (scalar: the
+ * definition; AVX2; AVX-512; AVX-512 BF16).
+ *
+ * Every output element is reduced in one fixed order that depends on the row alone: not on the number of threads, the
+ * rows beside it, or how a sequence was cut into calls.  docs/ARCHITECTURE.md, "Results do not depend on how the work
+ * was cut", says how each op does that.
+ *
+ * Shapes: T rows, C width, N/K outputs/inputs of a linear map, H query heads, G key/value heads, D head width.
+ * Activations are f32, row-major.  Each X_fwd has its derivative X_bwd under it in the source, adding into its outputs.
+ */
+#ifndef GIST_OPS_H
+#define GIST_OPS_H
+
+#include "tensor/tensor.h"
+
+/* ---- the machine: kernels and threads ---- */
+
+typedef struct op_kernels op_kernels;
+typedef struct op_ctx {
+    const op_kernels *k;
+    pool *pool;
+} op_ctx;
+
+/* Kernels of a level, or the best of this CPU for AUTO.  GIST_ERR_UNSUPPORTED names what the CPU lacks. */
+gist_status op_init(op_ctx *ctx, gist_kernels level, pool *p, gist_error *err);
+gist_kernels op_level(const op_ctx *ctx);
+
+/* ---- linear maps ---- */
+
+/* A weight matrix [N,K] packed for the kernels that read it, in panels of 64 outputs:
+ *     f32, f16   [ceil(N/64)][K][64]
+ *     bf16       [ceil(N/64)][ceil(K/2)][64][2]       pairs of consecutive inputs side by side
+ * Outputs beyond N and an odd K's last partner are zero.  One layout serves one row (decode) and many (prefill). */
+typedef struct op_weight {
+    dtype type;
+    int N, K;
+    void *panels; /* 64-byte aligned */
+} op_weight;
+enum { OP_PANEL = 64 };
+size_t op_weight_bytes(dtype type, int N, int K);
+/* W->panels points to op_weight_bytes(W) bytes, contents undefined.  Packs src [rows,K] of type src_type (rows <= N) as
+ * W's first rows and zeroes the rest; converts where the types differ.  src need not be aligned. */
+void op_weight_pack(op_ctx *ctx, op_weight *W, const void *src, dtype src_type, int rows);
+/* Overwrite row n with x [K]. */
+void op_weight_set_row(op_weight *W, int n, const float *x);
+/* x [K] = row n, exact. */
+void op_weight_get_row(const op_weight *W, int n, float *x);
+
+/* Rows as the weight's kernel multiplies them: f32 for f32 and f16 weights (x itself is returned), bf16 rounded to
+ * nearest even for bf16 (written to buf [T, op_operand_bytes(K)]). */
+size_t op_operand_bytes(int K); /* per row, for any type */
+const void *op_operand(op_ctx *ctx, void *buf, const float *x, const op_weight *W, int T);
+/* y [T,N] = x [T,K] W^T; x from op_operand of a weight of the same type and K.  One accumulator per output, in order of
+ * K (bf16: pairs), f32. */
+void op_linear_fwd(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T);
+
+/* ---- embedding ---- */
+
+/* x [T,C] = rows ids[t] of table [V,C] (type; need not be aligned); ids from V on take row id-V of extra [*,C] f32. */
+void op_embed_fwd(op_ctx *ctx, float *x, const void *table, dtype type, const float *extra, const int32_t *ids, int T,
+                  int V, int C);
+
+/* ---- normalisation, activation, residual ---- */
+
+/* y = x / sqrt(mean(x^2) + eps) * w, per row [C] */
+void op_rmsnorm_fwd(op_ctx *ctx, float *y, const float *x, const float *w, int T, int C, float eps);
+/* y = silu(gate) * up = gate / (1 + exp(-gate)) * up, [T,F]; y may be gate or up */
+void op_silu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, int T, int F);
+/* y = a + b, [T,C]; y may be a or b */
+void op_add_fwd(op_ctx *ctx, float *y, const float *a, const float *b, int T, int C);
+
+/* ---- rotary positions (RoPE; halves of a head paired: i with i + D/2) ---- */
+
+/* cs [T,D] = cos (first half) and sin (second half) of pos[t] * freq[i], i < D/2; angle in f32, as the models trained */
+void op_rope_table(op_ctx *ctx, float *cs, const int32_t *pos, const float *freq, int T, int D);
+/* x [T,H,D] rotated in place by the angles of its row */
+void op_rope_fwd(op_ctx *ctx, float *x, const float *cs, int T, int H, int D);
+
+/* ---- attention over intervals ---- */
+
+/* Keys and values of one layer.  Keys lie in blocks of 16 tokens, so that a kernel computes 16 scores at once:
+ *     k  [G][cap/16][D][16]        v  [G][cap][D]        cap a multiple of 16 */
+typedef struct op_kv {
+    dtype type;
+    int cap;
+    void *k, *v;
+} op_kv;
+enum { OP_KV_BLOCK = 16 };
+static inline int op_kv_round(int tokens) { return (tokens + OP_KV_BLOCK - 1) / OP_KV_BLOCK * OP_KV_BLOCK; }
+
+/* One row of the batch: where its own key and value go, and which keys it sees.
+ *
+ *     memory rows [mlo,mhi) of store mem          local rows [lo,hi) of store kv
+ *     +----------------------------+              +---------------------------------+
+ *     | a gist, shared, read-only  |   then       | the timeline up to the row      |    = the visible keys 0,1,2,...
+ *     +----------------------------+              +---------------------------------+
+ */
+typedef struct op_row {
+    int32_t pos;       /* rotary position */
+    int kv, slot;      /* its key and value are row `slot` of store kv */
+    int mem, mlo, mhi; /* mem < 0 or mlo == mhi: none */
+    int lo, hi;
+} op_row;
+
+/* Round k, v [T,G,D] to the stores' types and write them to each row's slot. */
+void op_kv_write(op_ctx *ctx, const op_kv *kv, const op_row *rows, const float *k, const float *v, int T, int G, int D);
+/* Row `slot`, as stored, from / to k, v [G,D] of the store's type: what a .gist file holds. */
+void op_kv_get(const op_kv *kv, int slot, void *k, void *v, int G, int D);
+void op_kv_set(const op_kv *kv, int slot, const void *k, const void *v, int G, int D);
+
+/* out [T,H,D] = softmax(scale * q k^T over the visible keys) v.  Head h reads key/value head h / (H/G).  Scores: one
+ * accumulator over D each; exact maximum; normaliser in 16 lanes by visible index; outputs accumulated key by key in
+ * visible order.  scratch: op_attention_scratch(ctx, T, most visible keys of any row) bytes.  A row that sees no key
+ * yields zeros. */
+size_t op_attention_scratch(const op_ctx *ctx, int T, int visible);
+void op_attention_fwd(op_ctx *ctx, float *out, const float *q, const op_kv *kv, const op_row *rows, int T, int H, int G,
+                      int D, float scale, void *scratch);
+
+#endif

@@ -1,0 +1,65 @@
+/* ops_int.h - between the ops and their kernels: one table per kernel level.
+ *
+ * A kernel does one task's worth of work on one thread.  scalar.c is the definition; x86/ has the others, with the same
+ * signatures.  Vector kernels think in 16 lanes whatever the registers' width, so that sums run in the same lanes.
+ */
+#ifndef GIST_OPS_INT_H
+#define GIST_OPS_INT_H
+
+#include "ops/ops.h"
+
+enum { OP_LANES = 16, OP_TILE = 16 /* query vectors in one attention tile */ };
+
+/* One tile of attention: `rows` rows x `heads` heads that share one key/value head and see the same keys, but for
+ * the end hi[r] of the local interval.  Query vector (r,h) is q + r*stride + h*D, its output likewise. */
+typedef struct op_span {
+    dtype type;
+    const void *k, *v; /* of this head: k [cap/16][D][16], v [cap][D] */
+    int lo, hi;        /* for the local span: hi is the largest hi[r] */
+} op_span;
+typedef struct op_tile {
+    float *out;
+    const float *q;
+    size_t stride;
+    int rows, heads, D;
+    float scale;
+    op_span mem, local;
+    const int *hi;       /* [rows] */
+    float *score;        /* [rows*heads][score_stride] */
+    size_t score_stride; /* multiple of 16, >= visible keys of any row */
+} op_tile;
+
+struct op_kernels {
+    gist_kernels level;
+    /* y [T rows at ldy] = x [T rows at ldx elements of the operand type] times one panel of `cols` <= 64 outputs */
+    void (*gemm[DT_COUNT])(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols);
+    void (*round_bf16)(uint16_t *y, const float *x, int n);
+    void (*rmsnorm)(float *y, const float *x, const float *w, int C, float eps);
+    void (*silu_mul)(float *y, const float *gate, const float *up, int n);
+    void (*add)(float *y, const float *a, const float *b, int n);
+    void (*rope)(float *x, const float *cs, int H, int D);
+    void (*attend)(const op_tile *t);
+};
+
+extern const op_kernels op_kernels_scalar;
+#if defined(__x86_64__) && !defined(GIST_NO_X86)
+extern const op_kernels op_kernels_avx2, op_kernels_avx512;
+/* Products of bf16 pairs in one instruction; everything else is op_kernels_avx512's. */
+void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols);
+extern const op_kernels op_kernels_avx512bf16;
+#endif
+
+/* exp(x) = 2^n * p(r), n = round(x log2 e), r = x - n ln 2: the constants every level uses.  Coefficients 1/k!,
+ * |r| <= ln2/2: relative error below 2^-22.  Below -87.3 the result is 0 (no subnormals), above 88.7 infinity. */
+#define EXP_LOG2E 1.44269504088896341f
+#define EXP_LN2_HI 0.693145751953125f
+#define EXP_LN2_LO 1.42860677e-6f
+#define EXP_MIN (-87.3f)
+#define EXP_MAX 88.7f
+
+/* Kernels on a row-independent range [first, last) of rows. */
+typedef void (*op_rows_fn)(void *ctx, int first, int last);
+/* Cut T rows into tasks for the pool; small work stays on the caller.  cost: rough f32 operations per row. */
+void op_for_rows(op_ctx *ctx, op_rows_fn fn, void *arg, int T, size_t cost);
+
+#endif

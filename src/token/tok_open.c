@@ -1,0 +1,340 @@
+/* tok_open.c - opening and closing a tokenizer, what one may ask it, its fingerprint.
+ *
+ *   directory:  tokenizer.json (byte-level BPE) > tokenizer.model > tokenizer.json (SentencePiece as JSON)
+ *               > vocab.json + merges.txt;  then the side files (tok_side.c)
+ *   file:       one of these, and the side files in its directory
+ *
+ * Which of its two kinds a tokenizer.model is, its first line tells: base64 and a rank, or no text at all.
+ */
+#include "token/token_int.h"
+
+/* ---- life ---- */
+
+static gist_status create(const gist_allocator *alloc, tokenizer **out, gist_error *err) {
+    if (!alloc) alloc = mem_default();
+    tokenizer *t = mem_calloc(alloc, 1, sizeof *t);
+    if (!t) return err_memory(err, "tokenizer");
+    t->alloc = t->v.alloc = alloc;
+    t->unk = t->bos = t->eos = t->gist = -1;
+    memset(t->byte_id, 0xFF, sizeof t->byte_id); /* -1 */
+    *out = t;
+    return GIST_OK;
+}
+
+void tok_close(tokenizer *t) {
+    if (!t) return;
+    const gist_allocator *alloc = t->alloc;
+    split_free(t);
+    vocab_free(&t->v);
+    mem_free(alloc, t->added.a);
+    mem_free(alloc, t->raw.a);
+    mem_free(alloc, t->norm.a);
+    mem_free(alloc, t->user.a);
+    mem_free(alloc, t->merges.slot);
+    mem_free(alloc, t);
+}
+
+void tok_add_end(tokenizer *t, int32_t id) {
+    for (int i = 0; i < t->ends; i++)
+        if (t->end[i] == id) return;
+    if (t->ends < (int)(sizeof t->end / sizeof *t->end)) t->end[t->ends++] = id;
+}
+
+/* Added tokens to the two matchers.  <GIST> strips the white space beside it, whatever its file says. */
+static gist_status share_out(tokenizer *t, gist_error *err) {
+    for (size_t i = 0; i < t->added.n; i++) {
+        added_token a = t->added.a[i];
+        bool normalised = a.normalized && !a.special && t->form != FORM_NONE;
+        TRY(matcher_add(normalised ? &t->norm : &t->raw, t->alloc, &a, err));
+    }
+    matcher_sort(&t->raw, &t->v);
+    matcher_sort(&t->norm, &t->v);
+    return GIST_OK;
+}
+
+/* Everything that decides ids, in the order of ids and ranks. */
+static gist_status fingerprint(tokenizer *t, gist_error *err) {
+    const merge_map *m = &t->merges;
+    size_t ranks = 0, n = 0;
+    for (size_t i = 0; i < m->slots; i++)
+        if (m->slot[i].left >= 0 && (size_t)m->slot[i].rank >= ranks) ranks = (size_t)m->slot[i].rank + 1;
+    int32_t(*merge)[4] = mem_calloc(t->alloc, ranks, sizeof *merge);
+    hasher *h = merge ? hash_begin(t->alloc) : NULL;
+    if (!h) {
+        mem_free(t->alloc, merge);
+        return err_memory(err, "tokenizer fingerprint");
+    }
+    for (size_t i = 0; i < m->slots; i++) {
+        const merge_slot *s = &m->slot[i];
+        if (s->left < 0) continue;
+        memcpy(merge[s->rank], (int32_t[4]){s->left, s->right, s->id, 1}, sizeof *merge);
+    }
+    while (n < t->v.n) {
+        const piece *p = &t->v.piece[n++];
+        hash_add(h, t->v.text + p->off, p->len);
+        hash_u64(h, (uint64_t)p->type << 32 | (uint32_t)p->rank);
+    }
+    hash_add(h, merge, ranks * sizeof *merge);
+    for (size_t i = 0; i < t->added.n; i++) {
+        const added_token *a = &t->added.a[i];
+        hash_u64(h, (uint64_t)(uint32_t)a->id << 8 | (uint64_t)(a->special | a->lstrip << 1 | a->rstrip << 2 |
+                                                                a->single_word << 3 | a->normalized << 4));
+    }
+    const uint64_t flags[] = {t->model, t->by_pair, t->byte_fallback, t->fuse_unk, t->ignore_merges, t->prefix, t->cut,
+                              t->remove_extra_spaces, t->escape_spaces, t->space_is_suffix, t->form, (uint64_t)t->stages,
+                              (uint32_t)t->unk, (uint32_t)t->bos, (uint32_t)t->eos, t->adds_bos};
+    for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) hash_u64(h, flags[i]);
+    for (int i = 0; i < t->stages; i++) {
+        hash_add(h, t->stage[i].pattern, t->stage[i].pattern_len);
+        hash_u64(h, (uint64_t)(t->stage[i].keep_match | t->stage[i].keep_gap << 1 | t->stage[i].literal << 2));
+    }
+    for (int i = 0; i < t->ends; i++) hash_u64(h, (uint32_t)t->end[i]);
+    mem_free(t->alloc, merge);
+    t->fingerprint = hash_end(h);
+    return GIST_OK;
+}
+
+static gist_status finish(tokenizer *t, gist_error *err) {
+    static const added_token flags = {.special = true, .lstrip = true, .rstrip = true};
+    if (t->bos < 0) t->adds_bos = false;
+    if (t->eos >= 0) tok_add_end(t, t->eos);
+    TRY(tok_add(t, TOK_GIST_TEXT, strlen(TOK_GIST_TEXT), -1, &flags, "tokenizer", err));
+    t->gist = vocab_find(&t->v, TOK_GIST_TEXT, strlen(TOK_GIST_TEXT));
+    TRY(share_out(t, err));
+    return fingerprint(t, err);
+}
+
+/* ---- opening ---- */
+
+static gist_status load_model(tokenizer *t, const void *bytes, size_t len, gist_error *err) {
+    return tiktoken_is(bytes, len) ? tiktoken_load(t, bytes, len, err) : sp_load(t, bytes, len, err);
+}
+
+static bool is_json(const void *bytes, size_t len) {
+    return len > 0 && *(const char *)bytes == '{';
+}
+
+static gist_status load_class(tokenizer *t, const json_t *vocab, const char *merges, size_t len, const char *cls,
+                              bool prefix_space, gist_error *err) {
+    static const char *const like_gpt2[] = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast"};
+    bool qwen2 = strncmp(cls, "Qwen2Tokenizer", 14) == 0, gpt2 = false;
+    for (size_t i = 0; i < sizeof like_gpt2 / sizeof *like_gpt2; i++) gpt2 |= strcmp(cls, like_gpt2[i]) == 0;
+    if (!qwen2 && !gpt2)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer_config.json: tokenizer_class \"%.64s\" with vocab.json: the "
+                       "split patterns of GPT2Tokenizer and Qwen2Tokenizer are known", cls);
+    return gpt2_load(t, vocab, merges, len, qwen2, prefix_space, err);
+}
+
+gist_status tok_parse(const void *bytes, size_t len, const gist_allocator *alloc, tokenizer **out, gist_error *err) {
+    tokenizer *t;
+    json_t *root = NULL;
+    TRY(create(alloc, &t, err));
+    gist_status st = is_json(bytes, len) ? json_bytes(bytes, len, "tokenizer.json", &root, err) : GIST_OK;
+    if (st == GIST_OK) st = root ? hf_load(t, root, err) : load_model(t, bytes, len, err);
+    if (st == GIST_OK) st = finish(t, err);
+    json_decref(root);
+    if (st == GIST_OK) *out = t;
+    else tok_close(t);
+    return st;
+}
+
+gist_status tok_parse_gpt2(const void *vocab, size_t vocab_len, const char *merges, size_t merges_len, const char *cls,
+                           const gist_allocator *alloc, tokenizer **out, gist_error *err) {
+    tokenizer *t;
+    json_t *root = NULL;
+    TRY(create(alloc, &t, err));
+    gist_status st = json_bytes(vocab, vocab_len, "vocab.json", &root, err);
+    if (st == GIST_OK) st = load_class(t, root, merges, merges_len, cls ? cls : "GPT2Tokenizer", false, err);
+    if (st == GIST_OK) st = finish(t, err);
+    json_decref(root);
+    if (st == GIST_OK) *out = t;
+    else tok_close(t);
+    return st;
+}
+
+typedef struct found { /* the files of a directory; NULL: not there */
+    char *json, *model, *vocab, *merges;
+} found;
+
+static gist_status look(const gist_allocator *alloc, const char *dir, const char *name, char **out, gist_error *err) {
+    char *path = path_join(alloc, dir, name);
+    if (!path) return err_memory(err, name);
+    if (path_exists(path)) *out = path;
+    else mem_free(alloc, path);
+    return GIST_OK;
+}
+
+static gist_status look_around(const gist_allocator *alloc, const char *dir, found *f, gist_error *err) {
+    TRY(look(alloc, dir, "tokenizer.json", &f->json, err));
+    TRY(look(alloc, dir, "tokenizer.model", &f->model, err));
+    if (!f->model) TRY(look(alloc, dir, "spiece.model", &f->model, err));
+    TRY(look(alloc, dir, "vocab.json", &f->vocab, err));
+    return look(alloc, dir, "merges.txt", &f->merges, err);
+}
+
+static gist_status load_model_file(tokenizer *t, const char *path, gist_error *err) {
+    file_map m;
+    TRY(map_open(path, &m, err));
+    gist_status st = m.size > TOK_MAX_FILE
+                         ? err_set(err, GIST_ERR_LIMIT, "%s: %zu bytes, at most %zu are allowed", path, m.size, TOK_MAX_FILE)
+                         : load_model(t, m.data, m.size, err);
+    map_close(&m);
+    return st;
+}
+
+static gist_status load_pair(tokenizer *t, const json_t *vocab, const char *merges, const side_files *side, gist_error *err) {
+    const char *cls = json_text(side->tokenizer_config, "tokenizer_class", NULL);
+    if (!cls) cls = strncmp(json_text(side->config, "model_type", ""), "qwen2", 5) == 0 ? "Qwen2Tokenizer" : "GPT2Tokenizer";
+    file_map m;
+    TRY(map_open(merges, &m, err));
+    gist_status st = load_class(t, vocab, (const char *)m.data, m.size, cls,
+                                json_flag(side->tokenizer_config, "add_prefix_space", false), err);
+    map_close(&m);
+    return st;
+}
+
+static gist_status load_vocab_file(tokenizer *t, const char *vocab, const char *merges, const side_files *side,
+                                   gist_error *err) {
+    json_t *root = NULL;
+    TRY(json_file(vocab, "vocab.json", &root, err));
+    gist_status st = load_pair(t, root, merges, side, err);
+    json_decref(root);
+    return st;
+}
+
+static gist_status load_dir(tokenizer *t, const char *dir, const found *f, const side_files *side, gist_error *err) {
+    json_t *root = NULL;
+    bool byte_level = false, bpe = false;
+    if (f->json) {
+        TRY(json_file(f->json, "tokenizer.json", &root, err));
+        bpe = hf_is_bpe(root, &byte_level);
+    }
+    gist_status st;
+    if (root && ((bpe && (byte_level || !f->model)) || (!f->model && !(f->vocab && f->merges)))) st = hf_load(t, root, err);
+    else if (f->model) st = load_model_file(t, f->model, err);
+    else if (f->vocab && f->merges) st = load_vocab_file(t, f->vocab, f->merges, side, err);
+    else st = err_set(err, GIST_ERR_IO, "%s: no tokenizer.json, tokenizer.model, or vocab.json with merges.txt", dir);
+    json_decref(root);
+    return st;
+}
+
+static gist_status load_file(tokenizer *t, const char *path, const found *f, const side_files *side, gist_error *err) {
+    file_map m;
+    TRY(map_open(path, &m, err));
+    bool json = is_json(m.data, m.size);
+    map_close(&m);
+    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    if (!json && strncmp(name, "merges", 6) == 0 && f->vocab) return load_vocab_file(t, f->vocab, path, side, err);
+    if (!json) return load_model_file(t, path, err);
+    json_t *root = NULL;
+    TRY(json_file(path, name, &root, err));
+    gist_status st;
+    if (json_is_object(json_object_get(root, "model"))) st = hf_load(t, root, err);
+    else if (f->merges) st = load_pair(t, root, f->merges, side, err);
+    else st = err_set(err, GIST_ERR_FORMAT, "%s: neither a tokenizer.json nor a vocab.json beside a merges.txt", path);
+    json_decref(root);
+    return st;
+}
+
+static gist_status open_all(tokenizer *t, const char *path, const char *dir, gist_error *err) {
+    found f = {0};
+    side_files side = {0};
+    gist_status st = look_around(t->alloc, dir, &f, err);
+    if (st == GIST_OK) st = side_load(&side, t->alloc, dir, err);
+    if (st == GIST_OK) st = path_is_dir(path) ? load_dir(t, dir, &f, &side, err) : load_file(t, path, &f, &side, err);
+    if (st == GIST_OK) st = side_apply(t, &side, err);
+    if (st == GIST_OK) st = finish(t, err);
+    side_free(&side);
+    mem_free(t->alloc, f.json);
+    mem_free(t->alloc, f.model);
+    mem_free(t->alloc, f.vocab);
+    mem_free(t->alloc, f.merges);
+    return st;
+}
+
+gist_status tok_open(const char *path, const gist_allocator *alloc, tokenizer **out, gist_error *err) {
+    tokenizer *t;
+    if (!path_exists(path)) return err_set(err, GIST_ERR_IO, "%s: no such file or directory", path);
+    TRY(create(alloc, &t, err));
+    const char *slash = strrchr(path, '/');
+    char *dir = path_is_dir(path) ? mem_strndup(t->alloc, path, strlen(path))
+                : slash           ? mem_strndup(t->alloc, path, slash == path ? 1 : (size_t)(slash - path))
+                                  : mem_strndup(t->alloc, ".", 1);
+    gist_status st = dir ? open_all(t, path, dir, err) : err_memory(err, "tokenizer");
+    mem_free(t->alloc, dir);
+    if (st == GIST_OK) *out = t;
+    else tok_close(t);
+    return st;
+}
+
+/* ---- questions ---- */
+
+int tok_size(const tokenizer *t) {
+    return (int)t->v.n;
+}
+
+int32_t tok_bos(const tokenizer *t) {
+    return t->bos;
+}
+
+int32_t tok_eos(const tokenizer *t) {
+    return t->eos;
+}
+
+int32_t tok_gist(const tokenizer *t) {
+    return t->gist;
+}
+
+bool tok_adds_bos(const tokenizer *t) {
+    return t->adds_bos;
+}
+
+bool tok_is_end(const tokenizer *t, int32_t id) {
+    for (int i = 0; i < t->ends; i++)
+        if (t->end[i] == id) return true;
+    return false;
+}
+
+const char *tok_kind(const tokenizer *t) {
+    static const char *const names[] = {"sentencepiece-bpe", "byte-bpe", "tiktoken"};
+    return names[t->model];
+}
+
+hash128 tok_fingerprint(const tokenizer *t) {
+    return t->fingerprint;
+}
+
+int32_t tok_find(const tokenizer *t, const char *text) {
+    return vocab_find(&t->v, text, strlen(text));
+}
+
+static const piece *get_piece(const tokenizer *t, int32_t id) {
+    return id >= 0 && (size_t)id < t->v.n && t->v.piece[id].type != PIECE_NONE ? &t->v.piece[id] : NULL;
+}
+
+const char *tok_piece(const tokenizer *t, int32_t id, size_t *len) {
+    const piece *p = get_piece(t, id);
+    if (len) *len = p ? p->len : 0;
+    return p ? t->v.text + p->off : NULL;
+}
+
+bool tok_is_special(const tokenizer *t, int32_t id) {
+    const piece *p = get_piece(t, id);
+    return p && p->special;
+}
+
+gist_status tok_add_gist(tokenizer *t, int32_t id, gist_error *err) {
+    added_token a = {.id = id, .special = true, .lstrip = true, .rstrip = true};
+    if (t->gist >= 0 && t->gist == id) return GIST_OK;
+    if (t->gist >= 0)
+        return err_set(err, GIST_ERR_MISMATCH, "%s is token %d already, not %d", TOK_GIST_TEXT, t->gist, id);
+    TRY(vocab_set(&t->v, id, TOK_GIST_TEXT, strlen(TOK_GIST_TEXT), PIECE_ADDED, "tokenizer", err));
+    a.off = t->v.piece[id].off;
+    a.len = t->v.piece[id].len;
+    TRY(matcher_add(&t->raw, t->alloc, &a, err));
+    matcher_sort(&t->raw, &t->v);
+    t->v.piece[id].special = true;
+    t->v.piece[id].added = 1;
+    t->gist = id;
+    return GIST_OK;
+}

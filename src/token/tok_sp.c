@@ -1,0 +1,394 @@
+/* tok_sp.c - SentencePiece: reader of tokenizer.model, normaliser, encoder.
+ *
+ *   ModelProto       1 pieces*          { 1 text, 2 score (float), 3 type }
+ *                    2 trainer_spec     { 3 model_type, 24 space is suffix, 35 byte_fallback, 45.. special pieces }
+ *                    3 normalizer_spec  { 2 charsmap, 3 dummy prefix, 4 remove extra spaces, 5 escape spaces }
+ *                    5 denormalizer_spec
+ *
+ * BPE models only.  A unigram model (T5) differs in two places, which are marked: the segmentation of a chunk, and the
+ * charsmap, a double-array trie of replacements that the normaliser would consult at every character.
+ * Source: the file format and the behaviour of SentencePiece, github.com/google/sentencepiece (sentencepiece_model.proto).
+ */
+#include "token/token_int.h"
+
+/* ---- reader ---- */
+
+enum { WIRE_VARINT = 0, WIRE_64 = 1, WIRE_BYTES = 2, WIRE_32 = 5 };
+enum { MODEL_UNIGRAM = 1, MODEL_BPE = 2, MODEL_WORD = 3, MODEL_CHAR = 4 };
+
+typedef struct field {
+    uint64_t number;
+    uint64_t value; /* varint, fixed32, fixed64 */
+    rd bytes;       /* length-delimited */
+    int wire;
+} field;
+
+/* Next field of a message; false at its end or when the bytes are no field (r->failed). */
+static bool field_next(rd *r, field *f) {
+    if (rd_left(r) == 0 || r->failed) return false;
+    uint64_t key = rd_varint(r);
+    *f = (field){.number = key >> 3, .wire = (int)(key & 7)};
+    switch (f->wire) {
+    case WIRE_VARINT: f->value = rd_varint(r); break;
+    case WIRE_64: f->value = rd_u64(r); break;
+    case WIRE_32: f->value = rd_u32(r); break;
+    case WIRE_BYTES: {
+        uint64_t n = rd_varint(r);
+        if (n > rd_left(r)) r->failed = true;
+        else rd_init(&f->bytes, rd_bytes(r, (size_t)n), (size_t)n);
+        break;
+    }
+    default: r->failed = true;
+    }
+    if (f->number == 0) r->failed = true;
+    return !r->failed;
+}
+
+typedef struct sp_spec { /* what the file says, with the format's defaults */
+    uint64_t model_type;
+    bool byte_fallback, space_is_suffix, dummy_prefix, remove_extra_spaces, escape_spaces;
+    size_t charsmap;
+    rd unk, bos, eos; /* texts of the special pieces */
+} sp_spec;
+
+static bool is_wire(const field *f, int wire, rd *r) {
+    if (f->wire != wire) r->failed = true;
+    return f->wire == wire;
+}
+
+static bool read_trainer(rd *r, sp_spec *s) {
+    for (field f; field_next(r, &f);) {
+        switch (f.number) {
+        case 3: if (is_wire(&f, WIRE_VARINT, r)) s->model_type = f.value; break;
+        case 24: if (is_wire(&f, WIRE_VARINT, r)) s->space_is_suffix = f.value != 0; break;
+        case 35: if (is_wire(&f, WIRE_VARINT, r)) s->byte_fallback = f.value != 0; break;
+        case 45: if (is_wire(&f, WIRE_BYTES, r)) s->unk = f.bytes; break;
+        case 46: if (is_wire(&f, WIRE_BYTES, r)) s->bos = f.bytes; break;
+        case 47: if (is_wire(&f, WIRE_BYTES, r)) s->eos = f.bytes; break;
+        default: break;
+        }
+    }
+    return !r->failed;
+}
+
+static bool read_normalizer(rd *r, sp_spec *s) {
+    for (field f; field_next(r, &f);) {
+        switch (f.number) {
+        case 2: if (is_wire(&f, WIRE_BYTES, r)) s->charsmap = f.bytes.len; break;
+        case 3: if (is_wire(&f, WIRE_VARINT, r)) s->dummy_prefix = f.value != 0; break;
+        case 4: if (is_wire(&f, WIRE_VARINT, r)) s->remove_extra_spaces = f.value != 0; break;
+        case 5: if (is_wire(&f, WIRE_VARINT, r)) s->escape_spaces = f.value != 0; break;
+        default: break;
+        }
+    }
+    return !r->failed;
+}
+
+/* "<0x0A>" -> 10; -1 for any other text */
+static int byte_piece(const char *s, size_t len) {
+    static const char digits[] = "0123456789ABCDEF";
+    if (len != 6 || memcmp(s, "<0x", 3) != 0 || s[5] != '>' || !s[3] || !s[4]) return -1;
+    const char *hi = strchr(digits, s[3]), *lo = strchr(digits, s[4]);
+    return hi && lo ? (int)((hi - digits) * 16 + (lo - digits)) : -1;
+}
+
+static gist_status read_piece(tokenizer *t, rd *r, int32_t id, float *score, gist_error *err) {
+    rd text = {0};
+    uint64_t type = PIECE_NORMAL;
+    uint32_t bits = 0;
+    for (field f; field_next(r, &f);) {
+        switch (f.number) {
+        case 1: if (is_wire(&f, WIRE_BYTES, r)) text = f.bytes; break;
+        case 2: if (is_wire(&f, WIRE_32, r)) bits = (uint32_t)f.value; break;
+        case 3: if (is_wire(&f, WIRE_VARINT, r)) type = f.value; break;
+        default: break;
+        }
+    }
+    if (r->failed) return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d is cut off or malformed", id);
+    if (type < PIECE_NORMAL || type > PIECE_BYTE)
+        return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d has type %llu, types 1 to 6 are known", id,
+                       (unsigned long long)type);
+    memcpy(score, &bits, sizeof *score);
+    if (!(*score - *score == 0.0f)) /* not finite */
+        return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d has a score that is not a number", id);
+    const char *s = (const char *)text.p;
+    if (text.len && !utf8_valid(s, text.len, NULL))
+        return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: the text of piece %d is not UTF-8", id);
+    TRY(vocab_set(&t->v, id, s, text.len, (piece_type)type, "tokenizer.model", err));
+    if (type == PIECE_BYTE) {
+        int b = byte_piece(s, text.len);
+        if (b < 0 || t->byte_id[b] >= 0)
+            return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: byte piece %d is \"%.*s\", not a new <0xHH>", id,
+                           text.len > 64 ? 64 : (int)text.len, s);
+        t->byte_id[b] = id;
+    } else if (type == PIECE_UNKNOWN) {
+        if (t->unk >= 0)
+            return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: pieces %d and %d are both the unknown", t->unk, id);
+        t->unk = id;
+    }
+    t->has_unused |= type == PIECE_UNUSED;
+    return GIST_OK;
+}
+
+typedef struct scored {
+    float score;
+    int32_t id;
+} scored;
+
+/* Ranks from scores: the highest is 0, equal scores share a rank.  Bottom-up merge sort, x[0..n) with room for 2 n. */
+static void rank_pieces(tokenizer *t, scored *x, size_t n) {
+    scored *from = x, *to = x + n;
+    for (size_t run = 1; run < n; run *= 2) {
+        for (size_t i = 0; i < n; i += 2 * run) {
+            size_t mid = i + run < n ? i + run : n, end = i + 2 * run < n ? i + 2 * run : n;
+            for (size_t a = i, b = mid, k = i; k < end; k++)
+                to[k] = b >= end || (a < mid && from[a].score >= from[b].score) ? from[a++] : from[b++];
+        }
+        scored *swap = from;
+        from = to;
+        to = swap;
+    }
+    for (size_t i = 0, rank = 0; i < n; i++) {
+        if (i > 0 && from[i].score < from[i - 1].score) rank = i;
+        t->v.piece[from[i].id].rank = (int32_t)rank;
+    }
+}
+
+/* First pass: the specs, and how many pieces there are. */
+static gist_status read_specs(const void *bytes, size_t len, sp_spec *s, size_t *pieces, gist_error *err) {
+    rd r;
+    rd_init(&r, bytes, len);
+    for (field f; field_next(&r, &f);) {
+        bool ok = true;
+        if (f.number == 1 || f.number == 2 || f.number == 3 || f.number == 5) ok = is_wire(&f, WIRE_BYTES, &r);
+        if (!ok) break;
+        if (f.number == 1) ++*pieces;
+        if (f.number == 2 && !read_trainer(&f.bytes, s))
+            return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: trainer_spec is cut off or malformed");
+        if (f.number == 3 && !read_normalizer(&f.bytes, s))
+            return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: normalizer_spec is cut off or malformed");
+        sp_spec back = {0};
+        if (f.number == 5 && (!read_normalizer(&f.bytes, &back) || back.charsmap))
+            return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer.model: denormalizer_spec is not supported");
+    }
+    if (r.failed)
+        return err_at(err, GIST_ERR_FORMAT, r.pos, "tokenizer.model: cut off or no SentencePiece file (byte %zu)", r.pos);
+    return GIST_OK;
+}
+
+static gist_status check_specs(const sp_spec *s, size_t pieces, gist_error *err) {
+    static const char *const names[] = {"of unknown kind", "unigram", "BPE", "word", "char"};
+    if (pieces == 0) return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no pieces");
+    if (pieces > TOK_MAX_IDS)
+        return err_set(err, GIST_ERR_LIMIT, "tokenizer.model: %zu pieces, at most %d are allowed", pieces, TOK_MAX_IDS);
+    if (s->model_type != MODEL_BPE) /* unigram: to come, with its charsmap */
+        return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer.model: a SentencePiece model %s (model_type %llu), "
+                       "only BPE is supported", names[s->model_type <= MODEL_CHAR ? s->model_type : 0],
+                       (unsigned long long)s->model_type);
+    if (s->charsmap)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer.model: normalizer_spec has a precompiled_charsmap of %zu "
+                       "bytes, only the identity is supported", s->charsmap);
+    return GIST_OK;
+}
+
+static int32_t control_piece(const tokenizer *t, const rd *text, const char *usual) {
+    const char *s = text->p ? (const char *)text->p : usual;
+    int32_t id = vocab_find(&t->v, s, text->p ? text->len : strlen(usual));
+    return id >= 0 && t->v.piece[id].type == PIECE_CONTROL ? id : -1;
+}
+
+/* No piece has a space behind something else: then no merge crosses the start of a word. */
+static bool spaces_lead(const tok_vocab *v) {
+    for (size_t i = 0; i < v->n; i++) {
+        const piece *p = &v->piece[i];
+        if (p->type != PIECE_NORMAL && p->type != PIECE_USER && p->type != PIECE_UNUSED) continue;
+        const char *s = v->text + p->off;
+        size_t k = 0;
+        while (k + 3 <= p->len && memcmp(s + k, TOK_SPACE, 3) == 0) k += 3;
+        for (; k + 3 <= p->len; k++)
+            if (memcmp(s + k, TOK_SPACE, 3) == 0) return false;
+    }
+    return true;
+}
+
+/* What the encoder needs of pieces, whatever file they came from. */
+gist_status sp_finish(tokenizer *t, gist_error *err) {
+    for (size_t i = 0; i < t->v.n; i++) {
+        const piece *p = &t->v.piece[i];
+        added_token a = {.id = (int32_t)i, .off = p->off, .len = p->len};
+        if (p->type == PIECE_USER) TRY(matcher_add(&t->user, t->alloc, &a, err));
+    }
+    matcher_sort(&t->user, &t->v);
+    if (t->cut == CUT_NOWHERE && spaces_lead(&t->v)) t->cut = CUT_WORDS;
+    for (int b = 0; t->byte_fallback && b < 256; b++)
+        if (t->byte_id[b] < 0)
+            return err_set(err, GIST_ERR_FORMAT, "tokenizer: byte_fallback is set, but <0x%02X> is missing", b);
+    return GIST_OK;
+}
+
+static gist_status read_pieces(tokenizer *t, const void *bytes, size_t len, scored *sc, gist_error *err) {
+    static const added_token special = {.special = true};
+    rd r;
+    rd_init(&r, bytes, len);
+    int32_t id = 0;
+    for (field f; field_next(&r, &f);) {
+        if (f.number != 1) continue;
+        TRY(read_piece(t, &f.bytes, id, &sc[id].score, err));
+        sc[id].id = id;
+        id++;
+    }
+    rank_pieces(t, sc, (size_t)id);
+    for (int32_t i = 0; i < id; i++) {
+        piece p = t->v.piece[i];
+        char text[TOK_MAX_PIECE]; /* the pool may move */
+        if (p.type != PIECE_CONTROL && p.type != PIECE_UNKNOWN) continue;
+        memcpy(text, t->v.text + p.off, p.len);
+        TRY(tok_add(t, text, p.len, i, &special, "tokenizer.model", err));
+    }
+    return GIST_OK;
+}
+
+gist_status sp_load(tokenizer *t, const void *bytes, size_t len, gist_error *err) {
+    sp_spec s = {.model_type = MODEL_UNIGRAM, .dummy_prefix = true, .remove_extra_spaces = true, .escape_spaces = true};
+    size_t pieces = 0;
+    TRY(read_specs(bytes, len, &s, &pieces, err));
+    TRY(check_specs(&s, pieces, err));
+    TRY(vocab_reserve(&t->v, pieces, err));
+    scored *sc = mem_alloc(t->alloc, pieces * 2, sizeof *sc);
+    if (!sc) return err_memory(err, "vocabulary");
+    gist_status st = read_pieces(t, bytes, len, sc, err);
+    mem_free(t->alloc, sc);
+    if (st != GIST_OK) return st;
+    if (t->unk < 0) return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no piece is the unknown");
+    t->model = TOK_SENTENCEPIECE;
+    t->byte_fallback = s.byte_fallback;
+    t->fuse_unk = true;
+    t->prefix = s.dummy_prefix ? PREFIX_ALWAYS : PREFIX_NEVER;
+    t->remove_extra_spaces = s.remove_extra_spaces;
+    t->escape_spaces = s.escape_spaces;
+    t->space_is_suffix = s.space_is_suffix;
+    t->bos = control_piece(t, &s.bos, "<s>");
+    t->eos = control_piece(t, &s.eos, "</s>");
+    t->adds_bos = t->bos >= 0;
+    return sp_finish(t, err);
+}
+
+/* ---- normaliser ---- */
+
+static const char *space_text(const tokenizer *t) {
+    return t->escape_spaces ? TOK_SPACE : " ";
+}
+
+/* Append s with its spaces escaped. */
+static void add_escaped(const tokenizer *t, sbuf *o, const char *s, size_t len) {
+    while (t->escape_spaces && len > 0) {
+        const char *space = memchr(s, ' ', len);
+        if (!space) break;
+        sbuf_add(o, s, (size_t)(space - s));
+        sbuf_add(o, TOK_SPACE, 3);
+        len -= (size_t)(space + 1 - s);
+        s = space + 1;
+    }
+    sbuf_add(o, s, len);
+}
+
+/* Runs of spaces become one; a user defined piece is taken as it is, less spaces at its front after a space.
+ * This loop is where a charsmap would be consulted. */
+static void add_single_spaced(const tokenizer *t, sbuf *o, const char *s, size_t len) {
+    bool after_space = true;
+    while (len > 0) {
+        const added_token *u = matcher_longest(&t->user, &t->v, s, len, 0);
+        size_t n = u ? u->len : 1, k = 0;
+        if (!u && s[0] != ' ')
+            while (n < len && s[n] != ' ' && !matcher_longest(&t->user, &t->v, s + n, len - n, 0)) n++;
+        while (after_space && k < n && s[k] == ' ') k++;
+        add_escaped(t, o, s + k, n - k);
+        if (k < n) after_space = s[n - 1] == ' ';
+        s += n;
+        len -= n;
+    }
+    const char *space = space_text(t);
+    size_t n = strlen(space);
+    while (o->len >= n && memcmp(o->p + o->len - n, space, n) == 0) o->len -= n;
+}
+
+static bool wants_prefix(const tokenizer *t, const char *s, size_t len, bool first) {
+    bool has = len > 0 && (s[0] == ' ' || (len >= 3 && memcmp(s, TOK_SPACE, 3) == 0));
+    switch (t->prefix) {
+    case PREFIX_ALWAYS: return true;
+    case PREFIX_MISSING: return !has;
+    case PREFIX_FIRST: return first && !has;
+    default: return false;
+    }
+}
+
+static gist_status normalise(encoder *e, const char *s, size_t len, bool first) {
+    const tokenizer *t = e->t;
+    sbuf *o = &e->norm;
+    o->len = 0;
+    while (t->remove_extra_spaces && len > 0 && s[0] == ' ') {
+        const added_token *u = matcher_longest(&t->user, &t->v, s, len, 0);
+        if (u && u->len > 1) break;
+        s++;
+        len--;
+    }
+    if (len == 0) return GIST_OK;
+    bool prefix = wants_prefix(t, s, len, first);
+    if (prefix && !t->space_is_suffix) sbuf_str(o, space_text(t));
+    if (t->remove_extra_spaces) add_single_spaced(t, o, s, len);
+    else add_escaped(t, o, s, len);
+    if (prefix && t->space_is_suffix) sbuf_str(o, space_text(t));
+    return o->failed ? err_memory(e->err, "tokenizing") : GIST_OK;
+}
+
+/* ---- encoder ---- */
+
+/* Symbols of one character; where pairs merge, ids are needed at once and missing characters become their bytes. */
+static gist_status push_char(encoder *e, const char *text, size_t pos, size_t n) {
+    const tokenizer *t = e->t;
+    int32_t id = -1;
+    if (t->by_pair) {
+        id = vocab_find(&t->v, text + pos, n);
+        if (id >= 0 && t->v.piece[id].type == PIECE_ADDED) id = -1;
+        for (size_t i = 0; id < 0 && t->byte_fallback && i < n; i++)
+            TRY(merge_push(&e->work, (uint32_t)(pos + i), 1, t->byte_id[(uint8_t)text[pos + i]], e->err));
+        if (id < 0 && t->byte_fallback) return GIST_OK;
+        if (id < 0) id = t->unk;
+    }
+    return merge_push(&e->work, (uint32_t)pos, (uint32_t)n, id, e->err);
+}
+
+/* Segment the symbols collected so far and put their ids out.  A unigram model would run Viterbi here. */
+static gist_status flush(encoder *e) {
+    if (e->work.n == 0) return GIST_OK;
+    TRY(merge_run(e->t, &e->work, e->norm.p, e->err));
+    TRY(encode_symbols(e, e->norm.p));
+    e->work.n = 0;
+    return GIST_OK;
+}
+
+gist_status sp_encode(encoder *e, const char *s, size_t len, bool first) {
+    const tokenizer *t = e->t;
+    TRY(normalise(e, s, len, first));
+    e->after_unk = false;
+    e->work.n = 0;
+    const char *text = e->norm.p;
+    bool after_space = false;
+    for (size_t pos = 0, n; pos < e->norm.len; pos += n) {
+        const added_token *u = matcher_longest(&t->user, &t->v, text + pos, e->norm.len - pos, 0);
+        if (u) {
+            TRY(flush(e));
+            TRY(tok_ids_push(e->out, u->id, e->err));
+            e->after_unk = after_space = false;
+            n = u->len;
+            continue;
+        }
+        uint32_t cp;
+        n = (size_t)utf8_decode(text + pos, e->norm.len - pos, &cp);
+        bool space = cp == 0x2581;
+        if (space && (t->cut == CUT_SPACES || (t->cut == CUT_WORDS && !after_space))) TRY(flush(e));
+        TRY(push_char(e, text, pos, n));
+        after_space = space;
+    }
+    return flush(e);
+}

@@ -1,0 +1,91 @@
+/* token.h - text <-> token ids, and the templates around a prompt.  Knows no model.
+ *
+ *   SentencePiece BPE     tokenizer.model (protobuf): merges by score, byte fallback, normaliser flags
+ *   byte-level BPE        tokenizer.json, or vocab.json + merges.txt: split pattern (PCRE2), merges by rank
+ *   tiktoken              LLaMA-3's tokenizer.model (base64, rank): byte-level BPE whose merges are implied by ranks
+ */
+#ifndef GIST_TOKEN_H
+#define GIST_TOKEN_H
+
+#include "base/base.h"
+
+typedef struct tokenizer tokenizer; /* immutable after load and tok_add_special; may be shared by threads */
+
+/* A growing array of token ids. */
+typedef struct tok_ids {
+    const gist_allocator *alloc;
+    int32_t *id;
+    size_t n, cap;
+} tok_ids;
+void tok_ids_init(tok_ids *v, const gist_allocator *alloc);
+void tok_ids_free(tok_ids *v);
+gist_status tok_ids_push(tok_ids *v, int32_t id, gist_error *err);
+
+/* Load from a model directory (tokenizer.model, tokenizer.json, or vocab.json + merges.txt, in this order of trust:
+ * tokenizer.json first when it is there and supported, with special tokens from tokenizer_config.json,
+ * special_tokens_map.json, added_tokens.json, generation_config.json), or from one file of these kinds. */
+gist_status tok_open(const char *path, const gist_allocator *alloc, tokenizer **out, gist_error *err);
+void tok_close(tokenizer *t);
+
+enum { TOK_BOS = 1, TOK_SPECIAL = 2 }; /* as GIST_TOKENIZE_* */
+/* Append the ids of text to *out; on failure *out is as before.  Invalid UTF-8: GIST_ERR_TEXT with its offset.
+ * White space on both sides of the gist token is stripped when TOK_SPECIAL finds it in the text (lstrip and rstrip of
+ * any added token are honoured in general).  In SentencePiece each stretch between special tokens starts like a new
+ * word when the model says add_dummy_prefix. */
+gist_status tok_encode(const tokenizer *t, const char *text, size_t len, unsigned flags, tok_ids *out,
+                       gist_error *err);
+
+int tok_size(const tokenizer *t);            /* ids are [0, tok_size) */
+int32_t tok_bos(const tokenizer *t);         /* -1: none */
+int32_t tok_eos(const tokenizer *t);
+bool tok_is_end(const tokenizer *t, int32_t id); /* eos, or one of generation_config's eos_token_id list */
+int32_t tok_gist(const tokenizer *t);        /* id of "<GIST>", -1: the vocabulary has none */
+bool tok_adds_bos(const tokenizer *t);       /* does this model's text begin with BOS? */
+const char *tok_kind(const tokenizer *t);    /* "sentencepiece-bpe", "byte-bpe", "tiktoken" */
+hash128 tok_fingerprint(const tokenizer *t); /* of pieces, merges, flags and special tokens, not of file names; taken
+                                                before tok_add_gist */
+/* Give "<GIST>" the id `id` (normally the model's row count).  An error when the text is taken by another id. */
+gist_status tok_add_gist(tokenizer *t, int32_t id, gist_error *err);
+int32_t tok_find(const tokenizer *t, const char *piece); /* id of an exact piece or special token, -1 */
+/* Vocabulary entry as stored ("▁the", "<0x0A>", "Ġthe"); *len may be NULL. */
+const char *tok_piece(const tokenizer *t, int32_t id, size_t *len);
+bool tok_is_special(const tokenizer *t, int32_t id);
+
+/* Streaming detokenization: feed ids one by one, get bytes that are whole UTF-8 characters; bytes that can no longer
+ * become a character come out as U+FFFD.  Special tokens print nothing.  Fixed size, no allocation of its own. */
+typedef struct tok_stream {
+    const tokenizer *t;
+    char held[8];
+    int held_len;
+    bool first; /* a SentencePiece answer drops one leading space */
+} tok_stream;
+void tok_stream_init(tok_stream *s, const tokenizer *t, bool at_start_of_text);
+void tok_stream_push(tok_stream *s, int32_t id, sbuf *out);
+void tok_stream_end(tok_stream *s, sbuf *out); /* what is still held becomes U+FFFD */
+
+/* ---- templates ---- */
+
+/* The text around a prompt t, k gist tokens and an input x.
+ *     prompt part                gist        rest
+ *   | before_prompt t after |   <GIST>*k   | before_input x after_input answer |
+ * gisting.md: white space next to gist tokens is stripped, each side is tokenized by itself. */
+typedef struct tok_template tok_template;
+const tok_template *tok_template_find(const char *name); /* NULL: unknown */
+const char *tok_template_names(void);                    /* "paper\nraw\nchatml\nllama3" */
+const char *tok_template_name(const tok_template *tp);
+
+/* Token ids of the prompt part (BOS first where the model has one), without gist tokens.  Empty prompt (only white
+ * space): GIST_ERR_TEXT.  A special token that the template needs and the vocabulary lacks is GIST_ERR_UNSUPPORTED.
+ * Special tokens written inside t or x are plain text. */
+gist_status tok_template_prompt(const tokenizer *t, const tok_template *tp, const char *prompt, size_t len,
+                                tok_ids *out, gist_error *err);
+/* Token ids of what follows the gist: the input (NULL or empty: the form without input) up to where the answer begins.
+ * first: nothing stands before it (no prompt, no gist), so it begins with BOS where the model has one. */
+gist_status tok_template_input(const tokenizer *t, const tok_template *tp, const char *input, size_t len, bool first,
+                               tok_ids *out, gist_error *err);
+/* The law: tokens(prompt part) ++ gist*k ++ tokens(rest) = tokens(whole text with <GIST> written k times).
+ * GIST_ERR_TEXT with the first differing index when it does not hold.  Only meaningful when tok_gist(t) >= 0. */
+gist_status tok_template_law(const tokenizer *t, const tok_template *tp, const char *prompt, size_t plen, int k,
+                             const char *input, size_t ilen, gist_error *err);
+
+#endif
