@@ -85,6 +85,7 @@ FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_OBJ := $(call objects,$(LIB_SRC))
 CLI_OBJ := $(call objects,$(CLI_SRC))
+TEST_HELP := $(call objects,tests/testing.c tests/tiny.c)
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ_SRC))
 SCRIPTS := $(wildcard tests/*.sh)
@@ -93,7 +94,7 @@ FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ_SRC))
 Q := $(if $(filter 1,$(V)),,@)
 say = $(if $(filter 1,$(V)),:,printf '  %-5s %s\n' $(1) $(2))
 
-.PHONY: all objects tests deps test demo check fuzz fuzzers install uninstall clean help info FORCE
+.PHONY: all objects tests deps test demo check fuzz fuzzers install uninstall format clean help info FORCE
 FORCE:
 
 # ---- library and program -------------------------------------------------------------------------------------------
@@ -156,7 +157,7 @@ test: deps ## build and run every test; ONLY="base tensor" picks some, VARIANT=a
 
 tests: $(TESTS) $(REPLAYS)
 
-$(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(BUILD)/obj/tests/testing.o $(BUILD)/rooms.a
+$(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_HELP) $(BUILD)/rooms.a
 	@mkdir -p $(@D)
 	@$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(LDFLAGS) -o $@ $^ $(TEST_LIBS) $(LIBS)
@@ -173,9 +174,9 @@ ONE := $(TEST_SRC:%.c=%)
 .PHONY: $(ONE)
 $(ONE): FORCE
 	@$(MAKE) --no-print-directory -k objects >/dev/null 2>&1 || true
-	@$(MAKE) --no-print-directory -s $(BUILD)/obj/$@.o $(BUILD)/obj/tests/testing.o
+	@$(MAKE) --no-print-directory -s $(BUILD)/obj/$@.o $(TEST_HELP)
 	@mkdir -p $(BUILD)/tests && rm -f $(BUILD)/part-$(@F).a && $(AR) rcs $(BUILD)/part-$(@F).a `find $(BUILD)/obj/src -name "*.o"`
-	@$(CC) $(LINK) $(LDFLAGS) -o $(BUILD)/$@ $(BUILD)/obj/$@.o $(BUILD)/obj/tests/testing.o $(BUILD)/part-$(@F).a \
+	@$(CC) $(LINK) $(LDFLAGS) -o $(BUILD)/$@ $(BUILD)/obj/$@.o $(TEST_HELP) $(BUILD)/part-$(@F).a \
 	    $(TEST_LIBS) $(LIBS)
 	@bash tests/run $(BUILD) $(BUILD)/$@
 
@@ -217,6 +218,9 @@ uninstall: ## remove what install put there
 	    $(HERE_LIB)/libgist.so.$(SOVERSION) $(HERE_LIB)/libgist.so.$(VERSION) $(HERE_LIB)/pkgconfig/gist.pc
 
 # ---- about ---------------------------------------------------------------------------------------------------------
+
+format: ## lay out all C sources with clang-format
+	clang-format -i $(wildcard include/*.h src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] tests/*.[ch] tests/fuzz/*.c examples/*.c)
 
 clean: ## remove build/
 	rm -rf build

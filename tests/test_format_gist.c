@@ -27,8 +27,14 @@ typedef struct sample {
 
 /* What python.gist holds. */
 static void sample_init(sample *s) {
-    *s = (sample){ .g = { .type = DT_BF16, .k = K, .layers = L, .kv_heads = G, .head_dim = D, .first_position = 17,
-                          .prompt_tokens = 17, .tuned = true } };
+    *s = (sample){ .g = { .type = DT_BF16,
+                          .k = K,
+                          .layers = L,
+                          .kv_heads = G,
+                          .head_dim = D,
+                          .first_position = 17,
+                          .prompt_tokens = 17,
+                          .tuned = true } };
     strcpy(s->g.id, "0123456789abcdef0123456789abcdef");
     memset(s->g.model, 'a', 32);
     memset(s->g.tokenizer, 'b', 32);
@@ -297,7 +303,8 @@ static void bad_fields(void **state) {
         { "\"shape\":[3,2,4]", "\"shape\":[1,3,2,4]", "expected bf16 [3,2,4]" },
         { "{\"dtype\":\"BF16\"", "{\"dtype\":\"F16\"", "is f16 [3,2,4], expected bf16" },
         { "\"layers.1.value\"", "\"layers.01.value\"", "layers.1.value is missing" },
-        { "\"layers.0.key\"", "\"x\":{\"dtype\":\"I64\",\"shape\":[0],\"data_offsets\":[0,0]},\"layers.0.key\"", "5 tensors" },
+        { "\"layers.0.key\"", "\"x\":{\"dtype\":\"I64\",\"shape\":[0],\"data_offsets\":[0,0]},\"layers.0.key\"",
+          "5 tensors" },
         { "\"family\":\"llama\"", "\"family\":\"llamb\"", "damaged" },
         { "\"prompt_tokens\":\"17\"", "\"prompt_tokens\":\"18\"", "damaged" },
     };
@@ -307,7 +314,8 @@ static void bad_fields(void **state) {
 
 static void other_versions(void **state) {
     (void)state;
-    edited("\"version\":\"1\"", "\"version\":\"2\"", GIST_ERR_UNSUPPORTED, ".gist version \"2\", this program reads version 1");
+    edited("\"version\":\"1\"", "\"version\":\"2\"", GIST_ERR_UNSUPPORTED,
+           ".gist version \"2\", this program reads version 1");
     edited("\"version\":\"1\"", "\"version\":\"\\u001bx\"", GIST_ERR_UNSUPPORTED, "version \"?x\"");
     /* the version is judged before metadata and tensors that this version does not know */
     edited("\"tuned\":\"true\",\"version\":\"1\"", "\"version\":\"3\"", GIST_ERR_UNSUPPORTED, "version \"3\"");

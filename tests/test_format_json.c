@@ -106,7 +106,8 @@ static void files(void **state) {
 
 static void ints(void **state) {
     (void)state;
-    json_t *o = parse("{\"a\":7,\"lo\":-5,\"r\":7.0,\"s\":\"7\",\"n\":null,\"big\":4294967303,\"e\":[],\"o\":{},\"t\":true}");
+    json_t *o =
+        parse("{\"a\":7,\"lo\":-5,\"r\":7.0,\"s\":\"7\",\"n\":null,\"big\":4294967303,\"e\":[],\"o\":{},\"t\":true}");
     gist_error err = { 0 };
     int v = 42;
     assert_ok(json_get_int(o, "a", true, 0, 10, &v, "c", &err), &err);
@@ -199,10 +200,10 @@ static void not_an_object(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(malformed_text),    cmocka_unit_test(messages_are_printable),
-        cmocka_unit_test(bounds),            cmocka_unit_test(long_names_leave_room),
-        cmocka_unit_test(files),             cmocka_unit_test(ints),
-        cmocka_unit_test(floats),            cmocka_unit_test(bools_and_strings),
+        cmocka_unit_test(malformed_text), cmocka_unit_test(messages_are_printable),
+        cmocka_unit_test(bounds),         cmocka_unit_test(long_names_leave_room),
+        cmocka_unit_test(files),          cmocka_unit_test(ints),
+        cmocka_unit_test(floats),         cmocka_unit_test(bools_and_strings),
         cmocka_unit_test(not_an_object),
     };
     return cmocka_run_group_tests_name("format_json", tests, NULL, NULL);

@@ -81,9 +81,12 @@ static void python_file(void **state) {
         int64_t shape[4];
         size_t n;
     } expected[] = {
-        { "a.weight", DT_F32, 2, { 2, 3, 1, 1 }, 1 },  { "b.weight", DT_BF16, 1, { 5, 1, 1, 1 }, 2 },
-        { "c.weight", DT_F16, 4, { 2, 1, 2, 3 }, 3 },  { "d.scale", DT_F32, 0, { 1, 1, 1, 1 }, 4 },
-        { "e.empty", DT_BF16, 2, { 0, 4, 1, 1 }, 5 },  { "model.layers.0.self_attn.q_proj.weight", DT_BF16, 2, { 3, 3, 1, 1 }, 7 },
+        { "a.weight", DT_F32, 2, { 2, 3, 1, 1 }, 1 },
+        { "b.weight", DT_BF16, 1, { 5, 1, 1, 1 }, 2 },
+        { "c.weight", DT_F16, 4, { 2, 1, 2, 3 }, 3 },
+        { "d.scale", DT_F32, 0, { 1, 1, 1, 1 }, 4 },
+        { "e.empty", DT_BF16, 2, { 0, 4, 1, 1 }, 5 },
+        { "model.layers.0.self_attn.q_proj.weight", DT_BF16, 2, { 3, 3, 1, 1 }, 7 },
     };
     for (size_t i = 0; i < sizeof expected / sizeof expected[0]; i++) {
         const tensor_view *t = st_find(&st, expected[i].name);
@@ -112,7 +115,8 @@ static void smallest_files(void **state) {
     free(p);
     /* out of order in the header, in order in the file; unknown members are nobody's business */
     st = accept("{ \"b\": {\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[4,6],\"x\":1},"
-                "\n\"a\": {\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 6, &p);
+                "\n\"a\": {\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}",
+                6, &p);
     assert_int_equal(st.count, 2);
     assert_string_equal(st.tensors[0].name, "a");
     assert_ptr_equal((const uint8_t *)st.tensors[0].data + 4, st.tensors[1].data);
@@ -179,14 +183,19 @@ static void bad_tensors(void **state) {
         { T("Q9\\u001b", "[1]", "[0,1]"), 1, GIST_ERR_UNSUPPORTED, "is Q9?;" },
         { T("I64", "[1]", "[0,4]"), 4, GIST_ERR_FORMAT, "takes 8 bytes" }, /* skipped, yet sound */
         { "{\"\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, GIST_ERR_FORMAT, "has 0 bytes" },
-        { "{\"a\\nb\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, GIST_ERR_FORMAT, "\"a?b\" has a control" },
-        { "{\"l.qweight\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, GIST_ERR_UNSUPPORTED, "is I32" },
+        { "{\"a\\nb\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, GIST_ERR_FORMAT,
+          "\"a?b\" has a control" },
+        { "{\"l.qweight\":{\"dtype\":\"I32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, GIST_ERR_UNSUPPORTED,
+          "is I32" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-          "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, GIST_ERR_FORMAT, "expected 4 (overlap)" },
+          "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+          4, GIST_ERR_FORMAT, "expected 4 (overlap)" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-          "\"b\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[2,4]}}", 4, GIST_ERR_FORMAT, "overlap" },
+          "\"b\":{\"dtype\":\"F16\",\"shape\":[1],\"data_offsets\":[2,4]}}",
+          4, GIST_ERR_FORMAT, "overlap" },
         { "{\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]},"
-          "\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", 4, GIST_ERR_FORMAT, "duplicate" },
+          "\"a\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}",
+          4, GIST_ERR_FORMAT, "duplicate" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
         refuse(bad[i].header, bad[i].data, bad[i].code, bad[i].message);
@@ -197,7 +206,8 @@ static void long_names(void **state) {
     char header[800], name[514];
     memset(name, 'n', sizeof name);
     for (int len = 512; len <= 513; len++) {
-        snprintf(header, sizeof header, "{\"%.*s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", len, name);
+        snprintf(header, sizeof header, "{\"%.*s\":{\"dtype\":\"F32\",\"shape\":[],\"data_offsets\":[0,4]}}", len,
+                 name);
         uint8_t *p;
         if (len == 513) {
             refuse(header, 4, GIST_ERR_FORMAT, "has 513 bytes");
@@ -286,8 +296,7 @@ static void round_trip(void **state) {
         if (t->bytes) assert_memory_equal(t->data, some[i].data, t->bytes);
     }
     assert_int_equal(st.meta_count, SOME_META);
-    for (size_t i = 0; i < SOME_META; i++)
-        assert_string_equal(st_meta_get(&st, some_meta[i].key), some_meta[i].value);
+    for (size_t i = 0; i < SOME_META; i++) assert_string_equal(st_meta_get(&st, some_meta[i].key), some_meta[i].value);
     assert_int_equal((uintptr_t)st.tensors[4].data % 8, 0); /* "z", the first in the file */
     st_close(&st);
     assert_ok(st_save(NULL, test_tmp(again, "b.safetensors"), some, SOME, some_meta, SOME_META, &err), &err);
@@ -321,11 +330,16 @@ static void not_written(void **state) {
     memset(longest, 'x', 513);
     longest[513] = '\0';
     const tensor_view bad[] = {
-        { "short", DT_F32, 1, { 2, 1, 1, 1 }, f32_data, 4 },  { "", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
-        { NULL, DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },     { "__metadata__", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
-        { "neg", DT_F32, 1, { -1, 1, 1, 1 }, f32_data, 4 },   { "dims", DT_F32, 5, { 1, 1, 1, 1 }, f32_data, 4 },
-        { "type", DT_COUNT, 1, { 1, 1, 1, 1 }, f32_data, 4 }, { "null", DT_F32, 1, { 1, 1, 1, 1 }, NULL, 4 },
-        { "\xff", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },   { "a\nb", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
+        { "short", DT_F32, 1, { 2, 1, 1, 1 }, f32_data, 4 },
+        { "", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
+        { NULL, DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
+        { "__metadata__", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
+        { "neg", DT_F32, 1, { -1, 1, 1, 1 }, f32_data, 4 },
+        { "dims", DT_F32, 5, { 1, 1, 1, 1 }, f32_data, 4 },
+        { "type", DT_COUNT, 1, { 1, 1, 1, 1 }, f32_data, 4 },
+        { "null", DT_F32, 1, { 1, 1, 1, 1 }, NULL, 4 },
+        { "\xff", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
+        { "a\nb", DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
         { longest, DT_F32, 1, { 1, 1, 1, 1 }, f32_data, 4 },
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
@@ -384,7 +398,6 @@ static gist_status open_one(void *ctx, const gist_allocator *alloc) {
     if (status == GIST_OK) st_close(&st);
     return status;
 }
-
 
 static void failing_allocations(void **state) {
     (void)state;

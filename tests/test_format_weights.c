@@ -278,11 +278,9 @@ static void failing_allocations(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(single_and_sharded), cmocka_unit_test(no_directory),
-        cmocka_unit_test(bad_indices),        cmocka_unit_test(too_many_shards),
-        cmocka_unit_test(truncated_index),    cmocka_unit_test(hash_is_of_contents),
-        cmocka_unit_test(hash_is_stable),     cmocka_unit_test(hash_of_nothing),
-        cmocka_unit_test(failing_allocations),
+        cmocka_unit_test(single_and_sharded), cmocka_unit_test(no_directory),    cmocka_unit_test(bad_indices),
+        cmocka_unit_test(too_many_shards),    cmocka_unit_test(truncated_index), cmocka_unit_test(hash_is_of_contents),
+        cmocka_unit_test(hash_is_stable),     cmocka_unit_test(hash_of_nothing), cmocka_unit_test(failing_allocations),
     };
     return cmocka_run_group_tests_name("format_weights", tests, NULL, NULL);
 }

@@ -140,6 +140,33 @@ static void several_callers_take_turns(void **state) {
     pool_free(p);
 }
 
+typedef struct slow_round {
+    atomic_int begun;
+    int done[4]; /* plain: pool_run has ordered it when it returns */
+} slow_round;
+
+/* All tasks are under way before the caller's own ends; the others take much longer. */
+static void slow_task(void *ctx, int task, int worker) {
+    slow_round *s = ctx;
+    atomic_fetch_add(&s->begun, 1);
+    double until = time_now() + 5;
+    while (atomic_load(&s->begun) < 4 && time_now() < until) usleep(100);
+    if (worker != 0) usleep(1000u * (unsigned)(5 + 5 * task));
+    s->done[task] = 1;
+}
+
+static void a_round_ends_when_its_slowest_task_ends(void **state) {
+    (void)state;
+    pool *p = make_pool(4);
+    for (int i = 0; i < 10; i++) {
+        slow_round s = { 0 };
+        pool_run(p, slow_task, &s, 4);
+        assert_int_equal(s.begun, 4);
+        for (int k = 0; k < 4; k++) assert_int_equal(s.done[k], 1);
+    }
+    pool_free(p);
+}
+
 static void write_shared(void *ctx, int task, int worker) {
     (void)worker;
     ((int *)ctx)[task] += task; /* plain memory: rounds must order it for the caller and for the next round's worker */
@@ -196,6 +223,7 @@ int main(void) {
         cmocka_unit_test(sleeping_workers_wake),
         cmocka_unit_test(a_pool_may_go_at_once),
         cmocka_unit_test(several_callers_take_turns),
+        cmocka_unit_test(a_round_ends_when_its_slowest_task_ends),
         cmocka_unit_test(rounds_order_plain_memory),
         cmocka_unit_test(threads_out_of_range_are_refused),
         cmocka_unit_test(creation_survives_every_failed_allocation),

@@ -37,7 +37,7 @@ static char *read_path(const char *path, size_t *len) {
 
 static void print_ids(const tokenizer *t, const char *s, size_t len, unsigned flags) {
     tok_ids ids;
-    gist_error err = {0};
+    gist_error err = { 0 };
     tok_ids_init(&ids, NULL);
     if (tok_encode(t, s, len, flags, &ids, &err) != GIST_OK) printf("error: %s", err.msg);
     for (size_t i = 0; i < ids.n; i++) printf(i ? " %d" : "%d", ids.id[i]);
@@ -51,7 +51,7 @@ static int vectors(const tokenizer *t, const char *inp, const char *out) {
     char *s = read_path(inp, &len), *o = read_path(out, &out_len);
     for (char *next; (next = strstr(s, end)) != NULL; s = next + sizeof end - 1, n++) {
         tok_ids ids;
-        gist_error err = {0};
+        gist_error err = { 0 };
         tok_ids_init(&ids, NULL);
         if (tok_encode(t, s, (size_t)(next - s), 0, &ids, &err) != GIST_OK) fprintf(stderr, "%s\n", err.msg);
         char *line_end = strchr(o, '\n');
@@ -75,7 +75,7 @@ static void timing(const tokenizer *t, double load, const char *path) {
     size_t len;
     char *s = read_path(path, &len);
     tok_ids ids;
-    gist_error err = {0};
+    gist_error err = { 0 };
     tok_ids_init(&ids, NULL);
     double begin = time_now();
     if (tok_encode(t, s, len, 0, &ids, &err) != GIST_OK) fprintf(stderr, "%s\n", err.msg);
@@ -87,7 +87,7 @@ static void timing(const tokenizer *t, double load, const char *path) {
 
 int main(int argc, char **argv) {
     tokenizer *t;
-    gist_error err = {0};
+    gist_error err = { 0 };
     double begin = time_now();
     if (argc < 2 || tok_open(argv[1], NULL, &t, &err) != GIST_OK) {
         fprintf(stderr, "%s\n", argc < 2 ? "tok_driver TOKENIZER [special | vectors INP OUT | time FILE]" : err.msg);

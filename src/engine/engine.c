@@ -11,17 +11,17 @@ dtype type_or(gist_type type, dtype otherwise) {
     return otherwise;
 }
 
-static gist_status fingerprint(gist_engine *e, const llama_config *cfg, gist_error *err) {
+gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, const weights *w, pool *p,
+                               const gist_allocator *alloc, char out[33], gist_error *err) {
     hash128 bytes;
-    TRY(weights_hash(&e->w, e->pool, &bytes, err));
-    hasher *h = hash_begin(e->alloc);
+    TRY(weights_hash(w, p, &bytes, err));
+    hasher *h = hash_begin(alloc);
     if (!h) return err_memory(err, "fingerprint");
-    hash128 tok = tok_fingerprint(e->tok);
+    hash128 t = tok_fingerprint(tok);
     llama_config_hash(cfg, h);
-    hash_add(h, tok.b, sizeof tok.b);
+    hash_add(h, t.b, sizeof t.b);
     hash_add(h, bytes.b, sizeof bytes.b);
-    hash_hex(hash_end(h), e->fingerprint);
-    hash_hex(tok, e->tok_fingerprint);
+    hash_hex(hash_end(h), out);
     return GIST_OK;
 }
 
@@ -55,7 +55,8 @@ static gist_status open_parts(gist_engine *e, const char *path, const gist_engin
     TRY(llama_config_read(&cfg, e->alloc, path, err));
     TRY(tok_open(path, e->alloc, &e->tok, err));
     TRY(weights_open(&e->w, e->alloc, path, err));
-    TRY(fingerprint(e, &cfg, err));
+    TRY(engine_fingerprint(&cfg, e->tok, &e->w, e->pool, e->alloc, e->fingerprint, err));
+    hash_hex(tok_fingerprint(e->tok), e->tok_fingerprint);
     TRY(find_gist_token(e, &cfg, err));
     return llama_load(&e->model, &cfg, &e->w, o->weights, e->gist_added, &e->ctx, e->alloc, err);
 }

@@ -15,6 +15,9 @@ void session_hide_before(gist_session *s, int first);
 /* The model behind an engine, and its tokenizer. */
 const llama_model *engine_model(const gist_engine *e);
 const tokenizer *engine_tokenizer(const gist_engine *e);
+/* Which model this is: 32 hex digits over config, tokenizer and every weight byte as stored (p NULL: one thread). */
+gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, const weights *w, pool *p,
+                               const gist_allocator *alloc, char out[33], gist_error *err);
 /* Key and value [G,D] of own token `slot` in layer l, as stored. */
 void session_get_row(const gist_session *s, int l, int slot, void *k, void *v);
 

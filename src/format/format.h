@@ -40,10 +40,10 @@ typedef struct st_meta {
 typedef struct st_file {
     const gist_allocator *alloc;
     file_map map;
-    json_t *header;          /* owns every name */
-    tensor_view *tensors;    /* sorted by name */
+    json_t *header;       /* owns every name */
+    tensor_view *tensors; /* sorted by name */
     size_t count;
-    st_meta *meta;           /* __metadata__, sorted by key */
+    st_meta *meta; /* __metadata__, sorted by key */
     size_t meta_count;
 } st_file;
 /* Every length, offset, shape product, dtype and overlap is checked; the data must be covered without holes or overlap
@@ -78,25 +78,30 @@ size_t weights_count(const weights *w);
 const tensor_view *weights_at(const weights *w, size_t i); /* all tensors, sorted by name over all files */
 /* The map that holds the bytes of a view got from these weights, for map_forget. */
 const file_map *weights_map(const weights *w, const tensor_view *t);
-/* Hash over every tensor's name, dtype, shape and bytes, in name order: chunks of 1 MiB are hashed in parallel (pool may
- * be NULL), then their hashes.  Independent of sharding and of threads. */
+/* Hash over every tensor's name, dtype, shape and bytes, in name order: chunks of 1 MiB are hashed in parallel (pool
+ * may be NULL), then their hashes.  Independent of sharding and of threads. */
 gist_status weights_hash(const weights *w, pool *p, hash128 *out, gist_error *err);
 
 /* ---- .gist files (docs/formats/gist.md) ---- */
 
-enum { GFILE_MAX_K = 1024, GFILE_MAX_LAYERS = 1024, GFILE_MAX_HEADS = 1024, GFILE_MAX_WIDTH = 1024,
-       GFILE_MAX_POSITION = 1 << 30 };
+enum {
+    GFILE_MAX_K = 1024,
+    GFILE_MAX_LAYERS = 1024,
+    GFILE_MAX_HEADS = 1024,
+    GFILE_MAX_WIDTH = 1024,
+    GFILE_MAX_POSITION = 1 << 30
+};
 
 /* What the file says; strings are owned by the gfile, printable ASCII.  Rows: key and value of layer i are [k,G,D] of
  * `type`.  model, tokenizer and id are 32 lower-case hex digits; family, template_name, condition and kernels are not
  * empty; a rebased gist has first_position 0. */
 typedef struct gfile {
     const gist_allocator *alloc;
-    st_file st;                  /* after gfile_open; empty when built for writing */
-    char id[33];                 /* identity: hash over what it was made from */
+    st_file st;  /* after gfile_open; empty when built for writing */
+    char id[33]; /* identity: hash over what it was made from */
     char model[33], tokenizer[33];
     char family[16], template_name[32], condition[16], kernels[16];
-    char adapter[33];            /* "" : none; otherwise 32 hex digits */
+    char adapter[33]; /* "" : none; otherwise 32 hex digits */
     dtype type;
     int k, layers, kv_heads, head_dim, first_position, prompt_tokens;
     bool rebased, tuned;
@@ -106,7 +111,7 @@ typedef struct gfile {
 gist_status gfile_open(gfile *g, const gist_allocator *alloc, const char *path, gist_error *err);
 gist_status gfile_parse(gfile *g, const gist_allocator *alloc, const void *bytes, size_t len, gist_error *err);
 void gfile_close(gfile *g);
-const void *gfile_key(const gfile *g, int layer);   /* [k,G,D] rows in the file; may be unaligned */
+const void *gfile_key(const gfile *g, int layer); /* [k,G,D] rows in the file; may be unaligned */
 const void *gfile_value(const gfile *g, int layer);
 /* Bytes of keys and values of all layers. */
 size_t gfile_bytes(const gfile *g);

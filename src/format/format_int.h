@@ -23,8 +23,7 @@ enum {
  * a failure of either it is in the hands of the caller, for st_close. */
 gist_status st_begin(st_file *st, const gist_allocator *alloc, const void *bytes, size_t len, const char *what,
                      size_t *data_start, gist_error *err);
-gist_status st_finish(st_file *st, const void *bytes, size_t len, size_t data_start, const char *what,
-                      gist_error *err);
+gist_status st_finish(st_file *st, const void *bytes, size_t len, size_t data_start, const char *what, gist_error *err);
 
 /* ---- model.safetensors.index.json ---- */
 

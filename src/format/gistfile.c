@@ -225,13 +225,12 @@ static gist_status check_tensors(const gfile *g, const void **rows, const char *
         rows[i] = t->data;
     }
     size_t found = json_object_size(g->st.header) - 1; /* all but __metadata__, skipped buffers too */
-    if (found != expected)
-        return err_set(err, GIST_ERR_FORMAT, "%s: %zu tensors, expected %zu", what, found, expected);
+    if (found != expected) return err_set(err, GIST_ERR_FORMAT, "%s: %zu tensors, expected %zu", what, found, expected);
     return GIST_OK;
 }
 
-static gist_status check_sum(const gfile *g, const char *const texts[FIELDS], const void *const *rows,
-                             const char *what, gist_error *err) {
+static gist_status check_sum(const gfile *g, const char *const texts[FIELDS], const void *const *rows, const char *what,
+                             gist_error *err) {
     char sum[33];
     TRY(checksum(g, texts, rows, sum, err));
     const char *said = st_meta_get(&g->st, "checksum");
@@ -261,8 +260,10 @@ static gist_status parse_named(gfile *out, const gist_allocator *alloc, const vo
                                gist_error *err) {
     gfile g = { .alloc = alloc ? alloc : mem_default() };
     gist_status status = read_file(&g, bytes, len, what, err);
-    if (status == GIST_OK) *out = g;
-    else st_close(&g.st);
+    if (status == GIST_OK)
+        *out = g;
+    else
+        st_close(&g.st);
     return status;
 }
 
@@ -303,8 +304,8 @@ static gist_status write_file(const gfile *g, const char *path, const char *text
     for (size_t i = 0; i < n; i++) {
         p->rows[i] = i % 2 ? values[i / 2] : keys[i / 2];
         tensor_name(p->names[i], (int)(i / 2), (int)(i % 2));
-        p->tensors[i] = (tensor_view){ p->names[i], g->type, 3, { g->k, g->kv_heads, g->head_dim, 1 }, p->rows[i],
-                                       row_bytes(g) };
+        p->tensors[i] =
+            (tensor_view){ p->names[i], g->type, 3, { g->k, g->kv_heads, g->head_dim, 1 }, p->rows[i], row_bytes(g) };
     }
     char sum[33];
     TRY(checksum(g, texts, p->rows, sum, err));

@@ -31,11 +31,11 @@ static const struct st_dtype {
     dtype_kind kind;
     dtype type; /* of a VIEW */
 } dtypes[] = {
-    {"F32", 4, VIEW, DT_F32},     {"BF16", 2, VIEW, DT_BF16},   {"F16", 2, VIEW, DT_F16},  {"F64", 8, OTHER, 0},
-    {"F8_E4M3", 1, OTHER, 0},     {"F8_E5M2", 1, OTHER, 0},     {"F8_E8M0", 1, OTHER, 0},  {"C64", 8, OTHER, 0},
-    {"BOOL", 1, INTEGER, 0},      {"U8", 1, INTEGER, 0},        {"I8", 1, INTEGER, 0},     {"U16", 2, INTEGER, 0},
-    {"I16", 2, INTEGER, 0},       {"U32", 4, INTEGER, 0},       {"I32", 4, INTEGER, 0},    {"U64", 8, INTEGER, 0},
-    {"I64", 8, INTEGER, 0},
+    { "F32", 4, VIEW, DT_F32 }, { "BF16", 2, VIEW, DT_BF16 }, { "F16", 2, VIEW, DT_F16 }, { "F64", 8, OTHER, 0 },
+    { "F8_E4M3", 1, OTHER, 0 }, { "F8_E5M2", 1, OTHER, 0 },   { "F8_E8M0", 1, OTHER, 0 }, { "C64", 8, OTHER, 0 },
+    { "BOOL", 1, INTEGER, 0 },  { "U8", 1, INTEGER, 0 },      { "I8", 1, INTEGER, 0 },    { "U16", 2, INTEGER, 0 },
+    { "I16", 2, INTEGER, 0 },   { "U32", 4, INTEGER, 0 },     { "I32", 4, INTEGER, 0 },   { "U64", 8, INTEGER, 0 },
+    { "I64", 8, INTEGER, 0 },
 };
 
 static const struct st_dtype *find_dtype(const char *name) {
@@ -76,7 +76,7 @@ static gist_status read_meta(st_file *st, const char *what, gist_error *err) {
         if (!json_is_string(value))
             return err_set(err, GIST_ERR_FORMAT, "%s: __metadata__ \"%s\" is not a string", what,
                            json_show(shown, sizeof(shown), key, strlen(key)));
-        st->meta[st->meta_count++] = (st_meta){key, json_string_value(value)};
+        st->meta[st->meta_count++] = (st_meta){ key, json_string_value(value) };
     }
     qsort(st->meta, st->meta_count, sizeof(st_meta), by_key);
     return GIST_OK;
@@ -85,12 +85,11 @@ static gist_status read_meta(st_file *st, const char *what, gist_error *err) {
 gist_status st_begin(st_file *st, const gist_allocator *alloc, const void *bytes, size_t len, const char *what,
                      size_t *data_start, gist_error *err) {
     what = json_what(what);
-    *st = (st_file){.alloc = alloc ? alloc : mem_default()};
+    *st = (st_file){ .alloc = alloc ? alloc : mem_default() };
     rd r;
     rd_init(&r, bytes, len);
     uint64_t n = rd_u64(&r);
-    if (r.failed)
-        return err_set(err, GIST_ERR_FORMAT, "%s: %zu bytes are too few for a safetensors file", what, len);
+    if (r.failed) return err_set(err, GIST_ERR_FORMAT, "%s: %zu bytes are too few for a safetensors file", what, len);
     if (n > ST_MAX_HEADER)
         return err_set(err, GIST_ERR_FORMAT, "%s: not a safetensors file (a header of %llu bytes, at most %d)", what,
                        (unsigned long long)n, ST_MAX_HEADER);
@@ -196,7 +195,7 @@ static gist_status read_tensor(st_file *st, span *s, const char *name, const jso
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: tensor \"%s\" has %zu dimensions, at most %d are read", what,
                        shown, dims, TENSOR_MAX_DIMS);
     tensor_view *t = &st->tensors[st->count++];
-    *t = (tensor_view){.name = name, .type = d->type, .dims = (int)dims, .shape = {1, 1, 1, 1}};
+    *t = (tensor_view){ .name = name, .type = d->type, .dims = (int)dims, .shape = { 1, 1, 1, 1 } };
     for (size_t i = 0; i < dims; i++) t->shape[i] = json_integer_value(json_array_get(shape, i));
     t->data = data + s->begin;
     t->bytes = (size_t)(s->end - s->begin);
@@ -251,8 +250,10 @@ gist_status st_parse(st_file *out, const gist_allocator *alloc, const void *byte
     size_t data_start = 0;
     gist_status status = st_begin(&st, alloc, bytes, len, what, &data_start, err);
     if (status == GIST_OK) status = st_finish(&st, bytes, len, data_start, what, err);
-    if (status == GIST_OK) *out = st;
-    else st_close(&st);
+    if (status == GIST_OK)
+        *out = st;
+    else
+        st_close(&st);
     return status;
 }
 
@@ -276,16 +277,16 @@ void st_close(st_file *st) {
     mem_free(st->alloc, st->meta);
     json_decref(st->header);
     map_close(&st->map);
-    *st = (st_file){0};
+    *st = (st_file){ 0 };
 }
 
 const tensor_view *st_find(const st_file *st, const char *name) {
-    tensor_view key = {.name = name};
+    tensor_view key = { .name = name };
     return st->count ? bsearch(&key, st->tensors, st->count, sizeof(key), by_name) : NULL;
 }
 
 const char *st_meta_get(const st_file *st, const char *key) {
-    st_meta probe = {key, NULL};
+    st_meta probe = { key, NULL };
     const st_meta *m = st->meta_count ? bsearch(&probe, st->meta, st->meta_count, sizeof(probe), by_key) : NULL;
     return m ? m->value : NULL;
 }

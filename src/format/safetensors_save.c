@@ -10,14 +10,16 @@
 #error "tensor bytes are written as they are: little-endian machines only"
 #endif
 
-static const char *const dtype_names[DT_COUNT] = {[DT_F32] = "F32", [DT_BF16] = "BF16", [DT_F16] = "F16"};
+static const char *const dtype_names[DT_COUNT] = { [DT_F32] = "F32", [DT_BF16] = "BF16", [DT_F16] = "F16" };
 
 static void add_string(sbuf *s, const char *text) {
     sbuf_add(s, "\"", 1);
     for (const char *p = text; *p; p++) {
         if (*p == '"' || *p == '\\') sbuf_add(s, "\\", 1);
-        if ((uint8_t)*p < 0x20) sbuf_fmt(s, "\\u%04x", (unsigned)(uint8_t)*p);
-        else sbuf_add(s, p, 1);
+        if ((uint8_t)*p < 0x20)
+            sbuf_fmt(s, "\\u%04x", (unsigned)(uint8_t)*p);
+        else
+            sbuf_add(s, p, 1);
     }
     sbuf_add(s, "\"", 1);
 }
@@ -32,12 +34,12 @@ static void add_tensor(sbuf *s, const tensor_view *t, size_t begin) {
 /* What the reader would refuse is not written. */
 static gist_status check_view(const tensor_view *t, const char *path, gist_error *err) {
     size_t len = t->name ? strlen(t->name) : 0;
-    bool sound = len > 0 && len <= ST_MAX_NAME && strcmp(t->name, "__metadata__") != 0 && (unsigned)t->type < DT_COUNT &&
-                 t->dims >= 0 && t->dims <= TENSOR_MAX_DIMS && (t->data || t->bytes == 0);
+    bool sound = len > 0 && len <= ST_MAX_NAME && strcmp(t->name, "__metadata__") != 0 &&
+                 (unsigned)t->type < DT_COUNT && t->dims >= 0 && t->dims <= TENSOR_MAX_DIMS &&
+                 (t->data || t->bytes == 0);
     for (size_t i = 0; sound && i < len; i++) sound = (uint8_t)t->name[i] >= 0x20 && t->name[i] != 0x7f;
     size_t bytes = sound ? dt_bytes(t->type, 1) : 0;
-    for (int i = 0; sound && i < t->dims; i++)
-        sound = t->shape[i] >= 0 && size_mul(bytes, (size_t)t->shape[i], &bytes);
+    for (int i = 0; sound && i < t->dims; i++) sound = t->shape[i] >= 0 && size_mul(bytes, (size_t)t->shape[i], &bytes);
     if (sound && bytes == t->bytes) return GIST_OK;
     return err_set(err, GIST_ERR_USAGE, "%s: tensor \"%.80s\" cannot be written: bad name, type, shape or size",
                    json_what(path), t->name ? t->name : "(null)");
@@ -68,7 +70,7 @@ static gist_status build_header(sbuf *s, const tensor_view *tensors, size_t coun
     if (s->failed) return err_memory(err, "safetensors header");
 
     json_t *root = NULL;
-    gist_error cause = {0};
+    gist_error cause = { 0 };
     gist_status status = json_parse(s->p, s->len, path, &root, &cause);
     json_decref(root);
     if (status == GIST_ERR_FORMAT) status = GIST_ERR_USAGE;

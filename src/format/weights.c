@@ -62,21 +62,23 @@ static gist_status collect_shards(shard_index *ix, const char *what, gist_error 
 gist_status index_parse(shard_index *out, const gist_allocator *alloc, const char *text, size_t len, const char *what,
                         gist_error *err) {
     what = json_what(what);
-    shard_index ix = {.alloc = alloc ? alloc : mem_default()};
+    shard_index ix = { .alloc = alloc ? alloc : mem_default() };
     TRY(json_parse(text, len, what, &ix.root, err));
     ix.weight_map = json_object_get(ix.root, "weight_map");
     gist_status status = json_is_object(ix.weight_map)
                              ? collect_shards(&ix, what, err)
                              : err_set(err, GIST_ERR_FORMAT, "%s: no object \"weight_map\"", what);
-    if (status == GIST_OK) *out = ix;
-    else index_close(&ix);
+    if (status == GIST_OK)
+        *out = ix;
+    else
+        index_close(&ix);
     return status;
 }
 
 void index_close(shard_index *ix) {
     mem_free(ix->alloc, ix->shards);
     json_decref(ix->root);
-    *ix = (shard_index){0};
+    *ix = (shard_index){ 0 };
 }
 
 /* ---- opening ---- */
@@ -188,11 +190,13 @@ static gist_status open_any(weights *w, const char *dir, gist_error *err) {
 }
 
 gist_status weights_open(weights *out, const gist_allocator *alloc, const char *dir, gist_error *err) {
-    weights w = {.alloc = alloc ? alloc : mem_default()};
+    weights w = { .alloc = alloc ? alloc : mem_default() };
     gist_status status = open_any(&w, dir, err);
     if (status == GIST_OK) status = merge(&w, dir, err);
-    if (status == GIST_OK) *out = w;
-    else weights_close(&w);
+    if (status == GIST_OK)
+        *out = w;
+    else
+        weights_close(&w);
     return status;
 }
 
@@ -201,13 +205,13 @@ void weights_close(weights *w) {
     for (size_t i = 0; i < w->file_count; i++) st_close(&w->files[i]);
     mem_free(w->alloc, w->files);
     mem_free(w->alloc, w->all);
-    *w = (weights){0};
+    *w = (weights){ 0 };
 }
 
 /* ---- looking up ---- */
 
 const tensor_view *weights_find(const weights *w, const char *name) {
-    tensor_view key = {.name = name};
+    tensor_view key = { .name = name };
     const tensor_view *probe_key = &key;
     const tensor_view **hit = w->count ? bsearch(&probe_key, w->all, w->count, sizeof(*w->all), by_view_name) : NULL;
     return hit ? *hit : NULL;
@@ -274,12 +278,13 @@ gist_status weights_hash(const weights *w, pool *p, hash128 *out, gist_error *er
             const uint8_t *bytes = w->all[i]->data;
             size_t left = w->all[i]->bytes;
             for (; left > 0; l++) {
-                *l = (leaf){.p = bytes, .len = left < LEAF ? left : LEAF};
+                *l = (leaf){ .p = bytes, .len = left < LEAF ? left : LEAF };
                 bytes += l->len;
                 left -= l->len;
             }
         }
-        if (p) pool_run(p, hash_leaf, leaves, (int)n);
+        if (p)
+            pool_run(p, hash_leaf, leaves, (int)n);
         else
             for (int i = 0; i < (int)n; i++) hash_leaf(leaves, i, 0);
         l = leaves;

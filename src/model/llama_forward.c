@@ -15,7 +15,7 @@
  */
 #include <math.h>
 
-#include "model/model_int.h"
+#include "model/model.h"
 
 void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                      const llama_batch *b) {
@@ -30,7 +30,7 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
     op_rope_fwd(ctx, a->q, a->cs, T, c->H, c->D);
     op_rope_fwd(ctx, a->k, a->cs, T, c->G, c->D);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);                            /* (4) */
-    op_attention_fwd(ctx, a->att, a->q, kv, b->rows, T, c->H, c->G, c->D,                /* (5) */
+    op_attention_fwd(ctx, a->att, a->stats, a->q, kv, b->rows, T, c->H, c->G, c->D,                /* (5) */
                      1.0f / sqrtf((float)c->D), a->scratch);
     op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, a->att, &w->wo, T), &w->wo, T); /* (6) */
     op_add_fwd(ctx, a->xm, a->x, a->o, T, c->C);
@@ -74,6 +74,7 @@ void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_c
     a->up = arena_take(ar, rows * F, sizeof(float));
     a->cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
     a->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
+    a->stats = NULL;
     a->scratch = arena_take(ar, op_attention_scratch(ctx, T, visible), 1);
 }
 

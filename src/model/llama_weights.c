@@ -8,11 +8,12 @@
 #include <inttypes.h>
 #include <math.h>
 
-#include "model/model_int.h"
+#include "model/model.h"
 
 #define LAYER(kind, field, gguf, hf, shape) \
-    { kind, true, offsetof(llama_layer, field), "blk.%d." gguf, "model.layers.%d." hf, shape }
-#define MODEL(kind, field, gguf, hf, shape) { kind, false, offsetof(llama_model, field), gguf, hf, shape }
+    { kind, true, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), "blk.%d." gguf, "model.layers.%d." hf, shape }
+#define MODEL(kind, field, gguf, hf, shape) \
+    { kind, false, offsetof(llama_model, field), offsetof(llama_bwd, field), gguf, hf, shape }
 
 const weight_row llama_weights[] = {
     MODEL(WEIGHT_EMBED, embed, "token_embd.weight", "model.embed_tokens.weight", "VC"),
@@ -91,6 +92,10 @@ static bool known(const llama_config *c, const char *name) {
     }
     size_t len = strlen(name);
     return len > 9 && strcmp(name + len - 9, ".inv_freq") == 0; /* a buffer of old checkpoints: recomputed */
+}
+
+void llama_frequencies(const llama_config *c, float *freq) {
+    for (int i = 0; i < c->D / 2; i++) freq[i] = (float)(1.0 / pow((double)c->theta, 2.0 * i / c->D));
 }
 
 /* ---- loading ---- */
@@ -203,8 +208,7 @@ static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
         return err_set(err, GIST_ERR_MEMORY, "out of memory: %" PRIu64 " MiB of weights", (uint64_t)m->block_bytes >> 20);
     arena_init(&ld->ar, m->block, m->block_bytes);
     TRY(load_rows(ld, err));
-    for (int i = 0; i < m->cfg.D / 2; i++)
-        m->freq[i] = (float)(1.0 / pow((double)m->cfg.theta, 2.0 * i / m->cfg.D));
+    llama_frequencies(&m->cfg, m->freq);
     return add_gist ? add_gist_row(m, ld->w, err) : GIST_OK;
 }
 

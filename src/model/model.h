@@ -60,7 +60,33 @@ typedef struct llama_model {
  * existing rows, to the embedding and the head.  Missing tensors, unknown ones and wrong shapes are named. */
 gist_status llama_load(llama_model *m, const llama_config *cfg, const weights *w, gist_type type, bool add_gist,
                        op_ctx *ctx, const gist_allocator *alloc, gist_error *err);
+/* A model of any shape with random weights of `type`, without a file: for benchmarks.  The same seed gives the same
+ * model.  Every matrix must have a multiple of OP_PANEL outputs and an even number of inputs (GIST_ERR_USAGE). */
+gist_status llama_random(llama_model *m, const llama_config *cfg, dtype type, uint64_t seed, op_ctx *ctx,
+                         const gist_allocator *alloc, gist_error *err);
 void llama_free(llama_model *m);
+
+/* The weight table: one row per tensor, executed for loading, saving, checking, counting and training.  A row names the
+ * field of the family's structs, the tensor's name in GGUF and in Hugging Face files ("%d" is the layer), and its shape
+ * in the letters of tensor.h's alphabet, with q = H*D and k = G*D. */
+typedef enum weight_kind { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_EMBED } weight_kind;
+
+typedef struct weight_row {
+    weight_kind kind;
+    bool per_layer;
+    size_t offset;          /* of the field: op_weight for a matrix, float * for a vector; in llama_layer or llama_model */
+    size_t grad_offset;     /* of its gradient: llama_matrix_bwd or float *, in llama_layer_bwd or llama_bwd */
+    const char *gguf, *hf;
+    char shape[3];          /* "VC", "qC", "C" */
+} weight_row;
+
+extern const weight_row llama_weights[];
+extern const int llama_weight_rows;
+
+/* Size behind a shape letter. */
+int llama_dim(const llama_config *c, char letter);
+/* The tied head has no tensor of its own. */
+bool llama_has_row(const llama_config *c, const weight_row *r);
 
 /* ---- forward ---- */
 
@@ -73,6 +99,7 @@ typedef struct llama_acts {
     float *cs;             /* [T,D] rotary table of the batch */
     void *operand;         /* [T, op_operand_bytes(widest input)] */
     void *scratch;         /* op_attention_scratch */
+    float *stats;          /* [T,H,2] of attention, kept for the backward pass; NULL in inference */
 } llama_acts;
 
 /* Take the buffers of inference from an arena: for T rows that see at most `visible` keys (dry run: arena base NULL). */
@@ -94,6 +121,56 @@ void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama
 /* logits [T,vocab] of rows [first, first+T) of a->x; overwrites a->n1. */
 void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, int T, float *logits);
 
+/* ---- backward ---- */
+
+/* The backward side of a matrix W [N,K]: its transpose packed for dx = dy W, and where its gradient goes. */
+typedef struct llama_matrix_bwd {
+    op_weight Wt; /* [K,N] */
+    float *dW;    /* [N,K]; NULL: frozen, not computed */
+} llama_matrix_bwd;
+
+typedef struct llama_layer_bwd {
+    float *attn_norm;
+    llama_matrix_bwd wq, wk, wv, wo;
+    float *ffn_norm;
+    llama_matrix_bwd gate, up, down;
+} llama_layer_bwd;
+
+typedef struct llama_bwd {
+    llama_layer_bwd *layers; /* [L] */
+    float *embed;            /* [V,C]; the tied head adds here too */
+    float *final_norm;
+    llama_matrix_bwd head;
+} llama_bwd;
+
+/* Buffers of one block's backward pass, shared by all blocks.  Single store: a training batch has one timeline. */
+typedef struct llama_acts_bwd {
+    float *n;                /* [T,C] a norm's output, computed again */
+    float *act, *dact;       /* [T,F] */
+    float *dgate, *dup;      /* [T,F] */
+    float *dn, *datt, *dq;   /* [T,C] [T,H,D] [T,H,D] */
+    float *dk, *dv;          /* [T,G,D] */
+    float *rms;              /* [T] */
+    void *operand, *operand_t; /* gradient rows, and columns, as operands */
+    void *operand_head;      /* the same for a chunk of logits; taken by the trainer */
+    op_weight xt;            /* inputs packed for dW = dy^T x */
+    op_kv kv, swapped;       /* the block's keys and values, and exchanged */
+    void *scratch;           /* op_attention_bwd_scratch */
+} llama_acts_bwd;
+
+/* dx [T,C] holds the gradient of the block's output and is turned into that of its input; weight gradients are added to.
+ * `a` holds what the forward pass left: x, q, k, v, att, xm, gate, up, stats, cs. */
+void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
+                     const llama_acts *a, const llama_layer *w, const llama_batch *b);
+/* dx [T,K] (+)= dy W and dW += dy^T x for one matrix; x packed in s->xt beforehand (llama_pack_input).  dx NULL: not
+ * wanted.  add: dx is added to. */
+void llama_matrix_grad(op_ctx *ctx, float *dx, bool add, const llama_matrix_bwd *d, llama_acts_bwd *s, const float *dy, int T);
+void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const float *x, dtype type, int T, int K);
+void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *cfg, const op_ctx *ctx, dtype type, int T,
+                         int visible);
+
+/* freq [D/2] = theta^(-2i/D) */
+void llama_frequencies(const llama_config *c, float *freq);
 /* Rotate the keys k [G,D] (f32) of one row by `shift` positions more (negative: back). */
 void llama_rotate_key(const llama_model *m, float *k, int shift);
 

@@ -88,6 +88,7 @@ typedef struct attend_job {
     const int *tiles; /* first row of each tile, and T */
     int H, G, D, parts; /* parts: pieces of a group of query heads that is larger than a tile */
     float scale;
+    float *stats;
     float *score; /* [workers][OP_TILE][score_stride] */
     size_t score_stride;
 } attend_job;
@@ -97,23 +98,35 @@ static op_span span_of(const op_kv *kv, int g, int D, int lo, int hi) {
                       (const uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, 0, D)), lo, hi };
 }
 
-static void attend_task(void *arg, int task, int worker) {
-    const attend_job *j = arg;
-    int part = task % j->parts, g = task / j->parts % j->G, tile = task / j->parts / j->G;
-    int first = j->tiles[tile], rows = j->tiles[tile + 1] - first;
-    int group = j->H / j->G, heads = group < OP_TILE ? group : OP_TILE, head = g * group + part * heads;
-    if (head + heads > (g + 1) * group) heads = (g + 1) * group - head;
+/* Tile number `task`, without its buffer of scores; *g: its key/value head. */
+static op_tile make_tile(const attend_job *j, int task, int hi[OP_TILE], int *g) {
+    int part = task % j->parts, tile = task / j->parts / j->G, first = j->tiles[tile];
+    int group = j->H / j->G, heads = group < OP_TILE ? group : OP_TILE;
+    *g = task / j->parts % j->G;
+    int head = *g * group + part * heads;
+    if (head + heads > (*g + 1) * group) heads = (*g + 1) * group - head;
     const op_row *row = &j->rows[first];
-    int hi[OP_TILE], top = row->lo;
-    for (int r = 0; r < rows; r++) {
+    op_tile t = { .stride = (size_t)j->H * (size_t)j->D, .rows = j->tiles[tile + 1] - first, .heads = heads, .D = j->D,
+                  .scale = j->scale, .hi = hi, .score_stride = j->score_stride, .stats_stride = 2 * (size_t)j->H };
+    int top = row->lo;
+    for (int r = 0; r < t.rows; r++) {
         hi[r] = row[r].hi;
         top = hi[r] > top ? hi[r] : top;
     }
-    size_t stride = (size_t)j->H * (size_t)j->D, at = (size_t)first * stride + (size_t)head * (size_t)j->D;
-    op_tile t = { .out = j->out + at, .q = j->q + at, .stride = stride, .rows = rows, .heads = heads, .D = j->D,
-                  .scale = j->scale, .local = span_of(&j->kv[row->kv], g, j->D, row->lo, top), .hi = hi,
-                  .score = j->score + (size_t)worker * OP_TILE * j->score_stride, .score_stride = j->score_stride };
-    if (row->mem >= 0) t.mem = span_of(&j->kv[row->mem], g, j->D, row->mlo, row->mhi);
+    size_t at = (size_t)first * t.stride + (size_t)head * (size_t)j->D;
+    t.out = j->out + at;
+    t.q = j->q + at;
+    if (j->stats) t.stats = j->stats + ((size_t)first * (size_t)j->H + (size_t)head) * 2;
+    t.local = span_of(&j->kv[row->kv], *g, j->D, row->lo, top);
+    if (row->mem >= 0) t.mem = span_of(&j->kv[row->mem], *g, j->D, row->mlo, row->mhi);
+    return t;
+}
+
+static void attend_task(void *arg, int task, int worker) {
+    const attend_job *j = arg;
+    int hi[OP_TILE], g;
+    op_tile t = make_tile(j, task, hi, &g);
+    t.score = j->score + (size_t)worker * OP_TILE * j->score_stride;
     j->ctx->k->attend(&t);
 }
 
@@ -127,17 +140,90 @@ static int visible_keys(const op_row *r) {
     return memory + (r->hi > r->lo ? r->hi - r->lo : 0);
 }
 
-void op_attention_fwd(op_ctx *ctx, float *out, const float *q, const op_kv *kv, const op_row *rows, int T, int H, int G,
-                      int D, float scale, void *scratch) {
-    int group = H / G, rows_max = group < OP_TILE ? OP_TILE / group : 1, n = 0, visible = 0;
-    int *tiles = scratch;
+/* Cut rows into tiles (in `tiles`, T + 1 of them at most); returns their number, and the most visible keys of a row. */
+static int cut_tiles(int *tiles, const op_row *rows, int T, int group, int *visible) {
+    int rows_max = group < OP_TILE ? OP_TILE / group : 1, n = 0;
+    *visible = 0;
     for (int t = 0; t < T; t++) {
         if (t == 0 || t - tiles[n - 1] >= rows_max || !same_view(&rows[t - 1], &rows[t])) tiles[n++] = t;
         int v = visible_keys(&rows[t]);
-        visible = v > visible ? v : visible;
+        *visible = v > *visible ? v : *visible;
     }
     tiles[n] = T;
-    attend_job j = { ctx, out, q, kv, rows, tiles, H, G, D, (group + OP_TILE - 1) / OP_TILE, scale,
-                     (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int)), padded(visible) };
+    return n;
+}
+
+void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows, int T,
+                      int H, int G, int D, float scale, void *scratch) {
+    int visible, group = H / G, n = cut_tiles(scratch, rows, T, group, &visible);
+    attend_job j = { .ctx = ctx, .out = out, .q = q, .kv = kv, .rows = rows, .tiles = scratch, .H = H, .G = G, .D = D,
+                     .parts = (group + OP_TILE - 1) / OP_TILE, .scale = scale, .stats = stats,
+                     .score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int)), .score_stride = padded(visible) };
     pool_run(ctx->pool, attend_task, &j, n * G * j.parts);
+}
+
+/* ---- attention, backwards ----
+ *
+ *   forward    P = exp(scale q k^T - max) / sum,   out = P v
+ *   backward   dP = dout v^T,   dS = P * (dP - sum_d dout*out) * scale
+ *              dq += dS k,   dk += dS^T q,   dv += P^T dout
+ *
+ * Many rows add to one key's gradient, so one task owns a key/value head and walks the tiles in order: the sums do not
+ * depend on threads.
+ */
+
+size_t op_attention_bwd_scratch(const op_ctx *ctx, int T, int visible) {
+    return op_attention_scratch(ctx, T, visible) + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible) * sizeof(float);
+}
+
+typedef struct attend_bwd_job {
+    attend_job fwd;
+    const op_kv *swapped;
+    const op_kv_grad *grad;
+    const float *dout;
+    float *dq, *dscore;
+    int tile_count;
+} attend_bwd_job;
+
+static void attend_bwd_tile(const attend_bwd_job *b, int task, int worker) {
+    const attend_job *j = &b->fwd;
+    int hi[OP_TILE], g;
+    op_tile_bwd t = { .fwd = make_tile(j, task, hi, &g), .grad_stride = (size_t)j->G * (size_t)j->D };
+    const op_row *row = &j->rows[j->tiles[task / j->parts / j->G]];
+    ptrdiff_t at = t.fwd.q - j->q;
+    size_t head = (size_t)g * (size_t)j->D;
+    t.fwd.score = j->score + (size_t)worker * OP_TILE * j->score_stride;
+    t.dscore = b->dscore + (size_t)worker * OP_TILE * j->score_stride;
+    t.dout = b->dout + at;
+    t.dq = b->dq + at;
+    t.local_swapped = span_of(&b->swapped[row->kv], g, j->D, t.fwd.local.lo, t.fwd.local.hi);
+    t.local_dk = b->grad[row->kv].dk + head;
+    t.local_dv = b->grad[row->kv].dv + head;
+    if (row->mem >= 0) {
+        t.mem_swapped = span_of(&b->swapped[row->mem], g, j->D, row->mlo, row->mhi);
+        t.mem_dk = b->grad[row->mem].dk + head;
+        t.mem_dv = b->grad[row->mem].dv + head;
+    }
+    j->ctx->k->attend_bwd(&t);
+}
+
+static void attend_bwd_task(void *arg, int g, int worker) {
+    const attend_bwd_job *b = arg;
+    for (int tile = 0; tile < b->tile_count; tile++)
+        for (int part = 0; part < b->fwd.parts; part++)
+            attend_bwd_tile(b, (tile * b->fwd.G + g) * b->fwd.parts + part, worker);
+}
+
+void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const float *dout, const float *out,
+                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows, int T,
+                      int H, int G, int D, float scale, void *scratch) {
+    int visible, group = H / G, n = cut_tiles(scratch, rows, T, group, &visible);
+    float *score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int));
+    attend_bwd_job b = {
+        .fwd = { .ctx = ctx, .out = (float *)(uintptr_t)out, .q = q, .kv = kv, .rows = rows, .tiles = scratch, .H = H,
+                 .G = G, .D = D, .parts = (group + OP_TILE - 1) / OP_TILE, .scale = scale,
+                 .stats = (float *)(uintptr_t)stats, .score = score, .score_stride = padded(visible) },
+        .swapped = swapped, .grad = grad, .dout = dout, .dq = dq,
+        .dscore = score + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible), .tile_count = n };
+    pool_run(ctx->pool, attend_bwd_task, &b, G);
 }

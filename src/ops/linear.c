@@ -153,6 +153,7 @@ typedef struct linear_job {
     const void *x;
     const op_weight *W;
     int T, row_block, row_blocks;
+    bool add;
 } linear_job;
 
 static void linear_task(void *arg, int task, int worker) {
@@ -165,13 +166,21 @@ static void linear_task(void *arg, int task, int worker) {
     size_t ldx = operand_stride(W->type, W->K);
     const uint8_t *x = (const uint8_t *)j->x + (size_t)t * ldx * (W->type == DT_BF16 ? 2 : 4);
     float *y = j->y + (size_t)t * (size_t)W->N + (size_t)(p * OP_PANEL);
-    j->ctx->k->gemm[W->type](y, (size_t)W->N, x, ldx, panel_of(W, p), rows, W->K, cols);
+    j->ctx->k->gemm[W->type](y, (size_t)W->N, x, ldx, panel_of(W, p), rows, W->K, cols, j->add);
 }
 
-void op_linear_fwd(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T) {
+static void product(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T, bool add) {
     enum { ROW_BLOCK = 192 }; /* rows whose operands stay in the second-level cache while a panel passes */
     if (T <= 0) return;
     int blocks = (T + ROW_BLOCK - 1) / ROW_BLOCK;
-    linear_job job = { ctx, y, x, W, T, ROW_BLOCK, blocks };
+    linear_job job = { ctx, y, x, W, T, ROW_BLOCK, blocks, add };
     pool_run(ctx->pool, linear_task, &job, panels(W->N) * blocks);
+}
+
+void op_linear_fwd(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T) {
+    product(ctx, y, x, W, T, false);
+}
+
+void op_linear_add(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T) {
+    product(ctx, y, x, W, T, true);
 }

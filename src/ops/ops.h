@@ -114,9 +114,76 @@ void op_kv_set(const op_kv *kv, int slot, const void *k, const void *v, int G, i
 /* out [T,H,D] = softmax(scale * q k^T over the visible keys) v.  Head h reads key/value head h / (H/G).  Scores: one
  * accumulator over D each; exact maximum; normaliser in 16 lanes by visible index; outputs accumulated key by key in
  * visible order.  scratch: op_attention_scratch(ctx, T, most visible keys of any row) bytes.  A row that sees no key
- * yields zeros. */
+ * yields zeros.  stats [T,H,2], NULL in inference: each score row's maximum and 1/sum, for the backward pass. */
 size_t op_attention_scratch(const op_ctx *ctx, int T, int visible);
-void op_attention_fwd(op_ctx *ctx, float *out, const float *q, const op_kv *kv, const op_row *rows, int T, int H, int G,
-                      int D, float scale, void *scratch);
+void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows, int T,
+                      int H, int G, int D, float scale, void *scratch);
+
+/* ================================================================================================================
+ * Backward.  A `d` in front is the gradient of the loss.  Functions add into their outputs unless they say "writes".
+ * Sums over rows run in row order whatever the threads.
+ * ============================================================================================================= */
+
+/* ---- linear maps: y = x W^T ---- */
+
+/* W [N,K] packed from its transpose src [K,N], f32 row-major: the same panels, so that the forward's kernel serves
+ *     dx [T,K] = dy [T,N] W      (src = W itself: out K, in N)
+ *     dW [N,K] = dy^T [N,T] x    (src = x: out K, in T) */
+void op_weight_pack_t(op_ctx *ctx, op_weight *W, const float *src);
+/* Columns of y [T,N] as operand rows of a weight with T inputs: [N, T] f32, or bf16 with T rounded up to even. */
+size_t op_operand_t_bytes(dtype type, int T, int N);
+void op_operand_t(op_ctx *ctx, void *buf, const float *y, dtype type, int T, int N);
+/* y [T,N] += x W^T; as op_linear_fwd, but the accumulators begin with y. */
+void op_linear_add(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T);
+
+/* ---- rows ---- */
+
+/* table gradient dE [V,C]: dE[ids[t]] += dx[t] */
+void op_embed_bwd(op_ctx *ctx, float *dE, const float *dx, const int32_t *ids, int T, int C);
+/* dx += r (dy w) - x r^3/C sum(dy w x),  dw += sum_t dy x r,  r = 1/sqrt(mean(x^2)+eps); rms [T] is scratch */
+void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const float *x, const float *w, float *rms, int T,
+                    int C, float eps);
+/* Writes dgate = dy up s (1 + gate (1 - s)) and dup = dy gate s, s = sigmoid(gate); they may be gate and up. */
+void op_silu_mul_bwd(op_ctx *ctx, float *dgate, float *dup, const float *dy, const float *gate, const float *up, int T,
+                     int F);
+/* dx [T,H,D] turned back in place */
+void op_rope_bwd(op_ctx *ctx, float *dx, const float *cs, int T, int H, int D);
+
+/* ---- attention ---- */
+
+/* Gradients of one store's keys and values, [cap,G,D], f32. */
+typedef struct op_kv_grad {
+    float *dk, *dv;
+} op_kv_grad;
+/* dq [T,H,D] and, for every store that rows name, dk and dv.  out and stats are the forward's.  swapped: the stores with
+ * keys and values exchanged (op_kv_write with k and v exchanged). */
+size_t op_attention_bwd_scratch(const op_ctx *ctx, int T, int visible);
+void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const float *dout, const float *out,
+                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows, int T,
+                      int H, int G, int D, float scale, void *scratch);
+
+/* ---- loss ---- */
+
+/* One row of the loss over V classes. */
+typedef struct op_loss_row {
+    int32_t label;    /* -1: no label */
+    float lm, kl;     /* weights in the gradient */
+    double xent, div; /* out: -ln p(label), KL(teacher || row); 0 without */
+} op_loss_row;
+/* Writes d [T,V] = lm * (p - onehot(label)) + kl * (p - p_teacher), p = softmax(x); d may be x.  teacher [T,V] or NULL;
+ * rows with kl 0 do not read it.  d NULL: losses only. */
+void op_loss(op_ctx *ctx, float *d, const float *x, const float *teacher, op_loss_row *rows, int T, int V);
+
+/* ---- optimiser ---- */
+
+/* AdamW (Loshchilov, Hutter 2019), as PyTorch orders it, t >= 1; g is multiplied by scale first (clipping):
+ *   w *= 1 - lr decay;  m += (1-b1)(g-m);  v = b2 v + (1-b2) g^2;  w -= lr/(1-b1^t) m / (sqrt(v)/sqrt(1-b2^t) + eps) */
+typedef struct op_adamw_step {
+    float lr, beta1, beta2, eps, decay, scale;
+    int64_t t;
+} op_adamw_step;
+void op_adamw_update(op_ctx *ctx, float *w, float *m, float *v, const float *g, size_t n, const op_adamw_step *s);
+/* sum of squares in double, in lanes by index: the same for any number of threads */
+double op_sum_squares(op_ctx *ctx, const float *x, size_t n);
 
 #endif

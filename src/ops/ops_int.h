@@ -27,25 +27,66 @@ typedef struct op_tile {
     const int *hi;       /* [rows] */
     float *score;        /* [rows*heads][score_stride] */
     size_t score_stride; /* multiple of 16, >= visible keys of any row */
+    float *stats;        /* query vector (r,h) at r*stats_stride + 2h: maximum and 1/sum of its scores; NULL: not kept */
+    size_t stats_stride;
 } op_tile;
+
+/* The same tile backwards.  `swapped` views the stores with keys and values exchanged (values in key blocks, keys in
+ * rows), so that the forward's two kernels compute dP = dout V^T and dq = dS K. */
+typedef struct op_tile_bwd {
+    op_tile fwd;                /* out: the forward's output; stats: as it left them; score: P */
+    op_span mem_swapped, local_swapped;
+    const float *dout;          /* as out */
+    float *dq;                  /* as q, added to */
+    float *dscore;              /* [rows*heads][score_stride] */
+    float *mem_dk, *mem_dv;     /* of this head; token j at j*grad_stride; added to */
+    float *local_dk, *local_dv;
+    size_t grad_stride;
+} op_tile_bwd;
+
+/* Constants of one row of the loss: d = lm * (softmax(x) - onehot) + kl * (softmax(x) - softmax(t)); t NULL: no teacher */
+typedef struct op_xent {
+    float max, sum, tmax, tsum; /* of x and of the teacher's logits t */
+    float lm, kl;
+    double kl_sum;              /* out: sum p_t (ln p_t - ln p_x) */
+} op_xent;
+
+typedef struct op_adamw {
+    float keep;                 /* 1 - lr * decay */
+    float beta1, beta2, eps;
+    float rate;                 /* lr / (1 - beta1^t) */
+    float root;                 /* sqrt(1 - beta2^t) */
+    float scale;                /* of the gradient (clipping) */
+} op_adamw;
 
 struct op_kernels {
     gist_kernels level;
-    /* y [T rows at ldy] = x [T rows at ldx elements of the operand type] times one panel of `cols` <= 64 outputs */
-    void (*gemm[DT_COUNT])(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols);
+    /* y [T rows at ldy] = x [T rows at ldx elements of the operand type] times one panel of `cols` <= 64 outputs;
+     * add: the accumulators begin with y instead of zero */
+    void (*gemm[DT_COUNT])(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                           bool add);
     void (*round_bf16)(uint16_t *y, const float *x, int n);
     void (*rmsnorm)(float *y, const float *x, const float *w, int C, float eps);
     void (*silu_mul)(float *y, const float *gate, const float *up, int n);
     void (*add)(float *y, const float *a, const float *b, int n);
-    void (*rope)(float *x, const float *cs, int H, int D);
+    void (*rope)(float *x, const float *cs, int H, int D, float sign); /* sign -1 turns back */
     void (*attend)(const op_tile *t);
+    /* backward (training) */
+    void (*attend_bwd)(const op_tile_bwd *t);
+    void (*rmsnorm_bwd)(float *dx, float *r, const float *dy, const float *x, const float *w, int C, float eps);
+    void (*silu_mul_bwd)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int n);
+    void (*fma_rows)(float *y, const float *a, const float *b, const float *r, int rows, size_t stride, int n);
+    void (*softmax_stats)(const float *x, int n, float *max, double *sum);
+    void (*xent_bwd)(float *d, const float *x, const float *t, int n, op_xent *c);
+    void (*adamw)(float *w, float *m, float *v, const float *g, size_t n, const op_adamw *c);
 };
 
 extern const op_kernels op_kernels_scalar;
 #if defined(__x86_64__) && !defined(GIST_NO_X86)
 extern const op_kernels op_kernels_avx2, op_kernels_avx512;
 /* Products of bf16 pairs in one instruction; everything else is op_kernels_avx512's. */
-void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols);
+void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                             bool add);
 extern const op_kernels op_kernels_avx512bf16;
 #endif
 

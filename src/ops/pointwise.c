@@ -13,7 +13,7 @@ typedef struct row_job {
     float *y;
     const float *a, *b;
     int C, D;
-    float eps;
+    float eps, sign;
 } row_job;
 
 /* ---- embedding ---- */
@@ -103,10 +103,16 @@ void op_rope_table(op_ctx *ctx, float *cs, const int32_t *pos, const float *freq
 static void rope_rows(void *arg, int first, int last) {
     const row_job *j = arg;
     for (int t = first; t < last; t++)
-        j->ctx->k->rope(j->y + (size_t)t * (size_t)j->C, j->a + (size_t)t * (size_t)j->D, j->C / j->D, j->D);
+        j->ctx->k->rope(j->y + (size_t)t * (size_t)j->C, j->a + (size_t)t * (size_t)j->D, j->C / j->D, j->D, j->sign);
 }
 
 void op_rope_fwd(op_ctx *ctx, float *x, const float *cs, int T, int H, int D) {
-    row_job j = { .ctx = ctx, .y = x, .a = cs, .C = H * D, .D = D };
+    row_job j = { .ctx = ctx, .y = x, .a = cs, .C = H * D, .D = D, .sign = 1 };
+    op_for_rows(ctx, rope_rows, &j, T, (size_t)(H * D));
+}
+
+/* a rotation's derivative is the rotation back */
+void op_rope_bwd(op_ctx *ctx, float *dx, const float *cs, int T, int H, int D) {
+    row_job j = { .ctx = ctx, .y = dx, .a = cs, .C = H * D, .D = D, .sign = -1 };
     op_for_rows(ctx, rope_rows, &j, T, (size_t)(H * D));
 }

@@ -5,16 +5,16 @@
  */
 #include <math.h>
 
-#include "ops/ops_int.h"
+#include "ops/scalar_int.h"
 
-static float load(const void *p, dtype type, size_t i) {
+float scalar_load(const void *p, dtype type, size_t i) {
     if (type == DT_F32) return ((const float *)p)[i];
     uint16_t v = ((const uint16_t *)p)[i];
     return type == DT_BF16 ? bf16_to_f32(v) : f16_to_f32(v);
 }
 
 /* Fold 16 lanes: 8+8, 4+4, 2+2, 1+1. */
-static float fold_sum(const float lane[OP_LANES]) {
+float scalar_fold_sum(const float lane[OP_LANES]) {
     float s[OP_LANES];
     memcpy(s, lane, sizeof s);
     for (int half = OP_LANES / 2; half > 0; half /= 2)
@@ -22,7 +22,7 @@ static float fold_sum(const float lane[OP_LANES]) {
     return s[0];
 }
 
-static float exp_scalar(float x) {
+float scalar_exp(float x) {
     if (x < EXP_MIN) return 0.0f;
     if (!(x <= EXP_MAX)) return x + INFINITY; /* NaN stays NaN */
     float n = rintf(x * EXP_LOG2E), r = x - n * EXP_LN2_HI - n * EXP_LN2_LO;
@@ -37,31 +37,34 @@ static float exp_scalar(float x) {
     return ldexpf(p, (int)n);
 }
 
-/* y[t][j] = sum_k x[t][k] panel[k][j]; f32 operands, weights f32 or f16 */
+/* y[t][j] (+)= sum_k x[t][k] panel[k][j]; f32 operands, weights f32 or f16 */
 static void gemm_wide(float *y, size_t ldy, const float *x, size_t ldx, const void *panel, dtype type, int T, int K,
-                      int cols) {
+                      int cols, bool add) {
     for (int t = 0; t < T; t++)
         for (int j = 0; j < cols; j++) {
-            float acc = 0;
-            for (int k = 0; k < K; k++) acc += x[(size_t)t * ldx + (size_t)k] * load(panel, type, (size_t)k * OP_PANEL + (size_t)j);
+            float acc = add ? y[(size_t)t * ldy + (size_t)j] : 0;
+            for (int k = 0; k < K; k++) acc += x[(size_t)t * ldx + (size_t)k] * scalar_load(panel, type, (size_t)k * OP_PANEL + (size_t)j);
             y[(size_t)t * ldy + (size_t)j] = acc;
         }
 }
 
-static void gemm_f32(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols) {
-    gemm_wide(y, ldy, x, ldx, panel, DT_F32, T, K, cols);
+static void gemm_f32(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                     bool add) {
+    gemm_wide(y, ldy, x, ldx, panel, DT_F32, T, K, cols, add);
 }
 
-static void gemm_f16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols) {
-    gemm_wide(y, ldy, x, ldx, panel, DT_F16, T, K, cols);
+static void gemm_f16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                     bool add) {
+    gemm_wide(y, ldy, x, ldx, panel, DT_F16, T, K, cols, add);
 }
 
 /* bf16 operands; the panel holds pairs of consecutive inputs: [K/2][64][2] */
-static void gemm_bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols) {
+static void gemm_bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                      bool add) {
     const uint16_t *xb = x, *w = panel;
     for (int t = 0; t < T; t++)
         for (int j = 0; j < cols; j++) {
-            float acc = 0;
+            float acc = add ? y[(size_t)t * ldy + (size_t)j] : 0;
             for (int k = 0; k < K; k++) {
                 size_t at = ((size_t)(k / 2) * OP_PANEL + (size_t)j) * 2 + (size_t)(k % 2);
                 acc += bf16_to_f32(xb[(size_t)t * ldx + (size_t)k]) * bf16_to_f32(w[at]);
@@ -77,23 +80,23 @@ static void round_bf16(uint16_t *y, const float *x, int n) {
 static void rmsnorm(float *y, const float *x, const float *w, int C, float eps) {
     float lane[OP_LANES] = { 0 };
     for (int i = 0; i < C; i++) lane[i % OP_LANES] += x[i] * x[i];
-    float r = 1.0f / sqrtf(fold_sum(lane) / (float)C + eps);
+    float r = 1.0f / sqrtf(scalar_fold_sum(lane) / (float)C + eps);
     for (int i = 0; i < C; i++) y[i] = x[i] * r * w[i];
 }
 
 static void silu_mul(float *y, const float *gate, const float *up, int n) {
-    for (int i = 0; i < n; i++) y[i] = gate[i] / (1.0f + exp_scalar(-gate[i])) * up[i];
+    for (int i = 0; i < n; i++) y[i] = gate[i] / (1.0f + scalar_exp(-gate[i])) * up[i];
 }
 
 static void add(float *y, const float *a, const float *b, int n) {
     for (int i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
 
-static void rope(float *x, const float *cs, int H, int D) {
+static void rope(float *x, const float *cs, int H, int D, float sign) {
     int half = D / 2;
     for (int h = 0; h < H; h++, x += D)
         for (int i = 0; i < half; i++) {
-            float a = x[i], b = x[i + half], c = cs[i], s = cs[i + half];
+            float a = x[i], b = x[i + half], c = cs[i], s = sign * cs[i + half];
             x[i] = a * c - b * s;
             x[i + half] = b * c + a * s;
         }
@@ -105,7 +108,7 @@ static int scores(float *score, const float *q, const op_span *s, int hi, int D,
     for (int j = s->lo; j < hi; j++) {
         float acc = 0;
         size_t block = (size_t)(j / OP_KV_BLOCK) * (size_t)D * OP_KV_BLOCK + (size_t)(j % OP_KV_BLOCK);
-        for (int d = 0; d < D; d++) acc += q[d] * load(s->k, s->type, block + (size_t)d * OP_KV_BLOCK);
+        for (int d = 0; d < D; d++) acc += q[d] * scalar_load(s->k, s->type, block + (size_t)d * OP_KV_BLOCK);
         score[j - s->lo] = acc * scale;
     }
     return hi > s->lo ? hi - s->lo : 0;
@@ -113,31 +116,36 @@ static int scores(float *score, const float *q, const op_span *s, int hi, int D,
 
 static void weigh_values(float *out, const float *p, const op_span *s, int hi, int D) {
     for (int j = s->lo; j < hi; j++)
-        for (int d = 0; d < D; d++) out[d] += p[j - s->lo] * load(s->v, s->type, (size_t)j * (size_t)D + (size_t)d);
+        for (int d = 0; d < D; d++) out[d] += p[j - s->lo] * scalar_load(s->v, s->type, (size_t)j * (size_t)D + (size_t)d);
 }
 
-static void attend_one(float *out, const float *q, const op_tile *t, int hi, float *score) {
+static void attend_one(float *out, const float *q, const op_tile *t, int hi, float *score, float *stats) {
     int m = scores(score, q, &t->mem, t->mem.hi, t->D, t->scale);
     int n = m + scores(score + m, q, &t->local, hi, t->D, t->scale);
     float top = -INFINITY, lane[OP_LANES] = { 0 };
     for (int v = 0; v < n; v++) top = score[v] > top ? score[v] : top;
     for (int v = 0; v < n; v++) {
-        score[v] = exp_scalar(score[v] - top);
+        score[v] = scalar_exp(score[v] - top);
         lane[v % OP_LANES] += score[v];
     }
     for (int d = 0; d < t->D; d++) out[d] = 0;
     if (n == 0) return;
     weigh_values(out, score, &t->mem, t->mem.hi, t->D);
     weigh_values(out, score + m, &t->local, hi, t->D);
-    float r = 1.0f / fold_sum(lane);
+    float r = 1.0f / scalar_fold_sum(lane);
     for (int d = 0; d < t->D; d++) out[d] *= r;
+    if (stats) {
+        stats[0] = top;
+        stats[1] = r;
+    }
 }
 
 static void attend(const op_tile *t) {
     for (int r = 0; r < t->rows; r++)
         for (int h = 0; h < t->heads; h++) {
             size_t at = (size_t)r * t->stride + (size_t)h * (size_t)t->D;
-            attend_one(t->out + at, t->q + at, t, t->hi[r], t->score);
+            float *stats = t->stats ? t->stats + (size_t)r * t->stats_stride + 2 * (size_t)h : NULL;
+            attend_one(t->out + at, t->q + at, t, t->hi[r], t->score, stats);
         }
 }
 
@@ -150,4 +158,11 @@ const op_kernels op_kernels_scalar = {
     .add = add,
     .rope = rope,
     .attend = attend,
+    .attend_bwd = scalar_attend_bwd,
+    .rmsnorm_bwd = scalar_rmsnorm_bwd,
+    .silu_mul_bwd = scalar_silu_mul_bwd,
+    .fma_rows = scalar_fma_rows,
+    .softmax_stats = scalar_softmax_stats,
+    .xent_bwd = scalar_xent_bwd,
+    .adamw = scalar_adamw,
 };

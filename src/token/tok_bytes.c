@@ -99,13 +99,15 @@ bool tiktoken_is(const void *bytes, size_t len) {
 
 /* LLaMA-3's 256 reserved tokens, behind the n ordinary ones. */
 static gist_status add_reserved(tokenizer *t, int32_t n, gist_error *err) {
-    static const char *const first[] = {"<|begin_of_text|>", "<|end_of_text|>", NULL, NULL, NULL, NULL,
-                                        "<|start_header_id|>", "<|end_header_id|>", NULL, "<|eot_id|>"};
-    static const added_token special = {.special = true};
+    static const char *const first[] = { "<|begin_of_text|>",   "<|end_of_text|>",   NULL, NULL,        NULL, NULL,
+                                         "<|start_header_id|>", "<|end_header_id|>", NULL, "<|eot_id|>" };
+    static const added_token special = { .special = true };
     for (int i = 0, reserved = 0; i < 256; i++) {
         char name[48];
-        if (i < 10 && first[i]) snprintf(name, sizeof name, "%s", first[i]);
-        else snprintf(name, sizeof name, "<|reserved_special_token_%d|>", reserved++);
+        if (i < 10 && first[i])
+            snprintf(name, sizeof name, "%s", first[i]);
+        else
+            snprintf(name, sizeof name, "<|reserved_special_token_%d|>", reserved++);
         TRY(tok_add(t, name, strlen(name), n + i, &special, "tokenizer.model", err));
     }
     t->bos = n;
@@ -126,7 +128,8 @@ gist_status tiktoken_load(tokenizer *t, const void *bytes, size_t len, gist_erro
         size_t n, at = r.pos, text_len = 0;
         int32_t rank;
         if (!read_line(&r, b, sizeof b, &n, &rank))
-            return err_at(err, GIST_ERR_FORMAT, at, "tokenizer.model: line %d (byte %zu) is not \"base64 rank\"", count + 1, at);
+            return err_at(err, GIST_ERR_FORMAT, at, "tokenizer.model: line %d (byte %zu) is not \"base64 rank\"",
+                          count + 1, at);
         for (size_t i = 0; i < n; i++) text_len += (size_t)utf8_encode(byte_letter(b[i]), text + text_len);
         TRY(vocab_set(&t->v, rank, text, text_len, PIECE_NORMAL, "tokenizer.model", err));
         t->v.piece[rank].rank = rank;

@@ -4,20 +4,21 @@
  *      lstrip/rstrip: the white space beside <GIST> belongs to it
  *
  * Two passes, as in tokenizer.json: tokens that are matched in the raw text, then, in each normalised stretch, those
- * that are matched there (differs: special tokens are all matched in the raw text, where their places are known).  Special tokens are seen only where the caller allows it (its own template, never a user's
- * text); other added tokens always.
+ * that are matched there (differs: special tokens are all matched in the raw text, where their places are known).
+ * Special tokens are seen only where the caller allows it (its own template, never a user's text); other added tokens
+ * always, as Hugging Face and llama.cpp do.
  */
 #include <utf8proc.h>
 
 #include "token/token_int.h"
 
 void tok_ids_init(tok_ids *v, const gist_allocator *alloc) {
-    *v = (tok_ids){.alloc = alloc};
+    *v = (tok_ids){ .alloc = alloc };
 }
 
 void tok_ids_free(tok_ids *v) {
     mem_free(v->alloc, v->id);
-    *v = (tok_ids){.alloc = v->alloc};
+    *v = (tok_ids){ .alloc = v->alloc };
 }
 
 gist_status tok_ids_push(tok_ids *v, int32_t id, gist_error *err) {
@@ -77,19 +78,32 @@ gist_status encode_symbols(encoder *e, const char *text) {
 
 /* ---- cutting added tokens out ---- */
 
+/* \w: letters, marks, decimal digits, connectors, joiners, and what else counts as alphabetic. */
 static bool is_word_char(uint32_t cp) {
     switch (utf8proc_category((int32_t)cp)) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM:
-    case UTF8PROC_CATEGORY_LO: case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME:
-    case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_PC: return true;
-    default: return false;
+    case UTF8PROC_CATEGORY_LU:
+    case UTF8PROC_CATEGORY_LL:
+    case UTF8PROC_CATEGORY_LT:
+    case UTF8PROC_CATEGORY_LM:
+    case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN:
+    case UTF8PROC_CATEGORY_MC:
+    case UTF8PROC_CATEGORY_ME:
+    case UTF8PROC_CATEGORY_ND:
+    case UTF8PROC_CATEGORY_NL:
+    case UTF8PROC_CATEGORY_PC: return true;
+    case UTF8PROC_CATEGORY_SO: /* circled and squared letters */
+        return (cp >= 0x24B6 && cp <= 0x24E9) || (cp >= 0x1F130 && cp <= 0x1F149) || (cp >= 0x1F150 && cp <= 0x1F169) ||
+               (cp >= 0x1F170 && cp <= 0x1F189);
+    default: return cp == 0x200C || cp == 0x200D;
     }
 }
 
 static bool stands_alone(const char *s, size_t len, tok_span m) {
     uint32_t cp;
     size_t b = m.begin;
-    while (b > 0 && ((uint8_t)s[--b] & 0xC0) == 0x80) {}
+    while (b > 0 && ((uint8_t)s[--b] & 0xC0) == 0x80) {
+    }
     if (m.begin > 0 && utf8_decode(s + b, len - b, &cp) && is_word_char(cp)) return false;
     return m.end == len || !utf8_decode(s + m.end, len - m.end, &cp) || !is_word_char(cp);
 }
@@ -114,7 +128,8 @@ static size_t special_room(cutter *c, size_t pos) {
 typedef gist_status (*stretch_fn)(encoder *e, const char *s, size_t len, bool first, unsigned flags);
 
 /* Put out the tokens of m that s contains, and give each stretch between them to fn. */
-static gist_status cut(encoder *e, const matcher *m, cutter c, const char *s, size_t len, unsigned flags, stretch_fn fn) {
+static gist_status cut(encoder *e, const matcher *m, cutter c, const char *s, size_t len, unsigned flags,
+                       stretch_fn fn) {
     const tokenizer *t = e->t;
     bool continued = flags & TOK_CONTINUED;
     size_t done = 0;
@@ -124,7 +139,7 @@ static gist_status cut(encoder *e, const matcher *m, cutter c, const char *s, si
             pos++;
             continue;
         }
-        tok_span at = {pos, pos + a->len};
+        tok_span at = { pos, pos + a->len };
         pos = at.end;
         if (a->single_word && !stands_alone(s, len, at)) continue;
         if (a->lstrip && at.begin > done) at.begin -= space_tail(s + done, at.begin - done);
@@ -149,7 +164,7 @@ static gist_status raw_stretch(encoder *e, const char *s, size_t len, bool first
     const char *n;
     size_t n_len;
     TRY(norm_form(t->form, s, len, &e->norm, &n, &n_len, e->err));
-    return cut(e, &t->norm, (cutter){.none = true}, n, n_len, flags, split_stretch); /* no special one is in norm */
+    return cut(e, &t->norm, (cutter){ .none = true }, n, n_len, flags, split_stretch); /* no special one is in norm */
 }
 
 gist_status encode_within(const tokenizer *t, const char *text, size_t len, unsigned flags, const tok_span *own,
@@ -157,12 +172,13 @@ gist_status encode_within(const tokenizer *t, const char *text, size_t len, unsi
     size_t bad = 0, before = out->n;
     if (len > TOK_MAX_TEXT)
         return err_set(err, GIST_ERR_LIMIT, "text has %zu bytes, at most %zu are allowed", len, TOK_MAX_TEXT);
-    if (!utf8_valid(text, len, &bad)) return err_at(err, GIST_ERR_TEXT, bad, "text is not valid UTF-8 at byte %zu", bad);
-    encoder e = {.t = t, .out = out, .err = err, .work = {.alloc = t->alloc}};
+    if (!utf8_valid(text, len, &bad))
+        return err_at(err, GIST_ERR_TEXT, bad, "text is not valid UTF-8 at byte %zu", bad);
+    encoder e = { .t = t, .out = out, .err = err, .work = { .alloc = t->alloc } };
     sbuf_init(&e.norm, t->alloc);
     sbuf_init(&e.prefixed, t->alloc);
     sbuf_init(&e.mapped, t->alloc);
-    cutter c = {.own = own, .n_own = n_own, .all = (flags & TOK_SPECIAL) && !own, .none = !(flags & TOK_SPECIAL)};
+    cutter c = { .own = own, .n_own = n_own, .all = (flags & TOK_SPECIAL) && !own, .none = !(flags & TOK_SPECIAL) };
     gist_status st = GIST_OK;
     if ((flags & TOK_BOS) && t->bos >= 0) st = tok_ids_push(out, t->bos, err);
     if (st == GIST_OK) st = cut(&e, &t->raw, c, text, len, flags, raw_stretch);

@@ -47,7 +47,8 @@ static gist_status load_vocab(tokenizer *t, const json_t *vocab, const char *wha
     json_t *id;
     json_object_foreach((json_t *)(uintptr_t)vocab, text, id) {
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= TOK_MAX_IDS)
-            return err_set(err, GIST_ERR_FORMAT, "%s: the id of \"%.64s\" is not an integer in [0, %d)", what, text, TOK_MAX_IDS);
+            return err_set(err, GIST_ERR_FORMAT, "%s: the id of \"%.64s\" is not an integer in [0, %d)", what, text,
+                           TOK_MAX_IDS);
         TRY(vocab_set(&t->v, (int32_t)json_integer_value(id), text, strlen(text), PIECE_NORMAL, what, err));
     }
     return GIST_OK;
@@ -56,15 +57,16 @@ static gist_status load_vocab(tokenizer *t, const json_t *vocab, const char *wha
 static gist_status put_merge(tokenizer *t, const char *a, size_t a_len, const char *b, size_t b_len, size_t rank,
                              const char *what, gist_error *err) {
     char both[2 * TOK_MAX_PIECE];
-    merge_slot m = {vocab_find(&t->v, a, a_len), vocab_find(&t->v, b, b_len), (int32_t)rank, -1};
+    merge_slot m = { vocab_find(&t->v, a, a_len), vocab_find(&t->v, b, b_len), (int32_t)rank, -1 };
     if (m.left >= 0 && m.right >= 0) { /* then each is at most TOK_MAX_PIECE long */
         memcpy(both, a, a_len);
         memcpy(both + a_len, b, b_len);
         m.id = vocab_find(&t->v, both, a_len + b_len);
     }
     if (m.id < 0)
-        return err_set(err, GIST_ERR_FORMAT, "%s: merge %zu, \"%.*s\" + \"%.*s\", is not of three pieces of the vocabulary",
-                       what, rank, a_len > 64 ? 64 : (int)a_len, a, b_len > 64 ? 64 : (int)b_len, b);
+        return err_set(err, GIST_ERR_FORMAT,
+                       "%s: merge %zu, \"%.*s\" + \"%.*s\", is not of three pieces of the vocabulary", what, rank,
+                       a_len > 64 ? 64 : (int)a_len, a, b_len > 64 ? 64 : (int)b_len, b);
     merges_put(&t->merges, m);
     return GIST_OK;
 }
@@ -73,8 +75,8 @@ static gist_status put_merge(tokenizer *t, const char *a, size_t a_len, const ch
 static gist_status put_line(tokenizer *t, const char *s, size_t len, size_t rank, const char *what, gist_error *err) {
     const char *space = memchr(s, ' ', len);
     if (!space || memchr(space + 1, ' ', len - (size_t)(space + 1 - s)))
-        return err_set(err, GIST_ERR_FORMAT, "%s: merge %zu is \"%.*s\", not two texts with a space between", what, rank,
-                       len > 64 ? 64 : (int)len, s);
+        return err_set(err, GIST_ERR_FORMAT, "%s: merge %zu is \"%.*s\", not two texts with a space between", what,
+                       rank, len > 64 ? 64 : (int)len, s);
     size_t a = (size_t)(space - s);
     return put_merge(t, s, a, space + 1, len - a - 1, rank, what, err);
 }
@@ -90,8 +92,8 @@ static gist_status load_merges(tokenizer *t, const json_t *merges, gist_error *e
         if (json_is_string(m)) {
             TRY(put_line(t, json_string_value(m), json_string_length(m), i, FILE_NAME, err));
         } else if (json_array_size(m) == 2 && json_is_string(a) && json_is_string(b)) {
-            TRY(put_merge(t, json_string_value(a), json_string_length(a), json_string_value(b), json_string_length(b), i,
-                          FILE_NAME, err));
+            TRY(put_merge(t, json_string_value(a), json_string_length(a), json_string_value(b), json_string_length(b),
+                          i, FILE_NAME, err));
         } else {
             return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": merge %zu is neither a string nor a pair of strings", i);
         }
@@ -115,7 +117,7 @@ static size_t line_end(const char *s, size_t len) {
 
 gist_status gpt2_load(tokenizer *t, const json_t *vocab, const char *merges, size_t len, bool qwen2, bool prefix_space,
                       gist_error *err) {
-    static const added_token special = {.special = true};
+    static const added_token special = { .special = true };
     size_t lines = 0, rank = 0;
     TRY(load_vocab(t, vocab, "vocab.json", err));
     for (size_t pos = 0; pos < len; pos += line_end(merges + pos, len - pos) + 1) lines++;
@@ -143,7 +145,7 @@ gist_status gpt2_load(tokenizer *t, const json_t *vocab, const char *merges, siz
 /* ---- tokenizer.json: normaliser ---- */
 
 static gist_status byte_normalizer(tokenizer *t, const json_t *n, int depth, gist_error *err) {
-    static const char *const names[] = {"", "NFC", "NFD", "NFKC", "NFKD"};
+    static const char *const names[] = { "", "NFC", "NFD", "NFKC", "NFKD" };
     if (!n || json_is_null(n)) return GIST_OK;
     if (is_type(n, "Sequence") && depth < 4) {
         const json_t *list = json_object_get(n, "normalizers");
@@ -190,8 +192,8 @@ static gist_status add_split(tokenizer *t, const json_t *p, gist_error *err) {
     if (!regex && !text) return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": Split without a pattern");
     if (!isolated && strcmp(how, "Removed") != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": Split with behavior \"%.32s\" is not supported", how);
-    return split_add(t, regex ? regex : text, strlen(regex ? regex : text), !regex, isolated || invert, isolated || !invert,
-                     err);
+    return split_add(t, regex ? regex : text, strlen(regex ? regex : text), !regex, isolated || invert,
+                     isolated || !invert, err);
 }
 
 static gist_status add_stage(tokenizer *t, const json_t *p, int depth, gist_error *err) {
@@ -222,8 +224,10 @@ static gist_status add_metaspace(tokenizer *t, const json_t *p, gist_error *err)
     const char *scheme = json_text(p, "prepend_scheme", old);
     if (strcmp(json_text(p, "replacement", TOK_SPACE), TOK_SPACE) != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": Metaspace with another replacement than U+2581");
-    if (strcmp(scheme, "always") == 0) t->prefix = PREFIX_MISSING;
-    else if (strcmp(scheme, "first") == 0) t->prefix = PREFIX_FIRST;
+    if (strcmp(scheme, "always") == 0)
+        t->prefix = PREFIX_MISSING;
+    else if (strcmp(scheme, "first") == 0)
+        t->prefix = PREFIX_FIRST;
     else if (strcmp(scheme, "never") != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": Metaspace with prepend_scheme \"%.32s\"", scheme);
     t->escape_spaces = true;
@@ -252,7 +256,8 @@ static gist_status mark_pieces(tokenizer *t, const json_t *model, gist_error *er
     const char *unk = json_text(model, "unk_token", NULL);
     if (unk) {
         t->unk = vocab_find(&t->v, unk, strlen(unk));
-        if (t->unk < 0) return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": unk_token \"%.64s\" is not in the vocabulary", unk);
+        if (t->unk < 0)
+            return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": unk_token \"%.64s\" is not in the vocabulary", unk);
         t->v.piece[t->unk].type = PIECE_UNKNOWN;
         t->v.piece[t->unk].special = true;
     }
@@ -266,10 +271,12 @@ static gist_status mark_pieces(tokenizer *t, const json_t *model, gist_error *er
 }
 
 static gist_status load_model(tokenizer *t, const json_t *model, bool byte_level, gist_error *err) {
-    const char *prefix = json_text(model, "continuing_subword_prefix", ""), *suffix = json_text(model, "end_of_word_suffix", "");
+    const char *prefix = json_text(model, "continuing_subword_prefix", ""),
+               *suffix = json_text(model, "end_of_word_suffix", "");
     const json_t *dropout = json_object_get(model, "dropout");
     if (*prefix || *suffix)
-        return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": subword prefix \"%.16s\" or word suffix \"%.16s\"", prefix, suffix);
+        return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": subword prefix \"%.16s\" or word suffix \"%.16s\"",
+                       prefix, suffix);
     if (json_is_number(dropout) && json_number_value(dropout) != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": dropout %g", json_number_value(dropout));
     TRY(load_vocab(t, json_object_get(model, "vocab"), FILE_NAME, err));
@@ -286,12 +293,13 @@ static gist_status load_added(tokenizer *t, const json_t *list, gist_error *err)
         const json_t *a = json_array_get(list, i), *id = json_object_get(a, "id");
         const char *text = json_text(a, "content", NULL);
         if (!text || !json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= TOK_MAX_IDS)
-            return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": added token %zu has no content or no id in [0, %d)", i, TOK_MAX_IDS);
-        added_token flags = {.special = json_flag(a, "special", false),
-                             .lstrip = json_flag(a, "lstrip", false),
-                             .rstrip = json_flag(a, "rstrip", false),
-                             .single_word = json_flag(a, "single_word", false),
-                             .normalized = json_flag(a, "normalized", false)};
+            return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": added token %zu has no content or no id in [0, %d)", i,
+                           TOK_MAX_IDS);
+        added_token flags = { .special = json_flag(a, "special", false),
+                              .lstrip = json_flag(a, "lstrip", false),
+                              .rstrip = json_flag(a, "rstrip", false),
+                              .single_word = json_flag(a, "single_word", false),
+                              .normalized = json_flag(a, "normalized", false) };
         TRY(tok_add(t, text, strlen(text), (int32_t)json_integer_value(id), &flags, FILE_NAME, err));
     }
     return GIST_OK;
@@ -313,8 +321,8 @@ static gist_status load_post(tokenizer *t, const json_t *p, int depth, gist_erro
         const char *name = json_text(token, "id", "");
         int32_t id = vocab_find(&t->v, name, strlen(name));
         if (id < 0 || t->adds_bos)
-            return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": the template puts \"%.64s\" before the text, %s", name,
-                           id < 0 ? "which is no token" : "and another token");
+            return err_set(err, GIST_ERR_UNSUPPORTED, FILE_NAME ": the template puts \"%.64s\" before the text, %s",
+                           name, id < 0 ? "which is no token" : "and another token");
         t->bos = id;
         t->adds_bos = true;
     }

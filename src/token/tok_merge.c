@@ -23,8 +23,8 @@ gist_status merges_reserve(merge_map *m, const gist_allocator *alloc, size_t n, 
     while (slots < n * 2) slots *= 2;
     merge_slot *slot = mem_alloc(alloc, slots, sizeof *slot);
     if (!slot) return err_memory(err, "merges");
-    for (size_t i = 0; i < slots; i++) slot[i] = (merge_slot){-1, -1, 0, 0};
-    *m = (merge_map){slot, slots, 0};
+    for (size_t i = 0; i < slots; i++) slot[i] = (merge_slot){ -1, -1, 0, 0 };
+    *m = (merge_map){ slot, slots, 0 };
     return GIST_OK;
 }
 
@@ -52,7 +52,7 @@ gist_status merge_push(merge_work *w, uint32_t start, uint32_t len, int32_t id, 
         w->cap = cap;
     }
     int32_t i = (int32_t)w->n++;
-    w->sym[i] = (symbol){start, len, i - 1, -1, id};
+    w->sym[i] = (symbol){ start, len, i - 1, -1, id };
     if (i > 0) w->sym[i - 1].next = i;
     return GIST_OK;
 }
@@ -93,7 +93,7 @@ static void propose(const tokenizer *t, merge_work *w, const char *text, int32_t
         rank = t->v.piece[id].rank;
         if (type == PIECE_UNUSED) w->unused_left[id] = (int32_t)a->len;
     }
-    w->heap[w->heap_n++] = (candidate){(uint64_t)(uint32_t)rank << 32 | (uint32_t)l, a->len + b->len, id};
+    w->heap[w->heap_n++] = (candidate){ (uint64_t)(uint32_t)rank << 32 | (uint32_t)l, a->len + b->len, id };
     heap_up(w->heap, w->heap_n - 1);
 }
 

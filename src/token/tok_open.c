@@ -67,7 +67,7 @@ static gist_status fingerprint(tokenizer *t, gist_error *err) {
     for (size_t i = 0; i < m->slots; i++) {
         const merge_slot *s = &m->slot[i];
         if (s->left < 0) continue;
-        memcpy(merge[s->rank], (int32_t[4]){s->left, s->right, s->id, 1}, sizeof *merge);
+        memcpy(merge[s->rank], (int32_t[4]){ s->left, s->right, s->id, 1 }, sizeof *merge);
     }
     while (n < t->v.n) {
         const piece *p = &t->v.piece[n++];
@@ -80,9 +80,10 @@ static gist_status fingerprint(tokenizer *t, gist_error *err) {
         hash_u64(h, (uint64_t)(uint32_t)a->id << 8 | (uint64_t)(a->special | a->lstrip << 1 | a->rstrip << 2 |
                                                                 a->single_word << 3 | a->normalized << 4));
     }
-    const uint64_t flags[] = {t->model, t->by_pair, t->byte_fallback, t->fuse_unk, t->ignore_merges, t->prefix, t->cut,
-                              t->remove_extra_spaces, t->escape_spaces, t->space_is_suffix, t->form, (uint64_t)t->stages,
-                              (uint32_t)t->unk, (uint32_t)t->bos, (uint32_t)t->eos, t->adds_bos};
+    const uint64_t flags[] = { t->model,         t->by_pair,         t->byte_fallback, t->fuse_unk,
+                               t->ignore_merges, t->prefix,          t->cut,           t->remove_extra_spaces,
+                               t->escape_spaces, t->space_is_suffix, t->form,          (uint64_t)t->stages,
+                               (uint32_t)t->unk, (uint32_t)t->bos,   (uint32_t)t->eos, t->adds_bos };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) hash_u64(h, flags[i]);
     for (int i = 0; i < t->stages; i++) {
         hash_add(h, t->stage[i].pattern, t->stage[i].pattern_len);
@@ -95,7 +96,7 @@ static gist_status fingerprint(tokenizer *t, gist_error *err) {
 }
 
 static gist_status finish(tokenizer *t, gist_error *err) {
-    static const added_token flags = {.special = true, .lstrip = true, .rstrip = true};
+    static const added_token flags = { .special = true, .lstrip = true, .rstrip = true };
     if (t->bos < 0) t->adds_bos = false;
     if (t->eos >= 0) tok_add_end(t, t->eos);
     TRY(tok_add(t, TOK_GIST_TEXT, strlen(TOK_GIST_TEXT), -1, &flags, "tokenizer", err));
@@ -116,12 +117,14 @@ static bool is_json(const void *bytes, size_t len) {
 
 static gist_status load_class(tokenizer *t, const json_t *vocab, const char *merges, size_t len, const char *cls,
                               bool prefix_space, gist_error *err) {
-    static const char *const like_gpt2[] = {"GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast"};
+    static const char *const like_gpt2[] = { "GPT2Tokenizer", "GPT2TokenizerFast", "PreTrainedTokenizerFast" };
     bool qwen2 = strncmp(cls, "Qwen2Tokenizer", 14) == 0, gpt2 = false;
     for (size_t i = 0; i < sizeof like_gpt2 / sizeof *like_gpt2; i++) gpt2 |= strcmp(cls, like_gpt2[i]) == 0;
     if (!qwen2 && !gpt2)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer_config.json: tokenizer_class \"%.64s\" with vocab.json: the "
-                       "split patterns of GPT2Tokenizer and Qwen2Tokenizer are known", cls);
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "tokenizer_config.json: tokenizer_class \"%.64s\" with vocab.json: the "
+                       "split patterns of GPT2Tokenizer and Qwen2Tokenizer are known",
+                       cls);
     return gpt2_load(t, vocab, merges, len, qwen2, prefix_space, err);
 }
 
@@ -133,8 +136,10 @@ gist_status tok_parse(const void *bytes, size_t len, const gist_allocator *alloc
     if (st == GIST_OK) st = root ? hf_load(t, root, err) : load_model(t, bytes, len, err);
     if (st == GIST_OK) st = finish(t, err);
     json_decref(root);
-    if (st == GIST_OK) *out = t;
-    else tok_close(t);
+    if (st == GIST_OK)
+        *out = t;
+    else
+        tok_close(t);
     return st;
 }
 
@@ -147,8 +152,10 @@ gist_status tok_parse_gpt2(const void *vocab, size_t vocab_len, const char *merg
     if (st == GIST_OK) st = load_class(t, root, merges, merges_len, cls ? cls : "GPT2Tokenizer", false, err);
     if (st == GIST_OK) st = finish(t, err);
     json_decref(root);
-    if (st == GIST_OK) *out = t;
-    else tok_close(t);
+    if (st == GIST_OK)
+        *out = t;
+    else
+        tok_close(t);
     return st;
 }
 
@@ -159,8 +166,10 @@ typedef struct found { /* the files of a directory; NULL: not there */
 static gist_status look(const gist_allocator *alloc, const char *dir, const char *name, char **out, gist_error *err) {
     char *path = path_join(alloc, dir, name);
     if (!path) return err_memory(err, name);
-    if (path_exists(path)) *out = path;
-    else mem_free(alloc, path);
+    if (path_exists(path))
+        *out = path;
+    else
+        mem_free(alloc, path);
     return GIST_OK;
 }
 
@@ -175,16 +184,18 @@ static gist_status look_around(const gist_allocator *alloc, const char *dir, fou
 static gist_status load_model_file(tokenizer *t, const char *path, gist_error *err) {
     file_map m;
     TRY(map_open(path, &m, err));
-    gist_status st = m.size > TOK_MAX_FILE
-                         ? err_set(err, GIST_ERR_LIMIT, "%s: %zu bytes, at most %zu are allowed", path, m.size, TOK_MAX_FILE)
-                         : load_model(t, m.data, m.size, err);
+    gist_status st = m.size > TOK_MAX_FILE ? err_set(err, GIST_ERR_LIMIT, "%s: %zu bytes, at most %zu are allowed",
+                                                     path, m.size, TOK_MAX_FILE)
+                                           : load_model(t, m.data, m.size, err);
     map_close(&m);
     return st;
 }
 
-static gist_status load_pair(tokenizer *t, const json_t *vocab, const char *merges, const side_files *side, gist_error *err) {
+static gist_status load_pair(tokenizer *t, const json_t *vocab, const char *merges, const side_files *side,
+                             gist_error *err) {
     const char *cls = json_text(side->tokenizer_config, "tokenizer_class", NULL);
-    if (!cls) cls = strncmp(json_text(side->config, "model_type", ""), "qwen2", 5) == 0 ? "Qwen2Tokenizer" : "GPT2Tokenizer";
+    if (!cls)
+        cls = strncmp(json_text(side->config, "model_type", ""), "qwen2", 5) == 0 ? "Qwen2Tokenizer" : "GPT2Tokenizer";
     file_map m;
     TRY(map_open(merges, &m, err));
     gist_status st = load_class(t, vocab, (const char *)m.data, m.size, cls,
@@ -210,10 +221,14 @@ static gist_status load_dir(tokenizer *t, const char *dir, const found *f, const
         bpe = hf_is_bpe(root, &byte_level);
     }
     gist_status st;
-    if (root && ((bpe && (byte_level || !f->model)) || (!f->model && !(f->vocab && f->merges)))) st = hf_load(t, root, err);
-    else if (f->model) st = load_model_file(t, f->model, err);
-    else if (f->vocab && f->merges) st = load_vocab_file(t, f->vocab, f->merges, side, err);
-    else st = err_set(err, GIST_ERR_IO, "%s: no tokenizer.json, tokenizer.model, or vocab.json with merges.txt", dir);
+    if (root && ((bpe && (byte_level || !f->model)) || (!f->model && !(f->vocab && f->merges))))
+        st = hf_load(t, root, err);
+    else if (f->model)
+        st = load_model_file(t, f->model, err);
+    else if (f->vocab && f->merges)
+        st = load_vocab_file(t, f->vocab, f->merges, side, err);
+    else
+        st = err_set(err, GIST_ERR_IO, "%s: no tokenizer.json, tokenizer.model, or vocab.json with merges.txt", dir);
     json_decref(root);
     return st;
 }
@@ -229,16 +244,19 @@ static gist_status load_file(tokenizer *t, const char *path, const found *f, con
     json_t *root = NULL;
     TRY(json_file(path, name, &root, err));
     gist_status st;
-    if (json_is_object(json_object_get(root, "model"))) st = hf_load(t, root, err);
-    else if (f->merges) st = load_pair(t, root, f->merges, side, err);
-    else st = err_set(err, GIST_ERR_FORMAT, "%s: neither a tokenizer.json nor a vocab.json beside a merges.txt", path);
+    if (json_is_object(json_object_get(root, "model")))
+        st = hf_load(t, root, err);
+    else if (f->merges)
+        st = load_pair(t, root, f->merges, side, err);
+    else
+        st = err_set(err, GIST_ERR_FORMAT, "%s: neither a tokenizer.json nor a vocab.json beside a merges.txt", path);
     json_decref(root);
     return st;
 }
 
 static gist_status open_all(tokenizer *t, const char *path, const char *dir, gist_error *err) {
-    found f = {0};
-    side_files side = {0};
+    found f = { 0 };
+    side_files side = { 0 };
     gist_status st = look_around(t->alloc, dir, &f, err);
     if (st == GIST_OK) st = side_load(&side, t->alloc, dir, err);
     if (st == GIST_OK) st = path_is_dir(path) ? load_dir(t, dir, &f, &side, err) : load_file(t, path, &f, &side, err);
@@ -262,8 +280,10 @@ gist_status tok_open(const char *path, const gist_allocator *alloc, tokenizer **
                                   : mem_strndup(t->alloc, ".", 1);
     gist_status st = dir ? open_all(t, path, dir, err) : err_memory(err, "tokenizer");
     mem_free(t->alloc, dir);
-    if (st == GIST_OK) *out = t;
-    else tok_close(t);
+    if (st == GIST_OK)
+        *out = t;
+    else
+        tok_close(t);
     return st;
 }
 
@@ -296,7 +316,7 @@ bool tok_is_end(const tokenizer *t, int32_t id) {
 }
 
 const char *tok_kind(const tokenizer *t) {
-    static const char *const names[] = {"sentencepiece-bpe", "byte-bpe", "tiktoken"};
+    static const char *const names[] = { "sentencepiece-bpe", "byte-bpe", "tiktoken" };
     return names[t->model];
 }
 
@@ -324,7 +344,7 @@ bool tok_is_special(const tokenizer *t, int32_t id) {
 }
 
 gist_status tok_add_gist(tokenizer *t, int32_t id, gist_error *err) {
-    added_token a = {.id = id, .special = true, .lstrip = true, .rstrip = true};
+    added_token a = { .id = id, .special = true, .lstrip = true, .rstrip = true };
     if (t->gist >= 0 && t->gist == id) return GIST_OK;
     if (t->gist >= 0)
         return err_set(err, GIST_ERR_MISMATCH, "%s is token %d already, not %d", TOK_GIST_TEXT, t->gist, id);

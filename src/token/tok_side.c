@@ -13,13 +13,14 @@
 
 gist_status json_bytes(const void *bytes, size_t len, const char *what, json_t **out, gist_error *err) {
     json_error_t why;
-    if (len > TOK_MAX_FILE) return err_set(err, GIST_ERR_LIMIT, "%s: %zu bytes, at most %zu are allowed", what, len, TOK_MAX_FILE);
+    if (len > TOK_MAX_FILE)
+        return err_set(err, GIST_ERR_LIMIT, "%s: %zu bytes, at most %zu are allowed", what, len, TOK_MAX_FILE);
     json_t *root = len ? json_loadb(bytes, len, JSON_REJECT_DUPLICATES, &why) : NULL;
     if (!len) return err_set(err, GIST_ERR_FORMAT, "%s: the file is empty", what);
     if (!root && json_error_code(&why) == json_error_out_of_memory) return err_memory(err, what);
     if (!root)
-        return err_at(err, GIST_ERR_FORMAT, (uint64_t)(why.position > 0 ? why.position : 0), "%s: line %d: %.200s", what,
-                      why.line, why.text);
+        return err_at(err, GIST_ERR_FORMAT, (uint64_t)(why.position > 0 ? why.position : 0), "%s: line %d: %.200s",
+                      what, why.line, why.text);
     if (!json_is_object(root)) {
         json_decref(root);
         return err_set(err, GIST_ERR_FORMAT, "%s: the file is not a JSON object", what);
@@ -62,12 +63,13 @@ void side_free(side_files *s) {
 }
 
 static gist_status apply_added(tokenizer *t, const json_t *added, gist_error *err) {
-    static const added_token plain = {.special = false};
+    static const added_token plain = { .special = false };
     const char *text;
     json_t *id;
     json_object_foreach((json_t *)(uintptr_t)added, text, id) {
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= TOK_MAX_IDS)
-            return err_set(err, GIST_ERR_FORMAT, "added_tokens.json: the id of \"%.64s\" is not in [0, %d)", text, TOK_MAX_IDS);
+            return err_set(err, GIST_ERR_FORMAT, "added_tokens.json: the id of \"%.64s\" is not in [0, %d)", text,
+                           TOK_MAX_IDS);
         int32_t have = vocab_find(&t->v, text, strlen(text));
         if (have >= 0 && t->v.piece[have].added && have == json_integer_value(id)) continue; /* its flags are known */
         TRY(tok_add(t, text, strlen(text), (int32_t)json_integer_value(id), &plain, "added_tokens.json", err));
@@ -76,11 +78,11 @@ static gist_status apply_added(tokenizer *t, const json_t *added, gist_error *er
 }
 
 static added_token token_flags(const json_t *a) {
-    return (added_token){.special = json_flag(a, "special", true),
-                         .lstrip = json_flag(a, "lstrip", false),
-                         .rstrip = json_flag(a, "rstrip", false),
-                         .single_word = json_flag(a, "single_word", false),
-                         .normalized = json_flag(a, "normalized", false)};
+    return (added_token){ .special = json_flag(a, "special", true),
+                          .lstrip = json_flag(a, "lstrip", false),
+                          .rstrip = json_flag(a, "rstrip", false),
+                          .single_word = json_flag(a, "single_word", false),
+                          .normalized = json_flag(a, "normalized", false) };
 }
 
 /* added_tokens_decoder: {"32000": {"content": ...}} */
@@ -93,8 +95,9 @@ static gist_status apply_decoder(tokenizer *t, const json_t *decoder, gist_error
         const char *k = key, *text = json_text(a, "content", NULL);
         for (; *k >= '0' && *k <= '9' && id < TOK_MAX_IDS; k++) id = id * 10 + (*k - '0');
         if (*k || k == key || id >= TOK_MAX_IDS || !text)
-            return err_set(err, GIST_ERR_FORMAT, "%s: added_tokens_decoder has \"%.32s\" without content or no id in [0, %d)",
-                           what, key, TOK_MAX_IDS);
+            return err_set(err, GIST_ERR_FORMAT,
+                           "%s: added_tokens_decoder has \"%.32s\" without content or no id in [0, %d)", what, key,
+                           TOK_MAX_IDS);
         added_token flags = token_flags(a);
         flags.special = json_flag(a, "special", false);
         TRY(tok_add(t, text, strlen(text), id, &flags, what, err));
@@ -118,10 +121,17 @@ static gist_status mark_special(tokenizer *t, const json_t *v, const char *what,
 }
 
 static gist_status mark_all_special(tokenizer *t, const json_t *obj, const char *what, gist_error *err) {
-    static const char *const keys[] = {"bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token"};
-    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) TRY(mark_special(t, json_object_get(obj, keys[i]), what, err));
-    const json_t *more = json_object_get(obj, "additional_special_tokens");
-    for (size_t i = 0; i < json_array_size(more); i++) TRY(mark_special(t, json_array_get(more, i), what, err));
+    static const char *const keys[] = { "bos_token", "eos_token", "unk_token", "pad_token",
+                                        "sep_token", "cls_token", "mask_token" };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        TRY(mark_special(t, json_object_get(obj, keys[i]), what, err));
+    static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    for (size_t k = 0; k < sizeof lists / sizeof *lists; k++) {
+        json_t *more = json_object_get(obj, lists[k]), *v;
+        const char *name;
+        for (size_t i = 0; i < json_array_size(more); i++) TRY(mark_special(t, json_array_get(more, i), what, err));
+        json_object_foreach(more, name, v) TRY(mark_special(t, v, what, err));
+    }
     return GIST_OK;
 }
 
@@ -151,10 +161,11 @@ gist_status side_apply(tokenizer *t, const side_files *s, gist_error *err) {
     TRY(apply_decoder(t, json_object_get(s->tokenizer_config, "added_tokens_decoder"), err));
     TRY(mark_all_special(t, s->special_map, "special_tokens_map.json", err));
     TRY(mark_all_special(t, s->tokenizer_config, "tokenizer_config.json", err));
-    if (!named_token(t, s->tokenizer_config, "bos_token", &t->bos) && !named_token(t, s->special_map, "bos_token", &t->bos) &&
-        t->bos < 0)
+    if (!named_token(t, s->tokenizer_config, "bos_token", &t->bos) &&
+        !named_token(t, s->special_map, "bos_token", &t->bos) && t->bos < 0)
         t->bos = first_id(t, json_object_get(s->config, "bos_token_id"));
-    bool named = named_token(t, s->tokenizer_config, "eos_token", &t->eos) || named_token(t, s->special_map, "eos_token", &t->eos);
+    bool named = named_token(t, s->tokenizer_config, "eos_token", &t->eos) ||
+                 named_token(t, s->special_map, "eos_token", &t->eos);
     if (!named && t->eos < 0) t->eos = first_id(t, json_object_get(s->config, "eos_token_id"));
     add_ends(t, json_object_get(s->generation, "eos_token_id"));
     add_ends(t, json_object_get(s->config, "eos_token_id"));

@@ -7,7 +7,7 @@
  *
  * BPE models only.  A unigram model (T5) differs in two places, which are marked: the segmentation of a chunk, and the
  * charsmap, a double-array trie of replacements that the normaliser would consult at every character.
- * Source: the file format and the behaviour of SentencePiece, github.com/google/sentencepiece (sentencepiece_model.proto).
+ * Source: the file format (sentencepiece_model.proto) and the behaviour of github.com/google/sentencepiece.
  */
 #include "token/token_int.h"
 
@@ -27,15 +27,17 @@ typedef struct field {
 static bool field_next(rd *r, field *f) {
     if (rd_left(r) == 0 || r->failed) return false;
     uint64_t key = rd_varint(r);
-    *f = (field){.number = key >> 3, .wire = (int)(key & 7)};
+    *f = (field){ .number = key >> 3, .wire = (int)(key & 7) };
     switch (f->wire) {
     case WIRE_VARINT: f->value = rd_varint(r); break;
     case WIRE_64: f->value = rd_u64(r); break;
     case WIRE_32: f->value = rd_u32(r); break;
     case WIRE_BYTES: {
         uint64_t n = rd_varint(r);
-        if (n > rd_left(r)) r->failed = true;
-        else rd_init(&f->bytes, rd_bytes(r, (size_t)n), (size_t)n);
+        if (n > rd_left(r))
+            r->failed = true;
+        else
+            rd_init(&f->bytes, rd_bytes(r, (size_t)n), (size_t)n);
         break;
     }
     default: r->failed = true;
@@ -48,6 +50,7 @@ typedef struct sp_spec { /* what the file says, with the format's defaults */
     uint64_t model_type;
     bool byte_fallback, space_is_suffix, dummy_prefix, remove_extra_spaces, escape_spaces;
     size_t charsmap;
+    bool has_normalizer;
     rd unk, bos, eos; /* texts of the special pieces */
 } sp_spec;
 
@@ -59,12 +62,24 @@ static bool is_wire(const field *f, int wire, rd *r) {
 static bool read_trainer(rd *r, sp_spec *s) {
     for (field f; field_next(r, &f);) {
         switch (f.number) {
-        case 3: if (is_wire(&f, WIRE_VARINT, r)) s->model_type = f.value; break;
-        case 24: if (is_wire(&f, WIRE_VARINT, r)) s->space_is_suffix = f.value != 0; break;
-        case 35: if (is_wire(&f, WIRE_VARINT, r)) s->byte_fallback = f.value != 0; break;
-        case 45: if (is_wire(&f, WIRE_BYTES, r)) s->unk = f.bytes; break;
-        case 46: if (is_wire(&f, WIRE_BYTES, r)) s->bos = f.bytes; break;
-        case 47: if (is_wire(&f, WIRE_BYTES, r)) s->eos = f.bytes; break;
+        case 3:
+            if (is_wire(&f, WIRE_VARINT, r)) s->model_type = f.value;
+            break;
+        case 24:
+            if (is_wire(&f, WIRE_VARINT, r)) s->space_is_suffix = f.value != 0;
+            break;
+        case 35:
+            if (is_wire(&f, WIRE_VARINT, r)) s->byte_fallback = f.value != 0;
+            break;
+        case 45:
+            if (is_wire(&f, WIRE_BYTES, r)) s->unk = f.bytes;
+            break;
+        case 46:
+            if (is_wire(&f, WIRE_BYTES, r)) s->bos = f.bytes;
+            break;
+        case 47:
+            if (is_wire(&f, WIRE_BYTES, r)) s->eos = f.bytes;
+            break;
         default: break;
         }
     }
@@ -72,12 +87,21 @@ static bool read_trainer(rd *r, sp_spec *s) {
 }
 
 static bool read_normalizer(rd *r, sp_spec *s) {
+    s->has_normalizer = true;
     for (field f; field_next(r, &f);) {
         switch (f.number) {
-        case 2: if (is_wire(&f, WIRE_BYTES, r)) s->charsmap = f.bytes.len; break;
-        case 3: if (is_wire(&f, WIRE_VARINT, r)) s->dummy_prefix = f.value != 0; break;
-        case 4: if (is_wire(&f, WIRE_VARINT, r)) s->remove_extra_spaces = f.value != 0; break;
-        case 5: if (is_wire(&f, WIRE_VARINT, r)) s->escape_spaces = f.value != 0; break;
+        case 2:
+            if (is_wire(&f, WIRE_BYTES, r)) s->charsmap = f.bytes.len;
+            break;
+        case 3:
+            if (is_wire(&f, WIRE_VARINT, r)) s->dummy_prefix = f.value != 0;
+            break;
+        case 4:
+            if (is_wire(&f, WIRE_VARINT, r)) s->remove_extra_spaces = f.value != 0;
+            break;
+        case 5:
+            if (is_wire(&f, WIRE_VARINT, r)) s->escape_spaces = f.value != 0;
+            break;
         default: break;
         }
     }
@@ -93,14 +117,20 @@ static int byte_piece(const char *s, size_t len) {
 }
 
 static gist_status read_piece(tokenizer *t, rd *r, int32_t id, float *score, gist_error *err) {
-    rd text = {0};
+    rd text = { 0 };
     uint64_t type = PIECE_NORMAL;
     uint32_t bits = 0;
     for (field f; field_next(r, &f);) {
         switch (f.number) {
-        case 1: if (is_wire(&f, WIRE_BYTES, r)) text = f.bytes; break;
-        case 2: if (is_wire(&f, WIRE_32, r)) bits = (uint32_t)f.value; break;
-        case 3: if (is_wire(&f, WIRE_VARINT, r)) type = f.value; break;
+        case 1:
+            if (is_wire(&f, WIRE_BYTES, r)) text = f.bytes;
+            break;
+        case 2:
+            if (is_wire(&f, WIRE_32, r)) bits = (uint32_t)f.value;
+            break;
+        case 3:
+            if (is_wire(&f, WIRE_VARINT, r)) type = f.value;
+            break;
         default: break;
         }
     }
@@ -167,27 +197,33 @@ static gist_status read_specs(const void *bytes, size_t len, sp_spec *s, size_t 
             return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: trainer_spec is cut off or malformed");
         if (f.number == 3 && !read_normalizer(&f.bytes, s))
             return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: normalizer_spec is cut off or malformed");
-        sp_spec back = {0};
+        sp_spec back = { 0 };
         if (f.number == 5 && (!read_normalizer(&f.bytes, &back) || back.charsmap))
             return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer.model: denormalizer_spec is not supported");
     }
     if (r.failed)
-        return err_at(err, GIST_ERR_FORMAT, r.pos, "tokenizer.model: cut off or no SentencePiece file (byte %zu)", r.pos);
+        return err_at(err, GIST_ERR_FORMAT, r.pos, "tokenizer.model: cut off or no SentencePiece file (byte %zu)",
+                      r.pos);
     return GIST_OK;
 }
 
 static gist_status check_specs(const sp_spec *s, size_t pieces, gist_error *err) {
-    static const char *const names[] = {"of unknown kind", "unigram", "BPE", "word", "char"};
+    static const char *const names[] = { "of unknown kind", "unigram", "BPE", "word", "char" };
     if (pieces == 0) return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no pieces");
     if (pieces > TOK_MAX_IDS)
         return err_set(err, GIST_ERR_LIMIT, "tokenizer.model: %zu pieces, at most %d are allowed", pieces, TOK_MAX_IDS);
     if (s->model_type != MODEL_BPE) /* unigram: to come, with its charsmap */
-        return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer.model: a SentencePiece model %s (model_type %llu), "
-                       "only BPE is supported", names[s->model_type <= MODEL_CHAR ? s->model_type : 0],
-                       (unsigned long long)s->model_type);
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "tokenizer.model: a SentencePiece model %s (model_type %llu), "
+                       "only BPE is supported",
+                       names[s->model_type <= MODEL_CHAR ? s->model_type : 0], (unsigned long long)s->model_type);
+    if (!s->has_normalizer) /* the last part of a file: a cut at the end of another part would go unnoticed */
+        return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no normalizer_spec, the file is cut off");
     if (s->charsmap)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer.model: normalizer_spec has a precompiled_charsmap of %zu "
-                       "bytes, only the identity is supported", s->charsmap);
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "tokenizer.model: normalizer_spec has a precompiled_charsmap of %zu "
+                       "bytes, only the identity is supported",
+                       s->charsmap);
     return GIST_OK;
 }
 
@@ -215,7 +251,7 @@ static bool spaces_lead(const tok_vocab *v) {
 gist_status sp_finish(tokenizer *t, gist_error *err) {
     for (size_t i = 0; i < t->v.n; i++) {
         const piece *p = &t->v.piece[i];
-        added_token a = {.id = (int32_t)i, .off = p->off, .len = p->len};
+        added_token a = { .id = (int32_t)i, .off = p->off, .len = p->len };
         if (p->type == PIECE_USER) TRY(matcher_add(&t->user, t->alloc, &a, err));
     }
     matcher_sort(&t->user, &t->v);
@@ -227,7 +263,7 @@ gist_status sp_finish(tokenizer *t, gist_error *err) {
 }
 
 static gist_status read_pieces(tokenizer *t, const void *bytes, size_t len, scored *sc, gist_error *err) {
-    static const added_token special = {.special = true};
+    static const added_token special = { .special = true };
     rd r;
     rd_init(&r, bytes, len);
     int32_t id = 0;
@@ -249,7 +285,9 @@ static gist_status read_pieces(tokenizer *t, const void *bytes, size_t len, scor
 }
 
 gist_status sp_load(tokenizer *t, const void *bytes, size_t len, gist_error *err) {
-    sp_spec s = {.model_type = MODEL_UNIGRAM, .dummy_prefix = true, .remove_extra_spaces = true, .escape_spaces = true};
+    sp_spec s = {
+        .model_type = MODEL_UNIGRAM, .dummy_prefix = true, .remove_extra_spaces = true, .escape_spaces = true
+    };
     size_t pieces = 0;
     TRY(read_specs(bytes, len, &s, &pieces, err));
     TRY(check_specs(&s, pieces, err));
@@ -335,8 +373,10 @@ static gist_status normalise(encoder *e, const char *s, size_t len, bool first) 
     if (len == 0) return GIST_OK;
     bool prefix = wants_prefix(t, s, len, first);
     if (prefix && !t->space_is_suffix) sbuf_str(o, space_text(t));
-    if (t->remove_extra_spaces) add_single_spaced(t, o, s, len);
-    else add_escaped(t, o, s, len);
+    if (t->remove_extra_spaces)
+        add_single_spaced(t, o, s, len);
+    else
+        add_escaped(t, o, s, len);
     if (prefix && t->space_is_suffix) sbuf_str(o, space_text(t));
     return o->failed ? err_memory(e->err, "tokenizing") : GIST_OK;
 }

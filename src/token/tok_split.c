@@ -23,19 +23,32 @@ enum {
     MAX_MATCH_KIB = 1 << 16
 };
 
-static void *pcre_alloc(size_t n, void *ctx) {
-    return mem_alloc(ctx, n, 1);
+static void *match_alloc(size_t n, void *alloc) {
+    return mem_alloc(alloc, n, 1);
 }
 
-static void pcre_free(void *p, void *ctx) {
-    mem_free(ctx, p);
+static void match_free(void *p, void *alloc) {
+    mem_free(alloc, p);
+}
+
+static void *compile_alloc(size_t n, void *heap) {
+    pcre_heap *h = heap;
+    void *p = mem_alloc(h->alloc, n, 1);
+    if (!p) h->failed = true;
+    return p;
+}
+
+static void compile_free(void *p, void *heap) {
+    mem_free(((pcre_heap *)heap)->alloc, p);
 }
 
 static gist_status contexts(tokenizer *t, gist_error *err) {
     if (t->limits) return GIST_OK;
-    if (!t->pcre) t->pcre = pcre2_general_context_create(pcre_alloc, pcre_free, (void *)(uintptr_t)t->alloc);
+    t->heap = (pcre_heap){ t->alloc, false };
+    t->compiling = pcre2_general_context_create(compile_alloc, compile_free, &t->heap);
+    t->pcre = pcre2_general_context_create(match_alloc, match_free, (void *)(uintptr_t)t->alloc);
     if (t->pcre) t->limits = pcre2_match_context_create(t->pcre);
-    if (!t->limits) return err_memory(err, "split pattern");
+    if (!t->limits || !t->compiling) return err_memory(err, "split pattern");
     pcre2_set_match_limit(t->limits, MAX_STEPS);
     pcre2_set_heap_limit(t->limits, MAX_MATCH_KIB);
     return GIST_OK;
@@ -45,7 +58,7 @@ static gist_status new_stage(tokenizer *t, split_stage **out, gist_error *err) {
     if (t->stages == TOK_MAX_STAGES)
         return err_set(err, GIST_ERR_LIMIT, "pre-tokenizer: more than %d stages", TOK_MAX_STAGES);
     *out = &t->stage[t->stages];
-    **out = (split_stage){0};
+    **out = (split_stage){ 0 };
     return GIST_OK;
 }
 
@@ -57,37 +70,39 @@ static void rewrite(sbuf *o, const char *p, size_t len) {
             continue;
         }
         i++;
-        if (p[i] == 's') sbuf_str(o, "\\p{WSpace}");
-        else if (p[i] == 'S') sbuf_str(o, "\\P{WSpace}");
-        else sbuf_add(o, p + i - 1, 2);
+        if (p[i] == 's')
+            sbuf_str(o, "\\p{WSpace}");
+        else if (p[i] == 'S')
+            sbuf_str(o, "\\P{WSpace}");
+        else
+            sbuf_add(o, p + i - 1, 2);
     }
 }
 
 static gist_status compile(tokenizer *t, split_stage *g, const char *p, size_t len, bool literal, gist_error *err) {
-    pcre2_compile_context *ctx = pcre2_compile_context_create(t->pcre);
+    t->heap.failed = false;
+    pcre2_compile_context *ctx = pcre2_compile_context_create(t->compiling);
     if (!ctx) return err_memory(err, "split pattern");
     pcre2_set_parens_nest_limit(ctx, 64);
     uint32_t how = PCRE2_UTF | (literal ? PCRE2_LITERAL : PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C);
     int code = 0;
-    PCRE2_SIZE at = 0;
+    PCRE2_SIZE at = 0, size = 0;
     g->re = pcre2_compile((PCRE2_SPTR)p, len, how, &code, &at, ctx);
     pcre2_compile_context_free(ctx);
-    if (!g->re && code == PCRE2_ERROR_HEAP_FAILED) return err_memory(err, "split pattern");
+    if (!g->re && t->heap.failed) return err_memory(err, "split pattern");
     if (!g->re) {
         PCRE2_UCHAR why[128] = "";
         pcre2_get_error_message(code, why, sizeof why);
         return err_set(err, GIST_ERR_UNSUPPORTED, "split pattern \"%.*s\": %s", len > 120 ? 120 : (int)len, p,
                        (const char *)why);
     }
-    size_t size = 0;
     pcre2_pattern_info(g->re, PCRE2_INFO_SIZE, &size);
-    if (size > MAX_CODE) {
-        pcre2_code_free(g->re);
-        g->re = NULL;
-        return err_set(err, GIST_ERR_LIMIT, "split pattern compiles to %zu bytes, at most %d are allowed", size, MAX_CODE);
-    }
-    g->jit = pcre2_jit_compile(g->re, PCRE2_JIT_COMPLETE) == 0; /* none for this CPU, or no memory: interpreted */
-    return GIST_OK;
+    g->jit = size <= MAX_CODE && pcre2_jit_compile(g->re, PCRE2_JIT_COMPLETE) == 0; /* no JIT here: interpreted */
+    if (size <= MAX_CODE && !t->heap.failed) return GIST_OK;
+    pcre2_code_free(g->re);
+    g->re = NULL;
+    if (t->heap.failed) return err_memory(err, "split pattern");
+    return err_set(err, GIST_ERR_LIMIT, "split pattern compiles to %zu bytes, at most %d are allowed", size, MAX_CODE);
 }
 
 gist_status split_add(tokenizer *t, const char *pattern, size_t len, bool literal, bool keep_match, bool keep_gap,
@@ -101,8 +116,10 @@ gist_status split_add(tokenizer *t, const char *pattern, size_t len, bool litera
     if (!g->pattern) return err_memory(err, "split pattern");
     sbuf p;
     sbuf_init(&p, t->alloc);
-    if (literal) sbuf_add(&p, pattern, len);
-    else rewrite(&p, pattern, len);
+    if (literal)
+        sbuf_add(&p, pattern, len);
+    else
+        rewrite(&p, pattern, len);
     gist_status st = p.failed ? err_memory(err, "split pattern") : compile(t, g, p.p, p.len, literal, err);
     sbuf_free(&p);
     if (st != GIST_OK) {
@@ -133,6 +150,7 @@ void split_free(tokenizer *t) {
     }
     pcre2_match_context_free(t->limits);
     pcre2_general_context_free(t->pcre);
+    pcre2_general_context_free(t->compiling);
 }
 
 /* Where does g match first in s[from..len)?  *found false: nowhere. */
@@ -148,9 +166,10 @@ static gist_status find(encoder *e, const split_stage *g, const char *s, size_t 
     if (rc == PCRE2_ERROR_NOMEMORY) return err_memory(e->err, "split pattern");
     if (rc == PCRE2_ERROR_MATCHLIMIT || rc == PCRE2_ERROR_HEAPLIMIT || rc == PCRE2_ERROR_DEPTHLIMIT)
         return err_set(e->err, GIST_ERR_LIMIT, "the split pattern takes too many steps on this text");
-    if (rc < 0) return err_set(e->err, GIST_ERR_UNSUPPORTED, "the split pattern fails on this text (PCRE2 error %d)", rc);
+    if (rc < 0)
+        return err_set(e->err, GIST_ERR_UNSUPPORTED, "the split pattern fails on this text (PCRE2 error %d)", rc);
     const PCRE2_SIZE *o = pcre2_get_ovector_pointer(e->match);
-    *m = (tok_span){o[0], o[1]};
+    *m = (tok_span){ o[0], o[1] };
     if (m->begin < from || m->end < m->begin || m->end > len) /* \K in a lookaround can do that */
         return err_set(e->err, GIST_ERR_UNSUPPORTED, "the split pattern matches outside of where it looks");
     return GIST_OK;

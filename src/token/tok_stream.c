@@ -8,7 +8,8 @@
 #include "token/token_int.h"
 
 void tok_stream_init(tok_stream *s, const tokenizer *t, bool at_start_of_text) {
-    *s = (tok_stream){.t = t, .first = at_start_of_text && t->model == TOK_SENTENCEPIECE && t->prefix != PREFIX_NEVER};
+    *s =
+        (tok_stream){ .t = t, .first = at_start_of_text && t->model == TOK_SENTENCEPIECE && t->prefix != PREFIX_NEVER };
 }
 
 /* May n < 4 bytes, whose first n - 1 may, begin a character? */

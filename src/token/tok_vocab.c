@@ -27,7 +27,7 @@ static gist_status grow(const gist_allocator *a, void **p, size_t *cap, size_t n
 static void slot_put(vocab_slot *slot, size_t slots, uint64_t h, uint32_t id1) {
     size_t i = (size_t)h & (slots - 1);
     while (slot[i].id1) i = (i + 1) & (slots - 1);
-    slot[i] = (vocab_slot){(uint32_t)(h >> 32), id1};
+    slot[i] = (vocab_slot){ (uint32_t)(h >> 32), id1 };
 }
 
 static gist_status slots_grow(tok_vocab *v, size_t need, gist_error *err) {
@@ -204,13 +204,16 @@ void matcher_sort(matcher *m, const tok_vocab *v) {
 static size_t lower(const matcher *m, const tok_vocab *v, size_t lo, size_t hi, size_t depth, int c) {
     while (lo < hi) {
         size_t mid = lo + (hi - lo) / 2;
-        if ((uint8_t)v->text[m->a[mid].off + depth] < c) lo = mid + 1;
-        else hi = mid;
+        if ((uint8_t)v->text[m->a[mid].off + depth] < c)
+            lo = mid + 1;
+        else
+            hi = mid;
     }
     return lo;
 }
 
-const added_token *matcher_longest(const matcher *m, const tok_vocab *v, const char *s, size_t len, size_t special_len) {
+const added_token *matcher_longest(const matcher *m, const tok_vocab *v, const char *s, size_t len,
+                                   size_t special_len) {
     const added_token *best = NULL;
     if (len == 0 || !(m->first[(uint8_t)s[0] >> 6] >> (s[0] & 63) & 1)) return NULL;
     size_t lo = 0, hi = m->n;

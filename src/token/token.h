@@ -32,16 +32,15 @@ enum { TOK_BOS = 1, TOK_SPECIAL = 2 }; /* as GIST_TOKENIZE_* */
  * White space on both sides of the gist token is stripped when TOK_SPECIAL finds it in the text (lstrip and rstrip of
  * any added token are honoured in general).  In SentencePiece each stretch between special tokens starts like a new
  * word when the model says add_dummy_prefix. */
-gist_status tok_encode(const tokenizer *t, const char *text, size_t len, unsigned flags, tok_ids *out,
-                       gist_error *err);
+gist_status tok_encode(const tokenizer *t, const char *text, size_t len, unsigned flags, tok_ids *out, gist_error *err);
 
-int tok_size(const tokenizer *t);            /* ids are [0, tok_size) */
-int32_t tok_bos(const tokenizer *t);         /* -1: none */
+int tok_size(const tokenizer *t);    /* ids are [0, tok_size) */
+int32_t tok_bos(const tokenizer *t); /* -1: none */
 int32_t tok_eos(const tokenizer *t);
 bool tok_is_end(const tokenizer *t, int32_t id); /* eos, or one of generation_config's eos_token_id list */
-int32_t tok_gist(const tokenizer *t);        /* id of "<GIST>", -1: the vocabulary has none */
-bool tok_adds_bos(const tokenizer *t);       /* does this model's text begin with BOS? */
-const char *tok_kind(const tokenizer *t);    /* "sentencepiece-bpe", "byte-bpe", "tiktoken" */
+int32_t tok_gist(const tokenizer *t);            /* id of "<GIST>", -1: the vocabulary has none */
+bool tok_adds_bos(const tokenizer *t);           /* does this model's text begin with BOS? */
+const char *tok_kind(const tokenizer *t);        /* "sentencepiece-bpe", "byte-bpe", "tiktoken" */
 hash128 tok_fingerprint(const tokenizer *t); /* of pieces, merges, flags and special tokens, not of file names; taken
                                                 before tok_add_gist */
 /* Give "<GIST>" the id `id` (normally the model's row count).  An error when the text is taken by another id. */
@@ -87,5 +86,19 @@ gist_status tok_template_input(const tokenizer *t, const tok_template *tp, const
  * GIST_ERR_TEXT with the first differing index when it does not hold.  Only meaningful when tok_gist(t) >= 0. */
 gist_status tok_template_law(const tokenizer *t, const tok_template *tp, const char *prompt, size_t plen, int k,
                              const char *input, size_t ilen, gist_error *err);
+
+/* Token ids of an answer as it continues the rest, without the end token.  Paper and raw templates: a space stands
+ * before it (SentencePiece: it starts like a new word).  Chat templates: it follows their last newline; GIST_ERR_TEXT
+ * when that newline and the answer's beginning are one token. */
+gist_status tok_template_answer(const tokenizer *t, const tok_template *tp, const char *text, size_t len, tok_ids *out,
+                                gist_error *err);
+/* The law of answers: tokens(rest) ++ tokens(answer) = tokens(rest and answer in one text), else GIST_ERR_TEXT. */
+gist_status tok_template_answer_law(const tokenizer *t, const tok_template *tp, const char *input, size_t ilen,
+                                    const char *text, size_t len, gist_error *err);
+/* The token that ends an answer: <|im_end|>, <|eot_id|>, else the model's EOS.  -1: there is none. */
+int32_t tok_template_end(const tokenizer *t, const tok_template *tp);
+/* Conversations: a chat template can go on after an answer, with its end token and what stands before the next turn. */
+bool tok_template_has_turns(const tok_template *tp);
+gist_status tok_template_turn(const tokenizer *t, const tok_template *tp, tok_ids *out, gist_error *err);
 
 #endif

@@ -13,7 +13,7 @@
  *   tok_open.c     opening, closing, accessors, fingerprint
  *   tok_template.c templates and the law
  *
- *   encode:  text --added tokens, raw--> stretch --normalise--> --added tokens, normalised--> --stages--> word --merge--> ids
+ *   text --added tokens--> stretch --normalise--> --added tokens--> stretch --stages--> word --merge--> ids
  */
 #ifndef TOKEN_INT_H
 #define TOKEN_INT_H
@@ -35,15 +35,15 @@
 
 /* ---- vocabulary ---- */
 
-typedef enum piece_type { /* the numbers of SentencePiece's file format, and two of ours */
-    PIECE_NONE = 0,       /* an id that nothing has */
-    PIECE_NORMAL = 1,
-    PIECE_UNKNOWN = 2,
-    PIECE_CONTROL = 3,
-    PIECE_USER = 4,
-    PIECE_UNUSED = 5,
-    PIECE_BYTE = 6,
-    PIECE_ADDED = 7
+typedef enum piece_type {                 /* the numbers of SentencePiece's file format, and two of ours */
+                          PIECE_NONE = 0, /* an id that nothing has */
+                          PIECE_NORMAL = 1,
+                          PIECE_UNKNOWN = 2,
+                          PIECE_CONTROL = 3,
+                          PIECE_USER = 4,
+                          PIECE_UNUSED = 5,
+                          PIECE_BYTE = 6,
+                          PIECE_ADDED = 7
 } piece_type;
 
 typedef struct piece {
@@ -144,15 +144,15 @@ void merge_work_free(merge_work *w);
 typedef enum tok_model { TOK_SENTENCEPIECE, TOK_BYTE_BPE, TOK_TIKTOKEN } tok_model;
 typedef enum tok_form { FORM_NONE, FORM_NFC, FORM_NFD, FORM_NFKC, FORM_NFKD } tok_form;
 typedef enum tok_prefix { /* when does a SentencePiece stretch get a space in front? */
-    PREFIX_NEVER,
-    PREFIX_ALWAYS,  /* every stretch */
-    PREFIX_MISSING, /* every stretch that does not begin with one */
-    PREFIX_FIRST    /* the stretch at the start of the text, when it does not begin with one */
+                          PREFIX_NEVER,
+                          PREFIX_ALWAYS,  /* every stretch */
+                          PREFIX_MISSING, /* every stretch that does not begin with one */
+                          PREFIX_FIRST    /* the stretch at the start of the text, when it does not begin with one */
 } tok_prefix;
 typedef enum tok_cut { /* where no merge may cross a SentencePiece space */
-    CUT_NOWHERE,
-    CUT_WORDS, /* before a space that follows something else: no piece has one there, so nothing changes but the time */
-    CUT_SPACES /* before every space, as the file asks */
+                       CUT_NOWHERE,
+                       CUT_WORDS, /* before a space that follows something else: no piece has one there, so nothing changes but the time */
+                       CUT_SPACES /* before every space, as the file asks */
 } tok_cut;
 
 typedef struct split_stage {
@@ -161,6 +161,11 @@ typedef struct split_stage {
     char *pattern; /* as given, for the fingerprint */
     size_t pattern_len;
 } split_stage;
+
+typedef struct pcre_heap { /* what PCRE2 compiles into */
+    const gist_allocator *alloc;
+    bool failed; /* an allocation did, since this was last cleared */
+} pcre_heap;
 
 struct tokenizer {
     const gist_allocator *alloc;
@@ -181,7 +186,8 @@ struct tokenizer {
     tok_form form;
     split_stage stage[TOK_MAX_STAGES];
     int stages;
-    pcre2_general_context *pcre;
+    pcre_heap heap;
+    pcre2_general_context *pcre, *compiling;
     pcre2_match_context *limits;
     /* what stands around a text */
     int32_t bos, eos, gist;

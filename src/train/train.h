@@ -17,9 +17,9 @@
 
 typedef struct train_pair {
     size_t input, answer; /* offsets into train_set.ids: what follows the gist up to where the answer begins; the answer */
-    int input_len, answer_len; /* the answer ends with the end-of-text token unless it was cut */
+    int input_len, answer_len; /* both > 0; the answer ends with the end-of-text token unless it was cut */
     int prompt;                /* index of its prompt */
-    int row;                   /* index in the source file */
+    int row;                   /* line of the source file (.jsonl) or element of its array, from 1 */
 } train_pair;
 
 typedef struct train_prompt {
@@ -32,26 +32,38 @@ typedef struct train_set {
     const gist_allocator *alloc;
     int32_t *ids;
     size_t id_count;
-    train_prompt *prompt;
-    train_pair *pair;
+    train_prompt *prompt; /* [prompts] in order of first appearance, each sequence of ids once */
+    train_pair *pair;     /* [pairs] */
     int prompts, pairs;
-    /* why rows were left out */
-    int read, skipped_empty, skipped_law, skipped_cut, cut;
+    int read;           /* rows; a conversation counts once per answer */
+    int no_prompt;      /* left out: nothing to compress */
+    int no_answer;      /* left out: empty answer */
+    int law;            /* left out: tokens of the parts are not tokens of the whole (gisting.md) */
+    int all_cut;        /* left out: max_length leaves no token of the answer */
+    int cut;            /* kept, with an answer cut at max_length */
 } train_set;
 
 typedef struct train_data_options {
     const tok_template *tp;
-    int max_length; /* p + K + rest + answer: longer ones are cut on the right; one whose whole answer is cut is skipped */
+    int max_length; /* p + K + rest + answer: longer ones are cut on the right; one whose whole answer is cut is left out */
     int gists;      /* K counted into max_length */
     int limit;      /* most rows; 0: all */
 } train_data_options;
-/* Read a .json array or .jsonl file of {instruction, input, output} or {messages}; rows with equal prompts are grouped.
- * Errors name file, line and what is missing. */
+/* Read a .json array or .jsonl file of {instruction, input, output} (input may be absent) or {messages}: the system
+ * message is the prompt, each assistant turn a pair whose input is the conversation up to it.  Rows with equal prompts
+ * are grouped.  Errors name file, line and what is missing; an empty file, or one of which nothing is left, is one. */
 gist_status train_data_read(train_set *set, const char *path, const tokenizer *t, const train_data_options *opt,
                             const gist_allocator *alloc, gist_error *err);
+/* The same from bytes that have been read; `what` names them in messages. */
+gist_status train_data_parse(train_set *set, const char *bytes, size_t len, const char *what, const tokenizer *t,
+                             const train_data_options *opt, const gist_allocator *alloc, gist_error *err);
 void train_data_free(train_set *set);
+/* "51002 rows: 50950 pairs of 50800 prompts, 3 cut; left out: 25 without an answer, ..." */
+void train_data_describe(const train_set *set, sbuf *out);
+/* Identity of what training sees: all ids, in order. */
+gist_status train_data_hash(const train_set *set, hash128 *out, gist_error *err);
 
-/* ---- packed batches: train_pack.c ---- */
+/* ---- packed batches: train_pack.c, train_stream.c ---- */
 
 typedef enum train_condition {
     COND_GIST,        /* sees [p,p+k), positions from p+k */
@@ -62,14 +74,17 @@ typedef enum train_condition {
     COND_COUNT
 } train_condition;
 const char *train_condition_name(train_condition c); /* "gist", "full", "none", "pos_control", "neg_control" */
+bool train_condition_find(const char *name, size_t len, train_condition *out);
 
 /* One packed batch.  T rows, one store (index 0); row t's key and value are slot t.
  *
  *     | prompt 1 | K gists | pair a | pair b | ... | prompt 2 | K gists | pair c | ...
  *
- * Prompt and gist rows see their prompt causally; a pair's rows see what their condition says and, causally, themselves.
- * label[t] is the id that row t should predict, -1 none; weight[t] its share of the loss (the shares of a batch's
- * label rows sum to 1, "mean over label tokens"); teacher[t] the row whose distribution row t should match, -1 none. */
+ * Prompt and gist rows see their prompt causally; a pair's rows see what their condition says (memory interval) and,
+ * causally, themselves (local interval).  label[t] is the id that row t should predict, -1 none: the last row of the
+ * rest predicts the answer's first token, and the answer's last token, which predicts nothing, has no row.  weight[t]
+ * is its share of the loss (the shares of a batch's label rows sum to 1, "mean over label tokens"); teacher[t] the row
+ * whose distribution row t should match, -1 none. */
 typedef struct train_batch {
     int T;
     int32_t *ids, *pos, *label;
@@ -78,7 +93,8 @@ typedef struct train_batch {
     int *teacher;
     uint8_t *condition; /* train_condition of a pair's row, COND_COUNT of prompt and gist rows */
     uint8_t *is_gist;   /* 1 for gist tokens */
-    int label_rows, pairs;
+    int label_rows, pairs; /* rows with a label; pairs, teacher copies not counted */
+    double weight_sum;  /* of the weights before train_batch_finish: label tokens, as counted by the loss */
     int cap;
     const gist_allocator *alloc;
 } train_batch;
@@ -93,9 +109,23 @@ typedef struct train_pack_options {
     int batch_pairs;        /* pairs of one step; a batch is closed before it would exceed batch_tokens */
     int batch_tokens;       /* most rows; 0: no bound */
 } train_pack_options;
+int train_pack_largest_k(const train_pack_options *opt);
+
+void train_batch_init(train_batch *b, const gist_allocator *alloc);
+void train_batch_free(train_batch *b);
+void train_batch_reset(train_batch *b); /* no rows; the memory is kept */
+/* Pack given pairs of one prompt under given conditions and k: what the stream, validation and tests build on.
+ * Appends to *b (on failure *b is as before).  What no pair needs is not encoded: gist rows up to the largest k that is
+ * seen, the prompt only when it is seen.  loss weights are set to 1 per label row; train_batch_finish scales them. */
+gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs, const train_condition *c,
+                             const int *k, int n, const train_pack_options *opt, gist_error *err);
+/* Rows that train_pack_group would append. */
+int64_t train_pack_rows(const train_set *set, int prompt, const int *pairs, const train_condition *c, const int *k, int n,
+                        const train_pack_options *opt);
+void train_batch_finish(train_batch *b);
 
 /* Deterministic order: epoch e of seed s is a permutation of the groups (a prompt and up to pairs_per_prompt of its pairs,
- * themselves shuffled). */
+ * themselves shuffled).  A batch never spans two epochs. */
 typedef struct train_stream {
     const train_set *set;
     train_pack_options opt;
@@ -105,6 +135,7 @@ typedef struct train_stream {
     int *order;                     /* [pairs] permuted pair indices */
     int groups;
 } train_stream;
+/* Errors: options that cannot be, a prompt and one pair that do not fit batch_tokens (names its row). */
 gist_status train_stream_init(train_stream *st, const train_set *set, const train_pack_options *opt, uint64_t seed,
                               gist_error *err);
 void train_stream_free(train_stream *st);
@@ -112,13 +143,13 @@ void train_stream_free(train_stream *st);
 gist_status train_stream_seek(train_stream *st, uint64_t epoch, uint64_t at, gist_error *err);
 /* The next batch; conditions and k are drawn from (seed, epoch, group), so the batch depends on position alone. */
 gist_status train_stream_next(train_stream *st, train_batch *b, gist_error *err);
-void train_batch_init(train_batch *b, const gist_allocator *alloc);
-void train_batch_free(train_batch *b);
-/* Pack given pairs of one prompt under given conditions and k: what the stream, validation and tests build on.
- * Appends to *b.  loss weights are set to 1 per label row; train_batch_finish scales them. */
-gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs, const train_condition *c,
-                             const int *k, int n, const train_pack_options *opt, gist_error *err);
-void train_batch_finish(train_batch *b);
+/* Walk the first `batches` batches (0: all of `epochs` epochs) without making them, then return to the start: how many
+ * there are and the rows of the largest. */
+typedef struct train_plan {
+    int64_t batches;
+    int max_rows;
+} train_plan;
+gist_status train_stream_plan(train_stream *st, int64_t batches, uint64_t epochs, train_plan *out, gist_error *err);
 
 /* ---- the model being trained: train_model.c ---- */
 

@@ -21,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         gist_error e = { 0 };
         if (json_get_int(root, key, true, 0, 1000, &i, "fuzz", &e) == GIST_OK ? i < 0 || i > 1000 : i != 3) abort();
         e = (gist_error){ 0 };
-        if (json_get_float(root, key, false, -1, 1, &f, "fuzz", &e) == GIST_OK && f != 3 && !(f >= -1 && f <= 1)) abort();
+        if (json_get_float(root, key, false, -1, 1, &f, "fuzz", &e) == GIST_OK && f != 3 && !(f >= -1 && f <= 1))
+            abort();
         (void)json_get_bool(root, key, true, &b, "fuzz", NULL);
         e = (gist_error){ 0 };
         if (json_get_string(root, key, true, &s, "fuzz", &e) == GIST_OK && !s) abort();

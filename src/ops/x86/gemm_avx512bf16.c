@@ -14,10 +14,11 @@
 #define UNROLL _Pragma("GCC unroll 8")
 enum { ROWS = 6, VECS = 4, KBLOCK = 512, EDGE_ROWS = 32 };
 
-INLINE void tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int k0, int k1, int rows) {
+INLINE void tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int k0, int k1, bool add,
+                 int rows) {
     __m512 acc[ROWS][VECS];
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECS; v++)
-        acc[r][v] = k0 == 0 ? _mm512_setzero_ps() : _mm512_loadu_ps(y + (size_t)r * ldy + (size_t)(v * OP_LANES));
+        acc[r][v] = add ? _mm512_loadu_ps(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : _mm512_setzero_ps();
     const uint16_t *w = panel + (size_t)k0 * OP_PANEL;
     for (int k = k0; k < k1; k += 2, w += 2 * OP_PANEL) {
         __m512bh b[VECS];
@@ -33,32 +34,38 @@ INLINE void tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint
         _mm512_storeu_ps(y + (size_t)r * ldy + (size_t)(v * OP_LANES), acc[r][v]);
 }
 
-static void panel_64(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int T, int K) {
+static void panel_64(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int T, int K,
+                     bool add) {
     for (int k0 = 0; k0 < K; k0 += KBLOCK) {
         int k1 = K - k0 > KBLOCK ? k0 + KBLOCK : K, t = 0;
-        for (; t + ROWS <= T; t += ROWS) tile(y + (size_t)t * ldy, ldy, x + (size_t)t * ldx, ldx, panel, k0, k1, ROWS);
+        bool more = add || k0 > 0;
+        for (; t + ROWS <= T; t += ROWS) tile(y + (size_t)t * ldy, ldy, x + (size_t)t * ldx, ldx, panel, k0, k1, more, ROWS);
         float *yt = y + (size_t)t * ldy;
         const uint16_t *xt = x + (size_t)t * ldx;
         switch (T - t) {
-        case 1: tile(yt, ldy, xt, ldx, panel, k0, k1, 1); break;
-        case 2: tile(yt, ldy, xt, ldx, panel, k0, k1, 2); break;
-        case 3: tile(yt, ldy, xt, ldx, panel, k0, k1, 3); break;
-        case 4: tile(yt, ldy, xt, ldx, panel, k0, k1, 4); break;
-        case 5: tile(yt, ldy, xt, ldx, panel, k0, k1, 5); break;
+        case 1: tile(yt, ldy, xt, ldx, panel, k0, k1, more, 1); break;
+        case 2: tile(yt, ldy, xt, ldx, panel, k0, k1, more, 2); break;
+        case 3: tile(yt, ldy, xt, ldx, panel, k0, k1, more, 3); break;
+        case 4: tile(yt, ldy, xt, ldx, panel, k0, k1, more, 4); break;
+        case 5: tile(yt, ldy, xt, ldx, panel, k0, k1, more, 5); break;
         default: break;
         }
     }
 }
 
-void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols) {
+void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                             bool add) {
     if (cols == OP_PANEL) {
-        panel_64(y, ldy, x, ldx, panel, T, K);
+        panel_64(y, ldy, x, ldx, panel, T, K, add);
         return;
     }
     float edge[EDGE_ROWS * OP_PANEL];
     for (int t = 0; t < T; t += EDGE_ROWS) {
         int rows = T - t < EDGE_ROWS ? T - t : EDGE_ROWS;
-        panel_64(edge, OP_PANEL, (const uint16_t *)x + (size_t)t * ldx, ldx, panel, rows, K);
+        memset(edge, 0, sizeof edge);
+        for (int r = 0; add && r < rows; r++)
+            memcpy(edge + r * OP_PANEL, y + (size_t)(t + r) * ldy, (size_t)cols * sizeof *y);
+        panel_64(edge, OP_PANEL, (const uint16_t *)x + (size_t)t * ldx, ldx, panel, rows, K, add);
         for (int r = 0; r < rows; r++)
             memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
     }

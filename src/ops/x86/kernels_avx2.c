@@ -32,6 +32,7 @@ VF void vf_store_part(float *p, vf v, int n) {
 VF vf vf_add(vf x, vf y) { return BOTH(_mm256_add_ps); }
 VF vf vf_sub(vf x, vf y) { return BOTH(_mm256_sub_ps); }
 VF vf vf_mul(vf x, vf y) { return BOTH(_mm256_mul_ps); }
+VF vf vf_sqrt(vf x) { return (vf){ _mm256_sqrt_ps(x.a), _mm256_sqrt_ps(x.b) }; }
 VF vf vf_div(vf x, vf y) { return BOTH(_mm256_div_ps); }
 VF vf vf_min(vf x, vf y) { return BOTH(_mm256_min_ps); }
 VF vf vf_max(vf x, vf y) { return BOTH(_mm256_max_ps); }
@@ -103,6 +104,7 @@ VF float vf_fold_max(vf v) {
 #define GEMM_VECS 1
 #define GEMM_KBLOCK 256
 #include "ops/x86/simd_kernels.h"
+#include "ops/x86/simd_kernels_bwd.h"
 
 const op_kernels op_kernels_avx2 = {
     .level = GIST_KERNELS_AVX2,
@@ -113,4 +115,11 @@ const op_kernels op_kernels_avx2 = {
     .add = add,
     .rope = rope,
     .attend = attend,
+    .attend_bwd = attend_bwd,
+    .rmsnorm_bwd = rmsnorm_bwd,
+    .silu_mul_bwd = silu_mul_bwd,
+    .fma_rows = fma_rows,
+    .softmax_stats = softmax_stats,
+    .xent_bwd = xent_bwd,
+    .adamw = adamw,
 };

@@ -18,6 +18,7 @@ VF void vf_store_part(float *p, vf v, int n) { _mm512_mask_storeu_ps(p, (__mmask
 VF vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 VF vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 VF vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
+VF vf vf_sqrt(vf a) { return _mm512_sqrt_ps(a); }
 VF vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
 VF vf vf_min(vf a, vf b) { return _mm512_min_ps(a, b); }
 VF vf vf_max(vf a, vf b) { return _mm512_max_ps(a, b); }
@@ -63,6 +64,7 @@ VF float vf_fold_max(vf v) { return _mm512_reduce_max_ps(v); }
 #define GEMM_VECS 4
 #define GEMM_KBLOCK 256
 #include "ops/x86/simd_kernels.h"
+#include "ops/x86/simd_kernels_bwd.h"
 
 const op_kernels op_kernels_avx512 = {
     .level = GIST_KERNELS_AVX512,
@@ -73,6 +75,13 @@ const op_kernels op_kernels_avx512 = {
     .add = add,
     .rope = rope,
     .attend = attend,
+    .attend_bwd = attend_bwd,
+    .rmsnorm_bwd = rmsnorm_bwd,
+    .silu_mul_bwd = silu_mul_bwd,
+    .fma_rows = fma_rows,
+    .softmax_stats = softmax_stats,
+    .xent_bwd = xent_bwd,
+    .adamw = adamw,
 };
 
 const op_kernels op_kernels_avx512bf16 = {
@@ -84,4 +93,11 @@ const op_kernels op_kernels_avx512bf16 = {
     .add = add,
     .rope = rope,
     .attend = attend,
+    .attend_bwd = attend_bwd,
+    .rmsnorm_bwd = rmsnorm_bwd,
+    .silu_mul_bwd = silu_mul_bwd,
+    .fma_rows = fma_rows,
+    .softmax_stats = softmax_stats,
+    .xent_bwd = xent_bwd,
+    .adamw = adamw,
 };

@@ -60,10 +60,10 @@ INLINE vf vf_load_typed_n(const void *p, dtype type, size_t i, int n) {
 
 /* One accumulator tile over k in [k0,k1).  rows is a constant at every call, so the tile lives in registers. */
 INLINE void gemm_tile(float *y, size_t ldy, const float *x, size_t ldx, const void *panel, dtype type, int k0, int k1,
-                      int rows, int col0) {
+                      bool add, int rows, int col0) {
     vf acc[GEMM_ROWS][GEMM_VECS];
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < GEMM_VECS; v++)
-        acc[r][v] = k0 == 0 ? vf_zero() : vf_load(y + (size_t)r * ldy + (size_t)(v * OP_LANES));
+        acc[r][v] = add ? vf_load(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : vf_zero();
     for (int k = k0; k < k1; k++) {
         size_t at = (size_t)k * OP_PANEL + (size_t)col0;
         vf w[GEMM_VECS];
@@ -78,61 +78,72 @@ INLINE void gemm_tile(float *y, size_t ldy, const float *x, size_t ldx, const vo
 }
 
 INLINE void gemm_tile_rows(float *y, size_t ldy, const float *x, size_t ldx, const void *panel, dtype type, int k0,
-                           int k1, int rows, int col0) {
+                           int k1, bool add, int rows, int col0) {
     switch (rows) {
-    case 1: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, 1, col0); break;
-    case 2: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, 2, col0); break;
-    case 3: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, 3, col0); break;
-    case 4: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, 4, col0); break;
-    case 5: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, 5 < GEMM_ROWS ? 5 : GEMM_ROWS, col0); break;
-    default: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, GEMM_ROWS, col0); break;
+    case 1: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, add, 1, col0); break;
+    case 2: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, add, 2, col0); break;
+    case 3: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, add, 3, col0); break;
+    case 4: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, add, 4, col0); break;
+    case 5: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, add, 5 < GEMM_ROWS ? 5 : GEMM_ROWS, col0); break;
+    default: gemm_tile(y, ldy, x, ldx, panel, type, k0, k1, add, GEMM_ROWS, col0); break;
     }
 }
 
 /* A whole panel of 64 columns. */
-INLINE void gemm_panel(float *y, size_t ldy, const float *x, size_t ldx, const void *panel, dtype type, int T, int K) {
+INLINE void gemm_panel(float *y, size_t ldy, const float *x, size_t ldx, const void *panel, dtype type, int T, int K,
+                       bool add) {
     int k0 = 0;
     do {
         int k1 = K - k0 > GEMM_KBLOCK ? k0 + GEMM_KBLOCK : K;
         for (int t = 0; t < T; t += GEMM_ROWS) {
             int rows = T - t < GEMM_ROWS ? T - t : GEMM_ROWS;
             for (int c = 0; c < OP_PANEL; c += GEMM_VECS * OP_LANES)
-                gemm_tile_rows(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, type, k0, k1, rows, c);
+                gemm_tile_rows(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, type, k0, k1, add || k0 > 0,
+                               rows, c);
         }
         k0 = k1;
     } while (k0 < K);
 }
 
 enum { EDGE_ROWS = 32 };
+INLINE void edge_load(float *edge, const float *y, size_t ldy, int rows, int cols) {
+    memset(edge, 0, (size_t)rows * OP_PANEL * sizeof *edge);
+    for (int r = 0; r < rows; r++) memcpy(edge + r * OP_PANEL, y + (size_t)r * ldy, (size_t)cols * sizeof *y);
+}
+INLINE void edge_store(float *y, size_t ldy, const float *edge, int rows, int cols) {
+    for (int r = 0; r < rows; r++) memcpy(y + (size_t)r * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
+}
 /* A panel with fewer columns goes through a padded buffer, EDGE_ROWS rows at a time. */
 INLINE void gemm_cols(float *y, size_t ldy, const float *x, size_t ldx, const void *panel, dtype type, int T, int K,
-                      int cols) {
+                      int cols, bool add) {
     if (cols == OP_PANEL) {
-        gemm_panel(y, ldy, x, ldx, panel, type, T, K);
+        gemm_panel(y, ldy, x, ldx, panel, type, T, K, add);
         return;
     }
     float edge[EDGE_ROWS * OP_PANEL];
     for (int t = 0; t < T; t += EDGE_ROWS) {
         int rows = T - t < EDGE_ROWS ? T - t : EDGE_ROWS;
-        gemm_panel(edge, OP_PANEL, x + (size_t)t * ldx, ldx, panel, type, rows, K);
-        for (int r = 0; r < rows; r++)
-            memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
+        if (add) edge_load(edge, y + (size_t)t * ldy, ldy, rows, cols);
+        gemm_panel(edge, OP_PANEL, x + (size_t)t * ldx, ldx, panel, type, rows, K, add);
+        edge_store(y + (size_t)t * ldy, ldy, edge, rows, cols);
     }
 }
 
-static void gemm_f32(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols) {
-    gemm_cols(y, ldy, x, ldx, panel, DT_F32, T, K, cols);
+static void gemm_f32(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                     bool add) {
+    gemm_cols(y, ldy, x, ldx, panel, DT_F32, T, K, cols, add);
 }
 
-static void gemm_f16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols) {
-    gemm_cols(y, ldy, x, ldx, panel, DT_F16, T, K, cols);
+static void gemm_f16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                     bool add) {
+    gemm_cols(y, ldy, x, ldx, panel, DT_F16, T, K, cols, add);
 }
 
 /* bf16 pairs without the bf16 instruction: each half widens exactly to f32 by a shift. */
-INLINE void gemm_bf16_tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int K, int rows,
-                           int col0) {
+INLINE void gemm_bf16_tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int K, bool add,
+                           int rows, int col0) {
     vf acc[GEMM_ROWS][GEMM_VECS];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < GEMM_VECS; v++) acc[r][v] = vf_zero();
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < GEMM_VECS; v++) acc[r][v] = add ? vf_load(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : vf_zero();
     for (int k = 0; k < K; k += 2) {
         const uint16_t *w = panel + ((size_t)(k / 2) * OP_PANEL + (size_t)col0) * 2;
         vf even[GEMM_VECS], odd[GEMM_VECS];
@@ -148,27 +159,29 @@ INLINE void gemm_bf16_tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, 
 }
 
 /* Rows of bf16 operands are padded to an even number with zeros (op_operand). */
-INLINE void gemm_bf16_panel(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int T, int K) {
+INLINE void gemm_bf16_panel(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int T, int K,
+                            bool add) {
     int t = 0;
     for (; t + GEMM_ROWS <= T; t += GEMM_ROWS)
         for (int c = 0; c < OP_PANEL; c += GEMM_VECS * OP_LANES)
-            gemm_bf16_tile(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, K, GEMM_ROWS, c);
+            gemm_bf16_tile(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, K, add, GEMM_ROWS, c);
     for (; t < T; t++)
         for (int c = 0; c < OP_PANEL; c += GEMM_VECS * OP_LANES)
-            gemm_bf16_tile(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, K, 1, c);
+            gemm_bf16_tile(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, K, add, 1, c);
 }
 
-static void gemm_bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols) {
+static void gemm_bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                      bool add) {
     if (cols == OP_PANEL) {
-        gemm_bf16_panel(y, ldy, x, ldx, panel, T, K);
+        gemm_bf16_panel(y, ldy, x, ldx, panel, T, K, add);
         return;
     }
     float edge[EDGE_ROWS * OP_PANEL];
     for (int t = 0; t < T; t += EDGE_ROWS) {
         int rows = T - t < EDGE_ROWS ? T - t : EDGE_ROWS;
-        gemm_bf16_panel(edge, OP_PANEL, (const uint16_t *)x + (size_t)t * ldx, ldx, panel, rows, K);
-        for (int r = 0; r < rows; r++)
-            memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
+        if (add) edge_load(edge, y + (size_t)t * ldy, ldy, rows, cols);
+        gemm_bf16_panel(edge, OP_PANEL, (const uint16_t *)x + (size_t)t * ldx, ldx, panel, rows, K, add);
+        edge_store(y + (size_t)t * ldy, ldy, edge, rows, cols);
     }
 }
 
@@ -204,13 +217,13 @@ static void add(float *y, const float *a, const float *b, int n) {
         vf_store_n(y + i, vf_add(vf_load_n(a + i, n - i), vf_load_n(b + i, n - i)), n - i);
 }
 
-static void rope(float *x, const float *cs, int H, int D) {
+static void rope(float *x, const float *cs, int H, int D, float sign) {
     int half = D / 2;
     for (int h = 0; h < H; h++, x += D)
         for (int i = 0; i < half; i += OP_LANES) {
             int n = half - i;
             vf a = vf_load_n(x + i, n), b = vf_load_n(x + half + i, n);
-            vf c = vf_load_n(cs + i, n), s = vf_load_n(cs + half + i, n);
+            vf c = vf_load_n(cs + i, n), s = vf_mul(vf_load_n(cs + half + i, n), vf_set(sign));
             vf_store_n(x + i, vf_fma(a, c, vf_sub(vf_zero(), vf_mul(b, s))), n);
             vf_store_n(x + half + i, vf_fma(b, c, vf_mul(a, s)), n);
         }
@@ -281,13 +294,15 @@ static void score_span(const op_tile *t, const op_span *s, const int *hi, size_t
     }
 }
 
-/* p = exp(score - max) over n visible keys; returns the sum.  The row is padded to whole vectors with zeros. */
-static float softmax_row(float *score, int n) {
+/* p = exp(score - *largest) over n visible keys, *largest their maximum; returns the sum.  The row is padded to whole vectors
+ * with zeros. */
+static float softmax_row(float *score, int n, float *largest) {
     int padded = (n + OP_LANES - 1) / OP_LANES * OP_LANES;
     for (int v = n; v < padded; v++) score[v] = -INFINITY;
     vf top = vf_set(-INFINITY), sum = vf_zero();
     for (int v = 0; v < n; v += OP_LANES) top = vf_max(top, vf_load(score + v));
-    vf max = vf_set(vf_fold_max(top));
+    *largest = vf_fold_max(top);
+    vf max = vf_set(*largest);
     for (int v = 0; v < n; v += OP_LANES) {
         vf p = vf_exp(vf_sub(vf_load(score + v), max));
         vf_store(score + v, p);
@@ -361,21 +376,30 @@ static void value_span(const op_tile *t, const op_span *s, const int *hi, size_t
     }
 }
 
+/* What the backward pass needs to compute the probabilities again. */
+INLINE void keep_stats(const op_tile *t, int i, float max, float inverse) {
+    float *s = t->stats + (size_t)(i / t->heads) * t->stats_stride + (size_t)(i % t->heads) * 2;
+    s[0] = max;
+    s[1] = inverse;
+}
+
 static void attend(const op_tile *t) {
     int memory = t->mem.hi > t->mem.lo ? t->mem.hi - t->mem.lo : 0, M = t->rows * t->heads;
-    float sum[OP_TILE];
+    float sum[OP_TILE], max[OP_TILE];
     score_span(t, &t->mem, NULL, 0);
     score_span(t, &t->local, t->hi, (size_t)memory);
     for (int i = 0; i < M; i++) {
         int end = t->hi[i / t->heads], local = end > t->local.lo ? end - t->local.lo : 0;
-        sum[i] = softmax_row(score_row(t, i), memory + local);
+        sum[i] = softmax_row(score_row(t, i), memory + local, &max[i]);
         memset(t->out + vector_at(t, i), 0, (size_t)t->D * sizeof(float));
     }
     value_span(t, &t->mem, NULL, 0);
     value_span(t, &t->local, t->hi, (size_t)memory);
     for (int i = 0; i < M; i++) {
         float *out = t->out + vector_at(t, i);
-        vf r = vf_set(sum[i] == 0 ? 0.0f : 1.0f / sum[i]); /* no visible key: zeros */
+        float inverse = sum[i] == 0 ? 0.0f : 1.0f / sum[i]; /* no visible key: zeros */
+        vf r = vf_set(inverse);
+        if (t->stats) keep_stats(t, i, max[i], inverse);
         for (int d = 0; d < t->D; d += OP_LANES)
             vf_store_n(out + d, vf_mul(vf_load_n(out + d, t->D - d), r), t->D - d);
     }

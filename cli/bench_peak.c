@@ -1,0 +1,118 @@
+/* bench_peak.c - multiply-adds from registers: one kernel per instruction set, picked at run time.
+ *
+ * 20 independent sums hide the latency of the units; sums and factors stay in registers; the compiler cannot fold the
+ * chain, because it may not reassociate floating point.  The functions carry their instruction set as an attribute, so
+ * the rest of the program still starts on any CPU.
+ */
+#include "bench.h"
+
+#if defined(__x86_64__) && !defined(GIST_NO_X86)
+#include <immintrin.h>
+#define HAVE_X86 1
+#endif
+
+enum { SUMS = 20, STEPS = 20000 /* of SUMS instructions in one task: a fraction of a millisecond */ };
+
+#define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19)
+
+static float peak_plain(float x) {
+    float s[SUMS];
+    for (int i = 0; i < SUMS; i++) s[i] = x + (float)i;
+    for (int n = 0; n < STEPS; n++)
+        for (int i = 0; i < SUMS; i++) s[i] = s[i] * 0.999f + x;
+    for (int i = 1; i < SUMS; i++) s[0] += s[i];
+    return s[0];
+}
+
+#ifdef HAVE_X86
+#define SUM8(i) __m256 s##i = _mm256_set1_ps(x + (float)i);
+#define FMA8(i) s##i = _mm256_fmadd_ps(a, b, s##i);
+#define ADD8(i) all = _mm256_add_ps(all, s##i);
+/* 12 sums: there are 16 registers */
+#define EACH12(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11)
+__attribute__((target("avx2,fma"))) static float peak_avx2(float x) {
+    __m256 a = _mm256_set1_ps(x), b = _mm256_set1_ps(0.5f * x), all = a;
+    EACH12(SUM8)
+    for (int n = 0; n < STEPS; n++) {
+        EACH12(FMA8)
+    }
+    EACH12(ADD8)
+    return _mm256_cvtss_f32(all);
+}
+
+#define SUM16(i) __m512 s##i = _mm512_set1_ps(x + (float)i);
+#define FMA16(i) s##i = _mm512_fmadd_ps(a, b, s##i);
+#define ADD16(i) all = _mm512_add_ps(all, s##i);
+__attribute__((target("avx512f"))) static float peak_avx512(float x) {
+    __m512 a = _mm512_set1_ps(x), b = _mm512_set1_ps(0.5f * x), all = a;
+    EACH(SUM16)
+    for (int n = 0; n < STEPS; n++) {
+        EACH(FMA16)
+    }
+    EACH(ADD16)
+    return _mm512_cvtss_f32(all);
+}
+
+#define DOT16(i) s##i = _mm512_dpbf16_ps(s##i, a, b);
+__attribute__((target("avx512f,avx512bf16"))) static float peak_bf16(float x) {
+    __m512bh a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(x), _mm512_set1_ps(x)), b = a;
+    __m512 all = _mm512_set1_ps(x);
+    EACH(SUM16)
+    for (int n = 0; n < STEPS; n++) {
+        EACH(DOT16)
+    }
+    EACH(ADD16)
+    return _mm512_cvtss_f32(all);
+}
+#endif
+
+/* ---- the best unit of this CPU ---- */
+
+typedef struct unit {
+    const char *name;
+    float (*run)(float x);
+    double flops; /* of one call */
+} unit;
+
+static unit find_unit(bench_unit u) {
+    unit none = { 0 };
+#ifdef HAVE_X86
+    if (u == BENCH_BF16)
+        return gist_kernels_available(GIST_KERNELS_AVX512BF16)
+                   ? (unit){ "bf16 dot products, 512 bits", peak_bf16, 2.0 * 32 * SUMS * STEPS }
+                   : none;
+    if (gist_kernels_available(GIST_KERNELS_AVX512))
+        return (unit){ "fused multiply-add, 512 bits", peak_avx512, 2.0 * 16 * SUMS * STEPS };
+    if (gist_kernels_available(GIST_KERNELS_AVX2))
+        return (unit){ "fused multiply-add, 256 bits", peak_avx2, 2.0 * 8 * 12 * STEPS };
+#endif
+    return u == BENCH_F32 ? (unit){ "multiply and add, as compiled", peak_plain, 2.0 * SUMS * STEPS } : none;
+}
+
+const char *bench_unit_name(bench_unit u) {
+    return find_unit(u).name;
+}
+
+typedef struct peak_job {
+    unit u;
+    float x;
+    float *sink; /* [workers], 64 bytes apart */
+} peak_job;
+
+static void peak_task(void *ctx, int task, int worker) {
+    const peak_job *j = ctx;
+    (void)task;
+    j->sink[worker * 16] = j->u.run(j->x);
+}
+
+double bench_gflops(pool *p, bench_unit u) {
+    enum { TASKS_PER_THREAD = 200 };
+    float sink[256 * 16];
+    int tasks = TASKS_PER_THREAD * pool_size(p);
+    peak_job j = { find_unit(u), 1.0f / 1024, sink };
+    if (!j.u.name) return 0;
+    pool_run(p, peak_task, &j, tasks / 8); /* wake threads and clocks */
+    double start = time_now();
+    pool_run(p, peak_task, &j, tasks);
+    return j.u.flops * tasks / (time_now() - start) / 1e9;
+}

@@ -1,0 +1,88 @@
+/* bench_run.c - one timeline over a model's forward pass: rows, KV cache and activations of its own. */
+#include "bench_run.h"
+
+static void take_acts(bench_run *r, arena *ar) {
+    llama_acts_take(&r->acts, ar, &r->m->cfg, &r->ctx, r->rows, r->cap);
+    r->row = arena_take(ar, (size_t)r->rows, sizeof *r->row);
+    r->pos = arena_take(ar, (size_t)r->rows, sizeof *r->pos);
+    r->ids = arena_take(ar, (size_t)r->cap, sizeof *r->ids);
+    r->logits = arena_take(ar, (size_t)r->m->vocab, sizeof *r->logits);
+}
+
+gist_status bench_run_open(bench_run *r, const llama_model *m, op_ctx ctx, dtype kv, int tokens, int rows, gist_error *err) {
+    const llama_config *c = &m->cfg;
+    *r = (bench_run){ .m = m, .ctx = ctx, .cap = op_kv_round(tokens), .rows = rows };
+    size_t one = dt_bytes(kv, (size_t)c->G * (size_t)c->D * (size_t)r->cap);
+    arena dry, ar;
+    rng random;
+    arena_init(&dry, NULL, 0);
+    take_acts(r, &dry);
+    r->kv_bytes = 2 * (size_t)c->L * one;
+    r->act_bytes = dry.peak;
+    r->kv = mem_calloc(NULL, (size_t)c->L, sizeof *r->kv);
+    r->kv_block = mem_calloc(NULL, r->kv_bytes, 1);
+    r->act_block = mem_calloc(NULL, r->act_bytes, 1);
+    if (!r->kv || !r->kv_block || !r->act_block) {
+        bench_run_close(r);
+        return err_memory(err, "KV cache and activations");
+    }
+    for (size_t l = 0; l < (size_t)c->L; l++) {
+        uint8_t *p = (uint8_t *)r->kv_block + 2 * l * one;
+        r->kv[l] = (op_kv){ kv, r->cap, p, p + one };
+    }
+    arena_init(&ar, r->act_block, r->act_bytes);
+    take_acts(r, &ar);
+    rng_seed(&random, 1);
+    for (int i = 0; i < r->cap; i++) r->ids[i] = (int32_t)rng_below(&random, (uint64_t)m->vocab);
+    return GIST_OK;
+}
+
+void bench_run_close(bench_run *r) {
+    mem_free(NULL, r->kv);
+    mem_free(NULL, r->kv_block);
+    mem_free(NULL, r->act_block);
+    *r = (bench_run){ 0 };
+}
+
+double bench_run_feed(bench_run *r, int n) {
+    double start = time_now();
+    for (int end = r->length + n, rows; r->length < end; r->length += rows) {
+        rows = end - r->length < r->rows ? end - r->length : r->rows;
+        for (int i = 0; i < rows; i++) {
+            int slot = r->length + i;
+            r->pos[i] = slot;
+            r->row[i] = (op_row){ .pos = slot, .kv = 0, .slot = slot, .mem = -1, .lo = 0, .hi = slot + 1 };
+        }
+        llama_batch b = { rows, r->ids + r->length, r->pos, r->row, r->kv, 1 };
+        llama_forward(r->m, &r->ctx, &r->acts, &b);
+        if (r->length + rows == end) llama_logits(r->m, &r->ctx, &r->acts, rows - 1, 1, r->logits);
+    }
+    return time_now() - start;
+}
+
+/* Outputs times inputs of a layer's matrices. */
+static double layer_products(const llama_config *c) {
+    double C = c->C, F = c->F, q = (double)c->H * c->D, k = (double)c->G * c->D;
+    return C * q + 2 * C * k + q * C + 3 * C * F;
+}
+
+double bench_flops(const llama_config *c, int length, int n) {
+    double keys = (double)n * length + 0.5 * n * (n + 1.0); /* seen by n rows */
+    double attention = 2 * keys * c->H * c->D;              /* scores and values */
+    return 2 * (c->L * (n * layer_products(c) + attention) + (double)c->V * c->C);
+}
+
+double bench_weight_bytes(const llama_model *m) {
+    double bytes = (double)op_weight_bytes(m->head.type, m->head.N, m->head.K);
+    for (int l = 0; l < m->cfg.L; l++) {
+        const llama_layer *w = &m->layers[l];
+        const op_weight *const all[] = { &w->wq, &w->wk, &w->wv, &w->wo, &w->gate, &w->up, &w->down };
+        for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+            bytes += (double)op_weight_bytes(all[i]->type, all[i]->N, all[i]->K);
+    }
+    return bytes;
+}
+
+double bench_kv_bytes(const llama_config *c, dtype kv, int length) {
+    return 2.0 * c->L * (double)dt_bytes(kv, (size_t)c->G * (size_t)c->D * (size_t)length);
+}

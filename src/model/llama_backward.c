@@ -1,0 +1,112 @@
+/* llama_backward.c - the derivative of llama_forward.c's block, equation by equation, last to first.
+ *
+ *   (9)  x' = xm + f Wdown^T          df = dx' Wdown,            dWdown += dx'^T f,    dxm = dx'
+ *   (8)  f = silu(g) * u              dg, du
+ *   (8)  g = n Wgate^T, u = n Wup^T   dn = dg Wgate + du Wup,    dW += d^T n
+ *   (7)  n = rmsnorm(xm)              dxm += ...
+ *   (6)  xm = x + a Wo^T              da = dxm Wo,               dWo += dxm^T a,       dx = dxm
+ *   (5)  a = attention(q, k, v)       dq, dk, dv
+ *   (3)  q = R(n Wq^T) ...            rotate back;  dn = dq Wq + dk Wk + dv Wv
+ *   (2)  n = rmsnorm(x)               dx += ...
+ *
+ * Norm outputs and f are computed again: cheaper than keeping them.
+ */
+#include <math.h>
+
+#include "model/model.h"
+
+void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const float *x, dtype type, int T, int K) {
+    s->xt = (op_weight){ type, K, T, s->xt.panels };
+    op_weight_pack_t(ctx, &s->xt, x);
+}
+
+void llama_matrix_grad(op_ctx *ctx, float *dx, bool add, const llama_matrix_bwd *d, llama_acts_bwd *s, const float *dy,
+                       int T) {
+    int N = d->Wt.K;
+    if (dx) {
+        const void *rows = op_operand(ctx, s->operand, dy, &d->Wt, T);
+        if (add)
+            op_linear_add(ctx, dx, rows, &d->Wt, T);
+        else
+            op_linear_fwd(ctx, dx, rows, &d->Wt, T);
+    }
+    if (d->dW) {
+        op_operand_t(ctx, s->operand_t, dy, s->xt.type, T, N);
+        op_linear_add(ctx, d->dW, s->operand_t, &s->xt, N);
+    }
+}
+
+static void zero(float *p, size_t n) {
+    memset(p, 0, n * sizeof *p);
+}
+
+void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
+                     const llama_acts *a, const llama_layer *w, const llama_batch *b) {
+    const llama_config *c = &m->cfg;
+    dtype type = w->wq.type;
+    int T = b->T, HD = c->H * c->D;
+    size_t GD = (size_t)c->G * (size_t)c->D;
+    float scale = 1.0f / sqrtf((float)c->D);
+
+    op_silu_mul_fwd(ctx, s->act, a->gate, a->up, T, c->F);
+    llama_pack_input(ctx, s, s->act, type, T, c->F);
+    llama_matrix_grad(ctx, s->dact, false, &d->down, s, dx, T);                            /* (9) */
+    op_silu_mul_bwd(ctx, s->dgate, s->dup, s->dact, a->gate, a->up, T, c->F);              /* (8) */
+    op_rmsnorm_fwd(ctx, s->n, a->xm, w->ffn_norm, T, c->C, c->eps);
+    llama_pack_input(ctx, s, s->n, type, T, c->C);
+    llama_matrix_grad(ctx, s->dn, false, &d->gate, s, s->dgate, T);
+    llama_matrix_grad(ctx, s->dn, true, &d->up, s, s->dup, T);
+    op_rmsnorm_bwd(ctx, dx, d->ffn_norm, s->dn, a->xm, w->ffn_norm, s->rms, T, c->C, c->eps); /* (7) */
+
+    llama_pack_input(ctx, s, a->att, type, T, HD);
+    llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, T);                              /* (6) */
+    op_kv_write(ctx, &s->kv, b->rows, a->k, a->v, T, c->G, c->D);
+    op_kv_write(ctx, &s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
+    zero(s->dq, (size_t)T * (size_t)HD);
+    zero(s->dk, (size_t)T * GD);
+    zero(s->dv, (size_t)T * GD);
+    op_kv_grad grad = { s->dk, s->dv };
+    op_attention_bwd(ctx, s->dq, &grad, s->datt, a->att, a->stats, a->q, &s->kv, &s->swapped, b->rows, T, /* (5) */
+                     c->H, c->G, c->D, scale, s->scratch);
+    op_rope_bwd(ctx, s->dq, a->cs, T, c->H, c->D);                                         /* (3) */
+    op_rope_bwd(ctx, s->dk, a->cs, T, c->G, c->D);
+    op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
+    llama_pack_input(ctx, s, s->n, type, T, c->C);
+    llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq, T);
+    llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk, T);
+    llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
+    op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
+}
+
+static op_kv take_store(arena *ar, int T, size_t GD) {
+    int cap = op_kv_round(T);
+    op_kv kv = { DT_F32, cap, NULL, NULL };
+    kv.k = arena_take(ar, (size_t)cap * GD, sizeof(float));
+    kv.v = arena_take(ar, (size_t)cap * GD, sizeof(float));
+    return kv;
+}
+
+void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *c, const op_ctx *ctx, dtype type, int T,
+                         int visible) {
+    size_t rows = (size_t)T, C = (size_t)c->C, F = (size_t)c->F, HD = (size_t)c->H * (size_t)c->D;
+    size_t GD = (size_t)c->G * (size_t)c->D;
+    int widest = c->F > c->C ? c->F : c->C;
+    widest = (int)HD > widest ? (int)HD : widest;
+    s->n = arena_take(ar, rows * C, sizeof(float));
+    s->act = arena_take(ar, rows * F, sizeof(float));
+    s->dact = arena_take(ar, rows * F, sizeof(float));
+    s->dgate = arena_take(ar, rows * F, sizeof(float));
+    s->dup = arena_take(ar, rows * F, sizeof(float));
+    s->dn = arena_take(ar, rows * C, sizeof(float));
+    s->datt = arena_take(ar, rows * HD, sizeof(float));
+    s->dq = arena_take(ar, rows * HD, sizeof(float));
+    s->dk = arena_take(ar, rows * GD, sizeof(float));
+    s->dv = arena_take(ar, rows * GD, sizeof(float));
+    s->rms = arena_take(ar, rows, sizeof(float));
+    s->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
+    s->operand_t = arena_take(ar, op_operand_t_bytes(type, T, widest), 1);
+    s->xt = (op_weight){ type, widest, T, arena_take(ar, op_weight_bytes(type, widest, T), 1) };
+    s->kv = take_store(ar, T, GD);
+    s->swapped = take_store(ar, T, GD);
+    s->scratch = arena_take(ar, op_attention_bwd_scratch(ctx, T, visible), 1);
+}

@@ -1,0 +1,346 @@
+/* train_model.c - a model being trained: flat f32 masters, gradients and moments; packed copies for the kernels.
+ *
+ *   w, g, m, v   [count] f32, tensors in the weight table's order, each starting at a multiple of 16 elements
+ *   model        panels of W for y = x W^T        (f32, or bf16: rounded copies of the masters)
+ *   bwd          panels of W^T for dx = dy W, and where each dW lies in g
+ *
+ *   step:  forward through all blocks, keeping what their derivatives read  ->  loss over label rows, in chunks
+ *          ->  backward through head, blocks, embedding  ->  g
+ */
+#include "train/train_model_int.h"
+
+#include <math.h>
+
+enum { ALIGN = 16 };
+
+/* ---- tensors: the weight table laid out flat ---- */
+
+static gist_status lay_out(train_model *tm, gist_error *err) {
+    const llama_config *c = &tm->model.cfg;
+    int n = 0;
+    for (int i = 0; i < llama_weight_rows; i++)
+        if (llama_has_row(c, &llama_weights[i])) n += llama_weights[i].per_layer ? c->L : 1;
+    tm->tensors = mem_calloc(tm->alloc, (size_t)n, sizeof *tm->tensors);
+    if (!tm->tensors) return err_memory(err, "tensors");
+    for (int i = 0; i < llama_weight_rows; i++) {
+        const weight_row *r = &llama_weights[i];
+        if (!llama_has_row(c, r)) continue;
+        for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
+            train_tensor *t = &tm->tensors[tm->tensor_count++];
+            snprintf(t->name, sizeof t->name, r->hf, layer);
+            t->dims = r->shape[1] ? 2 : 1;
+            t->shape[0] = llama_dim(c, r->shape[0]);
+            t->shape[1] = llama_dim(c, r->shape[1]);
+            t->count = (size_t)t->shape[0] * (size_t)t->shape[1];
+            t->at = tm->count;
+            t->decay = r->kind != WEIGHT_VECTOR;
+            tm->count += (t->count + ALIGN - 1) / ALIGN * ALIGN;
+        }
+    }
+    tm->w = mem_calloc(tm->alloc, tm->count, sizeof *tm->w);
+    tm->g = mem_calloc(tm->alloc, tm->count, sizeof *tm->g);
+    tm->m = mem_calloc(tm->alloc, tm->count, sizeof *tm->m);
+    tm->v = mem_calloc(tm->alloc, tm->count, sizeof *tm->v);
+    return tm->w && tm->g && tm->m && tm->v ? GIST_OK : err_memory(err, "weights, gradients and moments");
+}
+
+static train_tensor *tensor_named(const train_model *tm, const char *name) {
+    for (int i = 0; i < tm->tensor_count; i++)
+        if (strcmp(tm->tensors[i].name, name) == 0) return &tm->tensors[i];
+    return NULL;
+}
+
+static train_tensor *tensor_of(const train_model *tm, const weight_row *r, int layer) {
+    char name[96];
+    snprintf(name, sizeof name, r->hf, layer);
+    train_tensor *t = tensor_named(tm, name);
+    return t ? t : tensor_named(tm, llama_weights[0].hf); /* the tied head is the embedding */
+}
+
+/* ---- initial values ---- */
+
+static bool ends_with(const char *s, const char *end) {
+    size_t a = strlen(s), b = strlen(end);
+    return a >= b && strcmp(s + a - b, end) == 0;
+}
+
+/* Matrices normal(0, 0.02), those that write to the residual stream scaled by 1/sqrt(2L); norms 1.  Each tensor draws
+ * from a generator of its own. */
+static void init_scratch(train_model *tm, uint64_t seed) {
+    double residual = 1 / sqrt(2.0 * tm->model.cfg.L);
+    for (int i = 0; i < tm->tensor_count; i++) {
+        train_tensor *t = &tm->tensors[i];
+        bool writes = ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
+        rng r;
+        rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
+        for (size_t j = 0; j < t->count; j++)
+            tm->w[t->at + j] = t->dims == 1 ? 1.0f : (float)(0.02 * (writes ? residual : 1) * rng_normal(&r));
+    }
+}
+
+static gist_status init_from(train_model *tm, const weights *w, bool gist_row, gist_error *err) {
+    for (int i = 0; i < tm->tensor_count; i++) {
+        train_tensor *t = &tm->tensors[i];
+        const tensor_view *from = weights_find(w, t->name);
+        char got[64];
+        if (!from) return err_set(err, GIST_ERR_FORMAT, "tensor %s is missing", t->name);
+        bool vocab = gist_row && t->dims == 2 && t->shape[0] == tm->model.cfg.V;
+        int64_t rows = t->shape[0] - vocab;
+        if (from->dims != t->dims || from->shape[0] != rows || (t->dims == 2 && from->shape[1] != t->shape[1]))
+            return err_set(err, GIST_ERR_FORMAT, "%s is %s, this model needs [%lld,%lld]", t->name,
+                           tensor_shape_text(from, got), (long long)rows, (long long)t->shape[1]);
+        float *x = tm->w + t->at;
+        dt_to_f32(x, from->data, from->type, tensor_count(from));
+        for (int64_t c = 0; vocab && c < t->shape[1]; c++) {
+            double sum = 0;
+            for (int64_t r = 0; r < rows; r++) sum += (double)x[r * t->shape[1] + c];
+            x[rows * t->shape[1] + c] = (float)(sum / (double)rows);
+        }
+    }
+    return GIST_OK;
+}
+
+/* ---- packed copies ---- */
+
+typedef void (*matrix_fn)(train_model *tm, op_weight *W, llama_matrix_bwd *b, train_tensor *t, int N, int K);
+
+static void each_matrix(train_model *tm, matrix_fn fn) {
+    const llama_config *c = &tm->model.cfg;
+    for (int i = 0; i < llama_weight_rows; i++) {
+        const weight_row *r = &llama_weights[i];
+        if (r->kind != WEIGHT_MATRIX) continue;
+        for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
+            uint8_t *fwd = r->per_layer ? (uint8_t *)&tm->model.layers[layer] : (uint8_t *)&tm->model;
+            uint8_t *bwd = r->per_layer ? (uint8_t *)&tm->bwd.layers[layer] : (uint8_t *)&tm->bwd;
+            fn(tm, (op_weight *)(void *)(fwd + r->offset), (llama_matrix_bwd *)(void *)(bwd + r->grad_offset),
+               tensor_of(tm, r, layer), llama_dim(c, r->shape[0]), llama_dim(c, r->shape[1]));
+        }
+    }
+}
+
+static void place_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, train_tensor *t, int N, int K) {
+    dtype type = tm->opt.type;
+    *W = (op_weight){ type, N, K, arena_take(&tm->packed, op_weight_bytes(type, N, K), 1) };
+    b->Wt = (op_weight){ type, K, N, arena_take(&tm->packed, op_weight_bytes(type, K, N), 1) };
+    b->dW = t->frozen ? NULL : tm->g + t->at;
+}
+
+static void repack_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, train_tensor *t, int N, int K) {
+    (void)N, (void)K;
+    op_weight_pack(&tm->ctx, W, tm->w + t->at, DT_F32, W->N);
+    op_weight_pack_t(&tm->ctx, &b->Wt, tm->w + t->at);
+}
+
+void train_model_repack(train_model *tm) {
+    each_matrix(tm, repack_matrix);
+}
+
+/* Vectors are used as they are: model and gradients point into w and g. */
+static void place_vectors(train_model *tm) {
+    const llama_config *c = &tm->model.cfg;
+    for (int i = 0; i < llama_weight_rows; i++) {
+        const weight_row *r = &llama_weights[i];
+        for (int layer = 0; r->kind == WEIGHT_VECTOR && layer < (r->per_layer ? c->L : 1); layer++) {
+            uint8_t *fwd = r->per_layer ? (uint8_t *)&tm->model.layers[layer] : (uint8_t *)&tm->model;
+            uint8_t *bwd = r->per_layer ? (uint8_t *)&tm->bwd.layers[layer] : (uint8_t *)&tm->bwd;
+            train_tensor *t = tensor_of(tm, r, layer);
+            *(float **)(void *)(fwd + r->offset) = tm->w + t->at;
+            *(float **)(void *)(bwd + r->grad_offset) = t->frozen ? NULL : tm->g + t->at;
+        }
+    }
+    train_tensor *embed = tensor_of(tm, &llama_weights[0], 0);
+    tm->model.embed = tm->w + embed->at;
+    tm->model.embed_type = DT_F32;
+    tm->bwd.embed = embed->frozen ? NULL : tm->g + embed->at;
+}
+
+static gist_status pack_model(train_model *tm, gist_error *err) {
+    const llama_config *c = &tm->model.cfg;
+    tm->model.layers = mem_calloc(tm->alloc, (size_t)c->L, sizeof *tm->model.layers);
+    tm->bwd.layers = mem_calloc(tm->alloc, (size_t)c->L, sizeof *tm->bwd.layers);
+    tm->model.freq = mem_alloc(tm->alloc, (size_t)c->D / 2, sizeof(float));
+    if (!tm->model.layers || !tm->bwd.layers || !tm->model.freq) return err_memory(err, "layers");
+    arena_init(&tm->packed, NULL, 0);
+    each_matrix(tm, place_matrix);
+    size_t bytes = tm->packed.peak;
+    tm->packed_block = mem_alloc(tm->alloc, bytes, 1);
+    if (!tm->packed_block) return err_set(err, GIST_ERR_MEMORY, "out of memory: %zu MiB of packed weights", bytes >> 20);
+    arena_init(&tm->packed, tm->packed_block, bytes);
+    each_matrix(tm, place_matrix);
+    place_vectors(tm);
+    llama_frequencies(c, tm->model.freq);
+    return GIST_OK;
+}
+
+/* ---- activations ---- */
+
+static void take_kept(llama_acts *a, arena *ar, const llama_config *c, size_t rows) {
+    size_t C = (size_t)c->C, F = (size_t)c->F, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
+    a->q = arena_take(ar, rows * HD, sizeof(float));
+    a->k = arena_take(ar, rows * GD, sizeof(float));
+    a->v = arena_take(ar, rows * GD, sizeof(float));
+    a->att = arena_take(ar, rows * HD, sizeof(float));
+    a->xm = arena_take(ar, rows * C, sizeof(float));
+    a->gate = arena_take(ar, rows * F, sizeof(float));
+    a->up = arena_take(ar, rows * F, sizeof(float));
+    a->stats = arena_take(ar, rows * 2 * (size_t)c->H, sizeof(float));
+}
+
+static void take_acts(train_model *tm, arena *ar) {
+    const llama_config *c = &tm->model.cfg;
+    size_t rows = (size_t)tm->opt.max_rows, C = (size_t)c->C, R = TRAIN_HEAD_ROWS, V = (size_t)c->V;
+    int T = tm->opt.max_rows;
+    llama_acts_bwd_take(&tm->s, ar, c, &tm->ctx, tm->opt.type, T, T);
+    size_t rows_bytes = R * op_operand_bytes(c->V), columns_bytes = op_operand_t_bytes(tm->opt.type, TRAIN_HEAD_ROWS, c->V);
+    tm->s.operand_head = arena_take(ar, rows_bytes > columns_bytes ? rows_bytes : columns_bytes, 1);
+    llama_acts shared = { .n1 = tm->s.n, .n2 = tm->s.n, .o = tm->s.dn, .down = tm->s.dn, .act = tm->s.act,
+                          .operand = tm->s.operand, .scratch = tm->s.scratch };
+    shared.cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
+    if (tm->opt.recompute) take_kept(&shared, ar, c, rows);
+    for (int l = 0; l < c->L; l++) {
+        tm->acts[l] = shared;
+        if (!tm->opt.recompute) take_kept(&tm->acts[l], ar, c, rows);
+        tm->acts[l].x = arena_take(ar, rows * C, sizeof(float));
+        if (l > 0) tm->acts[l - 1].y = tm->acts[l].x;
+    }
+    tm->last = tm->acts[c->L - 1].y = arena_take(ar, rows * C, sizeof(float));
+    tm->dx = arena_take(ar, rows * C, sizeof(float));
+    tm->head_row = arena_take(ar, rows, sizeof(int));
+    tm->loss_row = arena_take(ar, R, sizeof *tm->loss_row);
+    tm->xh = arena_take(ar, R * C, sizeof(float));
+    tm->nh = arena_take(ar, R * C, sizeof(float));
+    tm->dxh = arena_take(ar, R * C, sizeof(float));
+    tm->logits = arena_take(ar, R * V, sizeof(float));
+    tm->teacher = tm->opt.distill > 0 ? arena_take(ar, R * V, sizeof(float)) : NULL;
+    for (int l = 0; l < c->L; l++) tm->kv[l] = tm->s.kv; /* one store serves every block in turn */
+}
+
+static gist_status make_acts(train_model *tm, gist_error *err) {
+    size_t L = (size_t)tm->model.cfg.L;
+    tm->acts = mem_calloc(tm->alloc, L, sizeof *tm->acts);
+    tm->kv = mem_calloc(tm->alloc, L, sizeof *tm->kv);
+    if (!tm->acts || !tm->kv) return err_memory(err, "activations");
+    arena ar;
+    arena_init(&ar, NULL, 0);
+    take_acts(tm, &ar);
+    tm->act_bytes = ar.peak;
+    tm->act_block = mem_alloc(tm->alloc, ar.peak, 1);
+    if (!tm->act_block)
+        return err_set(err, GIST_ERR_MEMORY, "out of memory: %zu MiB of activations for %d rows (smaller batches or --recompute need less)",
+                       ar.peak >> 20, tm->opt.max_rows);
+    arena_init(&ar, tm->act_block, tm->act_bytes);
+    take_acts(tm, &ar);
+    return GIST_OK;
+}
+
+/* ---- life ---- */
+
+static gist_status build(train_model *tm, const weights *w, bool gist_row, uint64_t seed, gist_error *err) {
+    TRY(lay_out(tm, err));
+    if (w)
+        TRY(init_from(tm, w, gist_row, err));
+    else
+        init_scratch(tm, seed);
+    TRY(pack_model(tm, err));
+    TRY(make_acts(tm, err));
+    train_model_repack(tm);
+    return GIST_OK;
+}
+
+gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row, uint64_t seed,
+                               const train_model_options *opt, op_ctx *ctx, const gist_allocator *alloc, gist_error *err) {
+    if (opt->type != DT_F32 && opt->type != DT_BF16)
+        return err_set(err, GIST_ERR_USAGE, "training computes in f32 or bf16, not %s", dt_name(opt->type));
+    if (opt->max_rows < 1) return err_set(err, GIST_ERR_USAGE, "a batch needs rows");
+    train_model *tm = mem_calloc(alloc, 1, sizeof *tm);
+    if (!tm) return err_memory(err, "model");
+    tm->alloc = alloc;
+    tm->ctx = *ctx;
+    tm->opt = *opt;
+    tm->model.alloc = alloc;
+    tm->model.cfg = *cfg;
+    tm->model.cfg.V += gist_row;
+    tm->model.vocab = tm->model.cfg.V;
+    gist_status status = build(tm, w, gist_row, seed, err);
+    if (status == GIST_OK)
+        *out = tm;
+    else
+        train_model_free(tm);
+    return status;
+}
+
+void train_model_free(train_model *tm) {
+    if (!tm) return;
+    mem_free(tm->alloc, tm->tensors);
+    mem_free(tm->alloc, tm->w);
+    mem_free(tm->alloc, tm->g);
+    mem_free(tm->alloc, tm->m);
+    mem_free(tm->alloc, tm->v);
+    mem_free(tm->alloc, tm->model.layers);
+    mem_free(tm->alloc, tm->model.freq);
+    mem_free(tm->alloc, tm->bwd.layers);
+    mem_free(tm->alloc, tm->packed_block);
+    mem_free(tm->alloc, tm->acts);
+    mem_free(tm->alloc, tm->kv);
+    mem_free(tm->alloc, tm->act_block);
+    mem_free(tm->alloc, tm);
+}
+
+/* ---- the optimiser ---- */
+
+void train_model_zero_grad(train_model *tm) {
+    memset(tm->g, 0, tm->count * sizeof *tm->g);
+}
+
+double train_model_grad_norm(const train_model *tm) {
+    op_ctx ctx = tm->ctx;
+    double sum = 0;
+    for (int i = 0; i < tm->tensor_count; i++)
+        if (!tm->tensors[i].frozen) sum += op_sum_squares(&ctx, tm->g + tm->tensors[i].at, tm->tensors[i].count);
+    return sqrt(sum);
+}
+
+void train_model_adamw(train_model *tm, const adamw *o, int64_t t) {
+    float scale = 1;
+    if (o->clip > 0) { /* PyTorch's clip_grad_norm_ */
+        double norm = train_model_grad_norm(tm);
+        if (norm + 1e-6 > (double)o->clip) scale = (float)((double)o->clip / (norm + 1e-6));
+    }
+    for (int i = 0; i < tm->tensor_count; i++) {
+        const train_tensor *x = &tm->tensors[i];
+        if (x->frozen) continue;
+        op_adamw_step s = { o->lr, o->beta1, o->beta2, o->eps, x->decay ? o->decay : 0, scale, t };
+        op_adamw_update(&tm->ctx, tm->w + x->at, tm->m + x->at, tm->v + x->at, tm->g + x->at, x->count, &s);
+    }
+    train_model_repack(tm);
+}
+
+/* ---- access ---- */
+
+int train_model_tensors(const train_model *tm) {
+    return tm->tensor_count;
+}
+const train_tensor *train_model_tensor(const train_model *tm, int i) {
+    return &tm->tensors[i];
+}
+size_t train_model_count(const train_model *tm) {
+    return tm->count;
+}
+float *train_model_w(train_model *tm) {
+    return tm->w;
+}
+float *train_model_g(train_model *tm) {
+    return tm->g;
+}
+float *train_model_m(train_model *tm) {
+    return tm->m;
+}
+float *train_model_v(train_model *tm) {
+    return tm->v;
+}
+const llama_model *train_model_llama(const train_model *tm) {
+    return &tm->model;
+}
+size_t train_model_bytes(const train_model *tm) {
+    return 4 * tm->count * sizeof(float) + tm->packed.size + tm->act_bytes;
+}

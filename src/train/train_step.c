@@ -1,0 +1,151 @@
+/* train_step.c - one forward and backward pass over a packed batch.
+ *
+ *   x = E[ids]  ->  block 0 .. L-1 (each keeps what its derivative reads)  ->  rows with labels, TRAIN_HEAD_ROWS at a time:
+ *   logits = rmsnorm(x) Whead^T  ->  loss and dlogits  ->  dWhead, dx  ->  block L-1 .. 0 backwards  ->  dE
+ *
+ * Only rows with a label go through the head.  A row with a teacher also matches the teacher row's distribution; no
+ * gradient flows into the teacher's logits.
+ */
+#include "train/train_model_int.h"
+
+static llama_batch batch_of(const train_model *tm, const train_batch *b) {
+    return (llama_batch){ b->T, b->ids, b->pos, b->rows, tm->kv, 1 };
+}
+
+static void forward(train_model *tm, const llama_batch *b) {
+    const llama_model *m = &tm->model;
+    op_embed_fwd(&tm->ctx, tm->acts[0].x, m->embed, m->embed_type, NULL, b->ids, b->T, m->cfg.V, m->cfg.C);
+    op_rope_table(&tm->ctx, tm->acts[0].cs, b->pos, m->freq, b->T, m->cfg.D);
+    for (int l = 0; l < m->cfg.L; l++) llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l], b);
+}
+
+/* ---- the loss ---- */
+
+static void gather(float *dst, const float *src, const int *row, int n, int C) {
+    for (int i = 0; i < n; i++) memcpy(dst + (size_t)i * (size_t)C, src + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *dst);
+}
+
+static void head_logits(train_model *tm, float *logits, int n) {
+    const llama_model *m = &tm->model;
+    op_rmsnorm_fwd(&tm->ctx, tm->nh, tm->xh, m->final_norm, n, m->cfg.C, m->cfg.eps);
+    op_linear_fwd(&tm->ctx, logits, op_operand(&tm->ctx, tm->s.operand, tm->nh, &m->head, n), &m->head, n);
+}
+
+static void add_loss(train_loss *out, const train_batch *b, const train_model *tm, const int *row, int n) {
+    for (int i = 0; i < n; i++) {
+        const op_loss_row *r = &tm->loss_row[i];
+        int cond = b->condition[row[i]], teacher = b->teacher[row[i]];
+        double weight = (double)b->weight[row[i]];
+        if (r->label >= 0) {
+            out->lm[cond] += r->xent;
+            out->rows[cond]++;
+            out->total += r->xent * weight * (teacher >= 0 ? (double)tm->opt.lm : 1.0);
+        }
+        if (teacher >= 0 && tm->teacher) {
+            out->distill += r->div;
+            out->distilled++;
+            out->total += r->div * weight * (double)tm->opt.distill;
+        }
+    }
+}
+
+/* Rows row[0..n) through the head: losses, and with `train` the gradients of head, final norm and dx. */
+static void head_chunk(train_model *tm, const train_batch *b, const int *row, int n, float scale, bool train,
+                       train_loss *loss) {
+    const llama_model *m = &tm->model;
+    int C = m->cfg.C, V = m->cfg.V;
+    bool teacher = false;
+    for (int i = 0; i < n; i++) {
+        int t = row[i];
+        bool taught = b->teacher[t] >= 0 && tm->teacher;
+        float w = b->weight[t] * scale;
+        teacher = teacher || taught;
+        tm->loss_row[i] = (op_loss_row){ .label = b->label[t], .lm = b->teacher[t] >= 0 ? w * tm->opt.lm : w,
+                                         .kl = taught ? w * tm->opt.distill : 0 };
+    }
+    if (teacher) {
+        for (int i = 0; i < n; i++) /* rows without a teacher compute their own logits, which nothing reads */
+            gather(tm->xh + (size_t)i * (size_t)C, tm->last, b->teacher[row[i]] >= 0 ? &b->teacher[row[i]] : &row[i], 1, C);
+        head_logits(tm, tm->teacher, n);
+    }
+    gather(tm->xh, tm->last, row, n, C);
+    head_logits(tm, tm->logits, n);
+    op_loss(&tm->ctx, train ? tm->logits : NULL, tm->logits, teacher ? tm->teacher : NULL, tm->loss_row, n, V);
+    add_loss(loss, b, tm, row, n);
+    if (!train) return;
+
+    llama_acts_bwd s = tm->s;
+    s.operand_t = tm->s.operand_head;
+    s.operand = tm->s.operand_head; /* dx's operand is consumed before the transposed one is made */
+    llama_pack_input(&tm->ctx, &s, tm->nh, m->head.type, n, C);
+    memset(tm->dxh, 0, (size_t)n * (size_t)C * sizeof *tm->dxh);
+    llama_matrix_grad(&tm->ctx, tm->nh, false, &tm->bwd.head, &s, tm->logits, n); /* nh becomes its own gradient */
+    op_rmsnorm_bwd(&tm->ctx, tm->dxh, tm->bwd.final_norm, tm->nh, tm->xh, m->final_norm, tm->s.rms, n, C, m->cfg.eps);
+    for (int i = 0; i < n; i++) {
+        float *dx = tm->dx + (size_t)row[i] * (size_t)C;
+        memcpy(dx, tm->dxh + (size_t)i * (size_t)C, (size_t)C * sizeof *dx);
+    }
+}
+
+static void head(train_model *tm, const train_batch *b, float scale, bool train, train_loss *loss) {
+    int n = 0;
+    for (int t = 0; t < b->T; t++)
+        if (b->label[t] >= 0 || b->teacher[t] >= 0) tm->head_row[n++] = t;
+    if (train) memset(tm->dx, 0, (size_t)b->T * (size_t)tm->model.cfg.C * sizeof *tm->dx);
+    for (int i = 0; i < n; i += TRAIN_HEAD_ROWS)
+        head_chunk(tm, b, tm->head_row + i, n - i < TRAIN_HEAD_ROWS ? n - i : TRAIN_HEAD_ROWS, scale, train, loss);
+    loss->finite = loss->total - loss->total == 0;
+}
+
+/* ---- a step ---- */
+
+static gist_status check(const train_model *tm, const train_batch *b, gist_error *err) {
+    if (b->T < 1) return err_set(err, GIST_ERR_USAGE, "the batch has no rows");
+    if (b->T > tm->opt.max_rows)
+        return err_set(err, GIST_ERR_LIMIT, "the batch has %d rows, the model was made for %d", b->T, tm->opt.max_rows);
+    for (int t = 0; t < b->T; t++)
+        if (b->ids[t] < 0 || b->ids[t] >= tm->model.cfg.V || b->label[t] >= tm->model.cfg.V)
+            return err_set(err, GIST_ERR_USAGE, "row %d holds token %d and label %d, the vocabulary has %d", t, b->ids[t],
+                           b->label[t], tm->model.cfg.V);
+    return GIST_OK;
+}
+
+gist_status train_model_eval(train_model *tm, const train_batch *b, train_loss *loss, gist_error *err) {
+    TRY(check(tm, b, err));
+    llama_batch rows = batch_of(tm, b);
+    *loss = (train_loss){ 0 };
+    forward(tm, &rows);
+    head(tm, b, 1, false, loss);
+    return GIST_OK;
+}
+
+gist_status train_model_step(train_model *tm, const train_batch *b, float scale, train_loss *loss, gist_error *err) {
+    TRY(check(tm, b, err));
+    const llama_model *m = &tm->model;
+    llama_batch rows = batch_of(tm, b);
+    *loss = (train_loss){ 0 };
+    forward(tm, &rows);
+    head(tm, b, scale, true, loss);
+    for (int l = m->cfg.L - 1; l >= 0; l--) {
+        llama_acts a = tm->acts[l];
+        if (tm->opt.recompute) {
+            a.y = tm->s.dn; /* the output is known already; it must not land on a kept input */
+            llama_block_fwd(m, &tm->ctx, &a, &m->layers[l], &tm->kv[l], &rows);
+        }
+        llama_block_bwd(m, &tm->ctx, tm->dx, &tm->bwd.layers[l], &tm->s, &a, &m->layers[l], &rows);
+    }
+    if (tm->bwd.embed) op_embed_bwd(&tm->ctx, tm->bwd.embed, tm->dx, b->ids, b->T, m->cfg.C);
+    return GIST_OK;
+}
+
+double train_model_flops(const train_model *tm, const train_batch *b) {
+    const llama_config *c = &tm->model.cfg;
+    double head = (double)c->V * c->C, heads = 0, visible = 0, blocks;
+    blocks = (double)c->L * ((double)c->C * (2.0 * c->H * c->D + 2.0 * c->G * c->D) + 3.0 * c->C * c->F);
+    for (int t = 0; t < b->T; t++) {
+        const op_row *r = &b->rows[t];
+        heads += b->label[t] >= 0 || b->teacher[t] >= 0;
+        visible += (r->hi - r->lo) + (r->mem >= 0 ? r->mhi - r->mlo : 0);
+    }
+    return 6 * (blocks * b->T + head * heads) + 12.0 * c->L * c->H * c->D * visible;
+}

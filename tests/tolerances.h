@@ -1,0 +1,43 @@
+/* tolerances.h - how far two computations of the same thing may lie apart, in one place, with the reasons.
+ *
+ * All are bounds on max|got - ref| / max|ref| over one tensor (test_max_rel).  u = 2^-24 is half a unit in the last
+ * place of f32, v = 2^-9 that of bf16.  What must be equal bit for bit has no place here: bf16 rounding, packing, rows
+ * alone against rows in a batch, threads, splits, gist against mask (see the laws).
+ *
+ * "level" is any kernel level against the scalar definition on the same operands: both sum in the same order, but a
+ * fused multiply-add rounds once where the definition rounds twice, and VDPBF16PS adds pairs and flushes subnormals.
+ * "exact" is the scalar definition against plain code in double precision on the same operands.
+ */
+#ifndef TOLERANCES_H
+#define TOLERANCES_H
+
+/*      what                          bound      why */
+#define TOL_LINEAR_F32_LEVEL          4e-6   /* K <= 1100 roundings of partial sums about sqrt(K)/3 wide: ~ sqrt(K) u */
+#define TOL_LINEAR_F16_LEVEL          4e-6   /* operands widen exactly, so as f32 */
+#define TOL_LINEAR_BF16_LEVEL         4e-6   /* products of two bf16 are exact in f32; only the sums round */
+#define TOL_LINEAR_EXACT              4e-6   /* the same walk of roundings, one-sided */
+#define TOL_RMSNORM_LEVEL             5e-7   /* 16 lanes of C/16 squares, then a root and two products: a few u */
+#define TOL_RMSNORM_EXACT             1e-6
+#define TOL_SILU_LEVEL                1e-6   /* exp's polynomial is good to 2^-22 = 4 u on either side */
+#define TOL_SILU_EXACT                1e-6
+#define TOL_ROPE_LEVEL                3e-7   /* two products and a sum: at most 3 roundings of values <= sqrt(2) */
+#define TOL_ROPE_EXACT                3e-7
+#define TOL_ROPE_TABLE                1e-7   /* cosine and sine are rounded once from double */
+#define TOL_ATTENTION_F32_LEVEL       1e-5   /* scores up to ~8 in size move by ~ sqrt(D) u each, exp makes it relative */
+#define TOL_ATTENTION_BF16_LEVEL      1e-5   /* keys and values are what the store holds: rounding them is not in it */
+#define TOL_ATTENTION_F16_LEVEL       1e-5
+#define TOL_ATTENTION_EXACT           1e-5
+
+/* Whole models against transformers in f32 (issue: the bounds that must hold). */
+#define TOL_LOGITS_F32                1e-4   /* f32 weights (or f16, bf16 widened exactly), KV cache in f32 */
+#define TOL_LOGITS_BF16               2e-2   /* bf16 weights and operands: v per operand, averaged over C inputs */
+#define TOL_ROWS_F32                  1e-4   /* keys and values of a gist, as logits */
+#define TOL_ROWS_BF16                 2e-2
+#define TOL_ROTATE                    1e-5   /* a key turned to p and back: two rotations whose angles are f32 */
+
+/* Rebased gists: keys are turned back and, in a narrow KV type, rounded a second time. */
+#define TOL_REBASE_F32                1e-4
+#define TOL_REBASE_F16                1e-2   /* f16: 2^-11 per key component */
+#define TOL_REBASE_BF16               5e-2   /* bf16: v per key component, in every layer */
+
+#endif
