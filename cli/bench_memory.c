@@ -15,15 +15,15 @@ typedef struct read_job {
     wide *sink; /* [workers] */
 } read_job;
 
-#define READ_BODY                                            \
-    const wide *v = (const void *)p;                         \
-    wide a = { 0 }, b = a, c = a, d = a;                     \
-    for (size_t i = 0; i + 4 <= bytes / sizeof *v; i += 4) { \
-        a ^= v[i];                                           \
-        b ^= v[i + 1];                                       \
-        c ^= v[i + 2];                                       \
-        d ^= v[i + 3];                                       \
-    }                                                        \
+#define READ_BODY                                                                                                      \
+    const wide *v = (const void *)p;                                                                                   \
+    wide a = { 0 }, b = a, c = a, d = a;                                                                               \
+    for (size_t i = 0; i + 4 <= bytes / sizeof *v; i += 4) {                                                           \
+        a ^= v[i];                                                                                                     \
+        b ^= v[i + 1];                                                                                                 \
+        c ^= v[i + 2];                                                                                                 \
+        d ^= v[i + 3];                                                                                                 \
+    }                                                                                                                  \
     *sink ^= a ^ b ^ c ^ d;
 
 static void read_plain(const uint8_t *p, size_t bytes, wide *sink) {

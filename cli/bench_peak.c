@@ -13,7 +13,8 @@
 
 enum { SUMS = 20, STEPS = 20000 /* of SUMS instructions in one task: a fraction of a millisecond */ };
 
-#define EACH(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19)
+#define EACH(X)                                                                                                        \
+    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17) X(18) X(19)
 
 static float peak_plain(float x) {
     float s[SUMS];

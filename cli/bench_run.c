@@ -9,7 +9,8 @@ static void take_acts(bench_run *r, arena *ar) {
     r->logits = arena_take(ar, (size_t)r->m->vocab, sizeof *r->logits);
 }
 
-gist_status bench_run_open(bench_run *r, const llama_model *m, op_ctx ctx, dtype kv, int tokens, int rows, gist_error *err) {
+gist_status bench_run_open(bench_run *r, const llama_model *m, op_ctx ctx, dtype kv, int tokens, int rows,
+                           gist_error *err) {
     const llama_config *c = &m->cfg;
     *r = (bench_run){ .m = m, .ctx = ctx, .cap = op_kv_round(tokens), .rows = rows };
     size_t one = dt_bytes(kv, (size_t)c->G * (size_t)c->D * (size_t)r->cap);

@@ -7,8 +7,8 @@
 typedef struct bench_run {
     const llama_model *m;
     op_ctx ctx;
-    int cap, rows;      /* tokens the KV cache holds; rows of one pass */
-    op_kv *kv;          /* [L] */
+    int cap, rows; /* tokens the KV cache holds; rows of one pass */
+    op_kv *kv;     /* [L] */
     void *kv_block, *act_block;
     size_t kv_bytes, act_bytes;
     llama_acts acts;
@@ -19,7 +19,8 @@ typedef struct bench_run {
 } bench_run;
 
 /* Room for `tokens` tokens, at most `rows` in one pass; ids are drawn from the vocabulary with a fixed seed. */
-gist_status bench_run_open(bench_run *r, const llama_model *m, op_ctx ctx, dtype kv, int tokens, int rows, gist_error *err);
+gist_status bench_run_open(bench_run *r, const llama_model *m, op_ctx ctx, dtype kv, int tokens, int rows,
+                           gist_error *err);
 void bench_run_close(bench_run *r);
 /* Feed the next n tokens, logits of the last; seconds. */
 double bench_run_feed(bench_run *r, int n);

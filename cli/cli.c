@@ -105,7 +105,8 @@ static gist_status read_stream(FILE *f, const char *name, sbuf *s, gist_error *e
     size_t n;
     while ((n = fread(buf, 1, sizeof buf, f)) > 0) {
         sbuf_add(s, buf, n);
-        if (s->len > TEXT_MAX) return err_set(err, GIST_ERR_LIMIT, "%s: more than %d MiB of text", name, TEXT_MAX >> 20);
+        if (s->len > TEXT_MAX)
+            return err_set(err, GIST_ERR_LIMIT, "%s: more than %d MiB of text", name, TEXT_MAX >> 20);
     }
     if (ferror(f)) return err_set(err, GIST_ERR_IO, "%s: %s", name, strerror(errno));
     return s->failed ? err_memory(err, name) : GIST_OK;
@@ -189,7 +190,8 @@ json_t *json_ids_of(const int32_t *ids, size_t n) {
 }
 
 gist_status json_print(json_t *root, gist_error *err) {
-    if (!root) return err_set(err, GIST_ERR_MEMORY, "the result cannot be written as JSON: out of memory, or not a number");
+    if (!root)
+        return err_set(err, GIST_ERR_MEMORY, "the result cannot be written as JSON: out of memory, or not a number");
     int bad = json_dumpf(root, stdout, JSON_REAL_PRECISION(9));
     json_decref(root);
     if (bad) return err_set(err, GIST_ERR_IO, "cannot write the results: %s", strerror(errno));

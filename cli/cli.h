@@ -27,15 +27,19 @@ typedef struct model_args {
 #define TYPE_CHOICES "auto|f32|bf16|f16"                     /* in the order of gist_type */
 #define WEIGHTS_CHOICES "auto|f32|bf16"
 
-#define OPT_MODEL(type, field) \
-    OPT_NEED_TEXT(type, field.path, 'm', "model", "MODEL", "a Hugging Face directory: config.json, *.safetensors, tokenizer files")
-#define OPT_MACHINE(args, field) \
-    OPT_HEADING("Machine"), \
-    OPT_CHOICE(args, field.type, 0, "type", WEIGHTS_CHOICES, "auto", "weights in memory; auto: as stored"), \
-    OPT_INT(args, field.threads, 't', "threads", "N", 0, 256, "0", "threads; 0: one per core; results do not depend on it"), \
-    OPT_CHOICE(args, field.kernels, 0, "kernels", KERNELS_CHOICES, "auto", "kernel level; auto: the best this CPU has")
-#define OPT_TEMPLATE(type, field) \
-    OPT_TEXT(type, field.template_name, 0, "template", "NAME", "paper", "text around prompt and input: paper, raw, chatml, llama3")
+#define OPT_MODEL(type, field)                                                                                         \
+    OPT_NEED_TEXT(type, field.path, 'm', "model", "MODEL",                                                             \
+                  "a Hugging Face directory: config.json, *.safetensors, tokenizer files")
+#define OPT_MACHINE(args, field)                                                                                       \
+    OPT_HEADING("Machine"),                                                                                            \
+        OPT_CHOICE(args, field.type, 0, "type", WEIGHTS_CHOICES, "auto", "weights in memory; auto: as stored"),        \
+        OPT_INT(args, field.threads, 't', "threads", "N", 0, 256, "0",                                                 \
+                "threads; 0: one per core; results do not depend on it"),                                              \
+        OPT_CHOICE(args, field.kernels, 0, "kernels", KERNELS_CHOICES, "auto",                                         \
+                   "kernel level; auto: the best this CPU has")
+#define OPT_TEMPLATE(type, field)                                                                                      \
+    OPT_TEXT(type, field.template_name, 0, "template", "NAME", "paper",                                                \
+             "text around prompt and input: paper, raw, chatml, llama3")
 #define OPT_KV(type, field, help) OPT_CHOICE(type, field, 0, "kv", TYPE_CHOICES, "auto", help)
 #define OPT_JSON(type, field) OPT_FLAG(type, field, 0, "json", "print one JSON object")
 #define OPT_QUIET(type, field) OPT_FLAG(type, field, 'q', "quiet", "no warnings and no progress")

@@ -9,15 +9,15 @@ typedef struct machine_args {
 static const option table[] = {
     OPT_HEADING("Options"),
     OPT_INT(machine_args, threads, 't', "threads", "N", 0, 256, "0", "threads; 0: one per core"),
-    OPT_INT(machine_args, buffer, 0, "buffer", "MIB", 64, 1 << 20, "1024", "memory to read; far more than the caches hold"),
+    OPT_INT(machine_args, buffer, 0, "buffer", "MIB", 64, 1 << 20, "1024",
+            "memory to read; far more than the caches hold"),
     OPT_INT(machine_args, repeat, 'r', "repeat", "N", 1, BENCH_MAX_REPEAT, "7", "rounds; medians are printed"),
     OPT_JSON(machine_args, json),
 };
 
 static gist_status print_json(const machine_args *a, int threads, double gbs, const double *gflops, gist_error *err) {
     json_t *peaks = json_pack("{s:f}", "f32", gflops[BENCH_F32]);
-    if (peaks && bench_unit_name(BENCH_BF16))
-        json_object_set_new(peaks, "bf16", json_real(gflops[BENCH_BF16]));
+    if (peaks && bench_unit_name(BENCH_BF16)) json_object_set_new(peaks, "bf16", json_real(gflops[BENCH_BF16]));
     return json_print(json_pack("{s:i, s:i, s:i, s:f, s:o}", "threads", threads, "rounds", a->repeat, "buffer_mib",
                                 a->buffer, "read_gbs", gbs, "gflops", peaks),
                       err);

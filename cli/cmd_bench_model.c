@@ -1,7 +1,7 @@
 /* cmd_bench_model.c - gist bench model: prefill and decode of a model, as shares of what the machine can do.
  *
- * Every round measures read bandwidth, the peak of the weights' type, prefill and decode one after the other; shares are
- * medians of the rounds' own ratios, so that a machine that is slow for a minute is slow for both sides.
+ * Every round measures the peak of the weights' type, read bandwidth, prefill and decode one after the other; shares
+ * are medians of the rounds' own ratios, so that a machine that is slow for a minute is slow for both sides.
  * --shape makes random weights in memory (the speed of a dense model does not depend on their values); -m opens a real
  * directory and reports start-up too.
  */
@@ -48,7 +48,9 @@ typedef struct bench {
     double start_seconds; /* -m: from opening to ready; 0: not measured */
     size_t kv_bytes, act_bytes;
     double peak, bandwidth; /* medians */
-    struct { double tokens, gflops, gbs, of_peak, of_bandwidth; } phase[PHASES];
+    struct {
+        double tokens, gflops, gbs, of_peak, of_bandwidth;
+    } phase[PHASES];
     round_values v_peak, v_read, v_seconds[PHASES], v_of_peak[PHASES], v_of_read[PHASES];
 } bench;
 
@@ -82,7 +84,8 @@ static gist_status measure(bench *b, gist_error *err) {
     int n = b->a->repeat, tokens = b->a->prefill + b->a->decode, rows = b->a->prefill < CHUNK ? b->a->prefill : CHUNK;
     bench_run r;
     if (tokens > b->m->cfg.context)
-        return err_set(err, GIST_ERR_LIMIT, "%d tokens do not fit the model's context of %d", tokens, b->m->cfg.context);
+        return err_set(err, GIST_ERR_LIMIT, "%d tokens do not fit the model's context of %d", tokens,
+                       b->m->cfg.context);
     TRY(bench_run_open(&r, b->m, b->ctx, b->kv, tokens, rows, err));
     void *buffer = bench_buffer(b->ctx.pool, (size_t)b->a->buffer << 20);
     if (!buffer) {
@@ -126,18 +129,18 @@ static json_t *phase_json(const bench *b, int p, int tokens) {
 
 static gist_status print_json(const bench *b, gist_error *err) {
     const llama_config *c = &b->m->cfg;
-    return json_print(json_pack("{s:s, s:[i,i,i,i,i,i], s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:f, s:f, s:o, s:o, s:I, s:I, s:I, s:I, s:o}",
-                                "model", b->a->model.path ? b->a->model.path : b->a->shape, "shape", c->L, c->C, c->F,
-                                c->H, c->G, c->V, "parameters", (json_int_t)llama_parameters(c), "type",
-                                dt_name(b->weights), "kv", dt_name(b->kv), "kernels",
-                                gist_kernels_name(op_level(&b->ctx)), "threads", pool_size(b->ctx.pool), "rounds",
-                                b->a->repeat, "peak_type", b->unit == BENCH_BF16 ? "bf16" : "f32", "peak_gflops",
-                                b->peak, "read_gbs", b->bandwidth, "prefill", phase_json(b, PREFILL, b->a->prefill),
-                                "decode", phase_json(b, DECODE, b->a->decode), "weight_bytes",
-                                (json_int_t)b->m->block_bytes, "kv_bytes", (json_int_t)b->kv_bytes, "activation_bytes",
-                                (json_int_t)b->act_bytes, "resident_peak_bytes", (json_int_t)resident_peak(),
-                                "start_seconds", b->start_seconds > 0 ? json_real(b->start_seconds) : json_null()),
-                      err);
+    return json_print(
+        json_pack(
+            "{s:s, s:[i,i,i,i,i,i], s:I, s:s, s:s, s:s, s:i, s:i, s:s, s:f, s:f, s:o, s:o, s:I, s:I, s:I, s:I, s:o}",
+            "model", b->a->model.path ? b->a->model.path : b->a->shape, "shape", c->L, c->C, c->F, c->H, c->G, c->V,
+            "parameters", (json_int_t)llama_parameters(c), "type", dt_name(b->weights), "kv", dt_name(b->kv), "kernels",
+            gist_kernels_name(op_level(&b->ctx)), "threads", pool_size(b->ctx.pool), "rounds", b->a->repeat,
+            "peak_type", b->unit == BENCH_BF16 ? "bf16" : "f32", "peak_gflops", b->peak, "read_gbs", b->bandwidth,
+            "prefill", phase_json(b, PREFILL, b->a->prefill), "decode", phase_json(b, DECODE, b->a->decode),
+            "weight_bytes", (json_int_t)b->m->block_bytes, "kv_bytes", (json_int_t)b->kv_bytes, "activation_bytes",
+            (json_int_t)b->act_bytes, "resident_peak_bytes", (json_int_t)resident_peak(), "start_seconds",
+            b->start_seconds > 0 ? json_real(b->start_seconds) : json_null()),
+        err);
 }
 
 static void print_phase(const bench *b, int p, const char *name, int tokens) {
@@ -149,8 +152,8 @@ static void print_text(const bench *b) {
     const llama_config *c = &b->m->cfg;
     char block[32], kv[32], acts[32], most[32];
     printf("model    %s%s: %d layers, width %d, feed-forward %d, %d heads, %d key/value heads, vocabulary %d\n",
-           b->a->model.path ? b->a->model.path : b->a->shape, b->a->model.path ? "" : " (random weights)", c->L, c->C, c->F,
-           c->H, c->G, c->V);
+           b->a->model.path ? b->a->model.path : b->a->shape, b->a->model.path ? "" : " (random weights)", c->L, c->C,
+           c->F, c->H, c->G, c->V);
     printf("         %.1f million parameters, weights %s, KV %s, %s kernels, %d thread%s\n",
            (double)llama_parameters(c) / 1e6, dt_name(b->weights), dt_name(b->kv), gist_kernels_name(op_level(&b->ctx)),
            pool_size(b->ctx.pool), pool_size(b->ctx.pool) == 1 ? "" : "s");
@@ -159,7 +162,8 @@ static void print_text(const bench *b) {
     if (b->start_seconds > 0) printf("start    %.3f s from process start to ready\n", b->start_seconds);
     printf("machine  %.0f GFLOP/s in %s, %.1f GB/s reading (measured between the rounds)\n\n", b->peak,
            b->unit == BENCH_BF16 ? "bf16" : "f32", b->bandwidth);
-    printf("         tokens     tokens/s    GFLOP/s    of peak      GB/s  of reading   (medians of %d)\n", b->a->repeat);
+    printf("         tokens     tokens/s    GFLOP/s    of peak      GB/s  of reading   (medians of %d)\n",
+           b->a->repeat);
     print_phase(b, PREFILL, "prefill", b->a->prefill);
     print_phase(b, DECODE, "decode", b->a->decode);
 }
@@ -172,8 +176,9 @@ static gist_status parse_shape(const char *s, int context, llama_config *out, gi
     if (strcmp(s, "tinyllama-1.1b") == 0) s = "22,2048,5632,32,4,32000";
     if (strcmp(s, "llama-7b") == 0) s = "32,4096,11008,32,32,32000";
     if (sscanf(s, "%7d,%7d,%7d,%7d,%7d,%7d%c", &c.L, &c.C, &c.F, &c.H, &c.G, &c.V, &end) != 6 || c.H < 1 || c.C % c.H)
-        return err_set(err, GIST_ERR_USAGE,
-                       "shape \"%.60s\" is neither tinyllama-1.1b, llama-7b nor layers,width,ffn,heads,kv_heads,vocabulary", s);
+        return err_set(
+            err, GIST_ERR_USAGE,
+            "shape \"%.60s\" is neither tinyllama-1.1b, llama-7b nor layers,width,ffn,heads,kv_heads,vocabulary", s);
     c.D = c.C / c.H;
     if (c.L < 1 || c.L > LLAMA_MAX_LAYERS || c.C > LLAMA_MAX_WIDTH || c.F > 1 << 20 || c.V > LLAMA_MAX_VOCAB || c.G < 1)
         return err_set(err, GIST_ERR_LIMIT, "shape \"%.60s\" is out of bounds", s);
@@ -242,9 +247,11 @@ const command cmd_bench_model = {
     .name = "bench model",
     .summary = "prefill and decode: tokens/s, GFLOP/s, GB/s, as shares of the machine's",
     .usage = "[-m MODEL | --shape SHAPE] [--type bf16|f32] [--prefill N] [--decode N]",
-    .details = "GFLOP/s count every product (2 per multiply-add), attention included; the prefill computes one row of logits.\n"
-               "GB/s count the packed matrices once per pass, and while decoding the keys and values behind the token.\n"
-               "Random weights are bf16 unless --type says f32.",
+    .details =
+        "GFLOP/s count every product (2 per multiply-add), attention included; the prefill computes one row of "
+        "logits.\n"
+        "GB/s count the packed matrices once per pass, and while decoding the keys and values behind the token.\n"
+        "Random weights are bf16 unless --type says f32.",
     .example = "gist bench model --shape tinyllama-1.1b --prefill 512 --decode 64",
     .options = table,
     .count = sizeof table / sizeof *table,

@@ -13,7 +13,8 @@ typedef struct compress_args {
 static const option table[] = {
     OPT_HEADING("Prompt"),
     OPT_TEXT(compress_args, prompt, 'p', "prompt", "TEXT", NULL, "the prompt itself"),
-    OPT_TEXT(compress_args, file, 'f', "file", "FILE", NULL, "the prompt from a file (- standard input); one final newline is dropped"),
+    OPT_TEXT(compress_args, file, 'f', "file", "FILE", NULL,
+             "the prompt from a file (- standard input); one final newline is dropped"),
     OPT_HEADING("Gist"),
     OPT_MODEL(compress_args, model),
     OPT_INT(compress_args, k, 'k', "gists", "N", 1, 1024, "1", "gist tokens to compress into"),

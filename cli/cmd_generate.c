@@ -27,31 +27,40 @@ static const option table[] = {
     OPT_TEXT(generate_args, gist, 'g', "gist", "FILE", NULL, "a gist file made with this model"),
     OPT_FLAG(generate_args, force, 0, "force", "accept a gist of another model when every shape fits"),
     OPT_TEXT(generate_args, prompt, 'p', "prompt", "TEXT", NULL, "a prompt, uncompressed"),
-    OPT_TEXT(generate_args, file, 'f', "file", "FILE", NULL, "the prompt from a file (- standard input); one final newline is dropped"),
-    OPT_INT(generate_args, k, 'k', "gists", "N", 0, 1024, "0", "gist tokens behind the prompt, masked live as --condition says; 0: none"),
+    OPT_TEXT(generate_args, file, 'f', "file", "FILE", NULL,
+             "the prompt from a file (- standard input); one final newline is dropped"),
+    OPT_INT(generate_args, k, 'k', "gists", "N", 0, 1024, "0",
+            "gist tokens behind the prompt, masked live as --condition says; 0: none"),
     OPT_CHOICE(generate_args, condition, 0, "condition", "gist|pos_control|neg_control", "gist",
                "with -k, what the input sees: the gist tokens; all; neither"),
     OPT_INT(generate_args, position, 0, "position", "N", 0, 1 << 20, "0",
             "without a prompt: position of the first token; 0: behind the gist, or at the start"),
     OPT_TEMPLATE(generate_args, model),
     OPT_HEADING("Input"),
-    OPT_TEXT(generate_args, input, 'i', "input", "TEXT", NULL, "the input to answer; none: the template's form without one"),
+    OPT_TEXT(generate_args, input, 'i', "input", "TEXT", NULL,
+             "the input to answer; none: the template's form without one"),
     OPT_TEXT(generate_args, input_file, 0, "input-file", "FILE", NULL, "the input from a file (- standard input)"),
     OPT_HEADING("Answer"),
-    OPT_INT(generate_args, max_tokens, 'n', "max-tokens", "N", 0, 1 << 20, "256", "most tokens; 0: until the model ends or the context is full"),
-    OPT_FLOAT(generate_args, temperature, 0, "temp", "X", 0, 1e6, "0", "temperature; 0: always the most probable token"),
+    OPT_INT(generate_args, max_tokens, 'n', "max-tokens", "N", 0, 1 << 20, "256",
+            "most tokens; 0: until the model ends or the context is full"),
+    OPT_FLOAT(generate_args, temperature, 0, "temp", "X", 0, 1e6, "0",
+              "temperature; 0: always the most probable token"),
     OPT_INT(generate_args, top_k, 0, "top-k", "N", 0, 1 << 20, "0", "draw from the N most probable tokens; 0: all"),
-    OPT_FLOAT(generate_args, top_p, 0, "top-p", "X", 0, 1, "1", "draw from the smallest set of tokens with this probability"),
+    OPT_FLOAT(generate_args, top_p, 0, "top-p", "X", 0, 1, "1",
+              "draw from the smallest set of tokens with this probability"),
     OPT_SEED(generate_args, seed, 0, "seed", "0", "of the random numbers: one seed, one answer"),
     OPT_LIST(generate_args, stop, 0, "stop", "TEXT", "end before this text"),
     OPT_FLAG(generate_args, ignore_eos, 0, "ignore-eos", "do not end at the end-of-text token"),
     OPT_HEADING("Output"),
-    OPT_FLAG(generate_args, logprobs, 0, "logprobs", "instead of the text a line per token: id, log-probability, piece; with --json a list"),
+    OPT_FLAG(generate_args, logprobs, 0, "logprobs",
+             "instead of the text a line per token: id, log-probability, piece; with --json a list"),
     OPT_JSON(generate_args, json),
-    OPT_FLAG(generate_args, stats, 0, "stats", "time to the first token and tokens per second on standard error, or in --json"),
+    OPT_FLAG(generate_args, stats, 0, "stats",
+             "time to the first token and tokens per second on standard error, or in --json"),
     OPT_QUIET(generate_args, quiet),
     OPT_HEADING("Memory"),
-    OPT_INT(generate_args, context, 0, "ctx", "N", 0, 1 << 20, "0", "most tokens beside the gist; 0: the model's context"),
+    OPT_INT(generate_args, context, 0, "ctx", "N", 0, 1 << 20, "0",
+            "most tokens beside the gist; 0: the model's context"),
     OPT_KV(generate_args, kv, "number type of keys and values; auto: the gist's, else bf16"),
     OPT_MACHINE(generate_args, model),
 };
@@ -126,9 +135,9 @@ static double rate(const gist_answer *r) {
 }
 
 static gist_status print_json(const generate_args *a, const gist_answer *r, gist_error *err) {
-    json_t *root = json_pack("{s:o, s:s, s:i, s:i, s:o}", "text", json_text_of(r->text, r->text_len), "finish",
-                             r->finish, "input_tokens", r->input_tokens, "output_tokens", r->n, "ids",
-                             json_ids_of(r->ids, (size_t)r->n));
+    json_t *root =
+        json_pack("{s:o, s:s, s:i, s:i, s:o}", "text", json_text_of(r->text, r->text_len), "finish", r->finish,
+                  "input_tokens", r->input_tokens, "output_tokens", r->n, "ids", json_ids_of(r->ids, (size_t)r->n));
     int bad = !root;
     if (a->logprobs && !bad) {
         json_t *list = json_array();
@@ -232,7 +241,8 @@ const command cmd_generate = {
     .name = "generate",
     .summary = "an answer from a gist, or from a prompt; streams",
     .usage = "-m MODEL [-g IN.gist | -p PROMPT | -f FILE] [-i INPUT | --input-file FILE] [-n MAX]",
-    .details = "With --json the answer comes as one object: text, finish (eos, length, stop, context), token counts, ids.",
+    .details =
+        "With --json the answer comes as one object: text, finish (eos, length, stop, context), token counts, ids.",
     .example = "gist generate -m models/shop -g shop.gist -i \"When do you open on Sunday?\" -n 64",
     .options = table,
     .count = sizeof table / sizeof *table,

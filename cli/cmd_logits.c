@@ -27,7 +27,8 @@ static const option table[] = {
     OPT_FLAG(logits_args, force, 0, "force", "accept a gist of another model when every shape fits"),
     OPT_HEADING("Output"),
     OPT_FLAG(logits_args, all, 'a', "all", "behind every token, not only the last"),
-    OPT_INT(logits_args, top, 0, "top", "N", 0, 1 << 20, "10", "show the N most probable tokens; 0: every logit, in order of id"),
+    OPT_INT(logits_args, top, 0, "top", "N", 0, 1 << 20, "10",
+            "show the N most probable tokens; 0: every logit, in order of id"),
     OPT_JSON(logits_args, json),
     OPT_QUIET(logits_args, quiet),
     OPT_KV(logits_args, kv, "number type of keys and values; auto: the gist's, else bf16"),
@@ -123,7 +124,8 @@ static gist_status feed(report *r, gist_session *s, const tok_ids *ids, float *l
     return GIST_OK;
 }
 
-static gist_status print_all(const logits_args *a, gist_engine *e, gist_session *s, const tok_ids *ids, gist_error *err) {
+static gist_status print_all(const logits_args *a, gist_engine *e, gist_session *s, const tok_ids *ids,
+                             gist_error *err) {
     report r = { .a = a, .t = engine_tokenizer(e), .V = engine_model(e)->vocab };
     float *logits = mem_alloc(NULL, (size_t)r.V * (a->all ? ROWS : 1), sizeof *logits);
     r.order = mem_alloc(NULL, (size_t)r.V, sizeof *r.order);
@@ -131,8 +133,8 @@ static gist_status print_all(const logits_args *a, gist_engine *e, gist_session 
     gist_status status = logits && r.order && (r.rows || !a->json) ? GIST_OK : err_memory(err, "logits");
     if (status == GIST_OK) status = feed(&r, s, ids, logits, err);
     if (status == GIST_OK && a->json)
-        status = json_print(json_pack("{s:i, s:o, s:O}", "vocab", r.V, "ids", json_ids_of(ids->id, ids->n), "rows", r.rows),
-                            err);
+        status = json_print(
+            json_pack("{s:i, s:o, s:O}", "vocab", r.V, "ids", json_ids_of(ids->id, ids->n), "rows", r.rows), err);
     json_decref(r.rows);
     mem_free(NULL, r.order);
     mem_free(NULL, logits);

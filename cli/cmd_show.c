@@ -18,7 +18,8 @@ static const option table[] = {
       "a .gist file, a model directory, or a .safetensors file" },
     OPT_FLAG(show_args, tensors, 0, "tensors", "every tensor too: name, type, shape, bytes"),
     OPT_JSON(show_args, json),
-    OPT_INT(show_args, threads, 't', "threads", "N", 0, 256, "0", "threads that hash a model's weights; 0: one per core"),
+    OPT_INT(show_args, threads, 't', "threads", "N", 0, 256, "0",
+            "threads that hash a model's weights; 0: one per core"),
 };
 
 /* ---- tensors ---- */
@@ -65,7 +66,8 @@ static uint64_t file_size(const char *path) {
 /* ---- a gist ---- */
 
 static json_t *gist_json(const char *path, const gfile *g) {
-    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, s:b, s:I, s:I, s:s}",
+    return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, "
+                     "s:b, s:I, s:I, s:s}",
                      "kind", "gist", "file", path, "id", g->id, "model_fingerprint", g->model, "tokenizer_fingerprint",
                      g->tokenizer, "family", g->family, "template", g->template_name, "condition", g->condition,
                      "kernels", g->kernels, "kv", dt_name(g->type), "adapter", g->adapter[0] ? g->adapter : NULL,
@@ -190,17 +192,18 @@ static json_t *model_json(const char *path, const model *m) {
     json_t *types = json_object(), *kv = json_object();
     for (int t = 0; t < DT_COUNT; t++) {
         if (m->tensors[t])
-            json_object_set_new(types, dt_name((dtype)t), json_pack("{s:I, s:I}", "count", (json_int_t)m->tensors[t],
-                                                                    "bytes", (json_int_t)m->bytes[t]));
+            json_object_set_new(
+                types, dt_name((dtype)t),
+                json_pack("{s:I, s:I}", "count", (json_int_t)m->tensors[t], "bytes", (json_int_t)m->bytes[t]));
         json_object_set_new(kv, dt_name((dtype)t), json_integer((json_int_t)kv_token(c, (dtype)t)));
     }
     return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:I, s:I, s:o, s:I, s:o,"
                      " s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s}",
                      "kind", "model", "directory", path, "family", "llama", "layers", c->L, "width", c->C, "ffn", c->F,
                      "heads", c->H, "kv_heads", c->G, "head_dim", c->D, "vocab", c->V, "context", c->context,
-                     "rope_theta", (double)c->theta, "norm_eps", (double)c->eps, "tied_head", (int)c->tied, "parameters",
-                     (json_int_t)llama_parameters(c), "weight_bytes", (json_int_t)m->all_bytes, "types", types,
-                     "memory_bytes", (json_int_t)m->memory, "kv_bytes_per_token", kv, "tokenizer", "kind",
+                     "rope_theta", (double)c->theta, "norm_eps", (double)c->eps, "tied_head", (int)c->tied,
+                     "parameters", (json_int_t)llama_parameters(c), "weight_bytes", (json_int_t)m->all_bytes, "types",
+                     types, "memory_bytes", (json_int_t)m->memory, "kv_bytes_per_token", kv, "tokenizer", "kind",
                      tok_kind(m->tok), "pieces", tok_size(m->tok), "bos", id_json(tok_bos(m->tok)), "eos",
                      id_json(tok_eos(m->tok)), "gist", id_json(tok_gist(m->tok)), "fingerprint", m->tok_fingerprint,
                      "fingerprint", m->fingerprint);
@@ -219,8 +222,8 @@ static void model_text(const char *path, const model *m) {
     const llama_config *c = &m->c;
     char a[32], b[32];
     printf("model          %s\n", path);
-    printf("family         llama: %d layers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n", c->L, c->C,
-           c->F, c->H, c->D, c->G);
+    printf("family         llama: %d layers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n", c->L,
+           c->C, c->F, c->H, c->D, c->G);
     printf("vocabulary     %d, %s\n", c->V, c->tied ? "the head is the embedding" : "head of its own");
     printf("context        %d tokens, rotary base %g, norm epsilon %g\n", c->context, (double)c->theta, (double)c->eps);
     printf("parameters     %llu\n", (unsigned long long)llama_parameters(c));

@@ -8,8 +8,10 @@ typedef struct tokenize_args {
 
 static const option table[] = {
     OPT_HEADING("Text"),
-    OPT_NEED_TEXT(tokenize_args, path, 'm', "model", "MODEL", "a model directory, or one tokenizer file: tokenizer.model, tokenizer.json"),
-    OPT_TEXT(tokenize_args, words, 0, NULL, "TEXT", NULL, "the text; without it and -f, standard input, to the last byte"),
+    OPT_NEED_TEXT(tokenize_args, path, 'm', "model", "MODEL",
+                  "a model directory, or one tokenizer file: tokenizer.model, tokenizer.json"),
+    OPT_TEXT(tokenize_args, words, 0, NULL, "TEXT", NULL,
+             "the text; without it and -f, standard input, to the last byte"),
     OPT_TEXT(tokenize_args, file, 'f', "file", "FILE", NULL, "the text from a file (- standard input)"),
     OPT_FLAG(tokenize_args, special, 's', "special", "recognise special tokens written in the text, <GIST> included"),
     OPT_FLAG(tokenize_args, bos, 'b', "bos", "begin with the model's BOS, if it has one"),
@@ -57,7 +59,8 @@ static gist_status print_json(const tokenize_args *a, const tokenizer *t, const 
 static gist_status encode(const tokenize_args *a, const tokenizer *t, const text *in, gist_error *err) {
     tok_ids ids;
     tok_ids_init(&ids, NULL);
-    gist_status status = tok_encode(t, in->p, in->len, (a->bos ? TOK_BOS : 0u) | (a->special ? TOK_SPECIAL : 0u), &ids, err);
+    gist_status status =
+        tok_encode(t, in->p, in->len, (a->bos ? TOK_BOS : 0u) | (a->special ? TOK_SPECIAL : 0u), &ids, err);
     if (status == GIST_OK && a->json) {
         status = print_json(a, t, &ids, err);
     } else if (status == GIST_OK) {
@@ -87,7 +90,8 @@ static int run(const command *self, int argc, char **argv) {
     int done = options_parse(self, &a, argc, argv);
     if (done != OPTIONS_GO) return done;
     if (a.words && a.file) return usage_error(self, "tokenize: give TEXT or -f, not both");
-    if (a.decode && (a.special || a.bos || a.pieces)) return usage_error(self, "tokenize: --decode takes ids and prints text");
+    if (a.decode && (a.special || a.bos || a.pieces))
+        return usage_error(self, "tokenize: --decode takes ids and prints text");
     gist_error err = { 0 };
     tokenizer *t = NULL;
     text in = { 0 };

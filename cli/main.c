@@ -14,8 +14,9 @@ static const command *const commands[] = {
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 static void help(FILE *out) {
-    fprintf(out, "gist %s - compress prompts into gist tokens, and answer from those alone\n\n"
-                 "usage: gist COMMAND [options]\n",
+    fprintf(out,
+            "gist %s - compress prompts into gist tokens, and answer from those alone\n\n"
+            "usage: gist COMMAND [options]\n",
             gist_version());
     for (int i = 0; i < COMMANDS; i++) {
         const command *c = commands[i];
@@ -55,7 +56,8 @@ static bool is_family(const char *word) {
 static void list_family(const char *word, FILE *out) {
     size_t len = strlen(word);
     for (int i = 0; i < COMMANDS; i++)
-        if (strncmp(commands[i]->name, word, len) == 0) fprintf(out, "  gist %-14s %s\n", commands[i]->name, commands[i]->summary);
+        if (strncmp(commands[i]->name, word, len) == 0)
+            fprintf(out, "  gist %-14s %s\n", commands[i]->name, commands[i]->summary);
 }
 
 static int unknown(int argc, char **argv) {

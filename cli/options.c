@@ -98,7 +98,8 @@ static int set_number(const command *c, const option *o, void *field, const char
     } else if (o->kind == OPTION_INT) {
         long v = strtol(text, &end, 10);
         if (end == text || *end || errno || (double)v < o->lo || (double)v > o->hi)
-            return usage_error(c, "%s: %s is not a whole number from %.0f to %.0f", spelled(o, name), text, o->lo, o->hi);
+            return usage_error(c, "%s: %s is not a whole number from %.0f to %.0f", spelled(o, name), text, o->lo,
+                               o->hi);
         *(int *)field = (int)v;
     } else {
         double v = strtod(text, &end);
@@ -120,7 +121,8 @@ static int set_value(const command *c, const option *o, void *args, const char *
         *(int *)field = i;
     } else if (o->kind == OPTION_LIST) {
         option_list *list = field;
-        if (list->n == OPTION_LIST_MAX) return usage_error(c, "%s: at most %d times", spelled(o, name), OPTION_LIST_MAX);
+        if (list->n == OPTION_LIST_MAX)
+            return usage_error(c, "%s: at most %d times", spelled(o, name), OPTION_LIST_MAX);
         list->item[list->n++] = text;
     } else {
         return set_number(c, o, field, text);

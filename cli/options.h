@@ -40,9 +40,9 @@ typedef struct option_list {
 
 typedef struct option {
     option_kind kind;
-    char letter;          /* 0: none */
-    const char *name;     /* without dashes; NULL: a positional argument */
-    const char *value;    /* "FILE"; of a choice "a|b|c"; of a heading its text */
+    char letter;       /* 0: none */
+    const char *name;  /* without dashes; NULL: a positional argument */
+    const char *value; /* "FILE"; of a choice "a|b|c"; of a heading its text */
     bool required;
     size_t offset;
     double lo, hi;
@@ -50,22 +50,23 @@ typedef struct option {
     const char *help;
 } option;
 
-#define OPT_HEADING(text) { OPTION_HEADING, 0, NULL, text, false, 0, 0, 0, NULL, NULL }
-#define OPT_FLAG(type, field, letter, name, help) \
+#define OPT_HEADING(text)                                                                                              \
+    { OPTION_HEADING, 0, NULL, text, false, 0, 0, 0, NULL, NULL }
+#define OPT_FLAG(type, field, letter, name, help)                                                                      \
     { OPTION_FLAG, letter, name, NULL, false, offsetof(type, field), 0, 0, NULL, help }
-#define OPT_TEXT(type, field, letter, name, value, fallback, help) \
+#define OPT_TEXT(type, field, letter, name, value, fallback, help)                                                     \
     { OPTION_TEXT, letter, name, value, false, offsetof(type, field), 0, 0, fallback, help }
-#define OPT_NEED_TEXT(type, field, letter, name, value, help) \
+#define OPT_NEED_TEXT(type, field, letter, name, value, help)                                                          \
     { OPTION_TEXT, letter, name, value, true, offsetof(type, field), 0, 0, NULL, help }
-#define OPT_INT(type, field, letter, name, value, lo, hi, fallback, help) \
+#define OPT_INT(type, field, letter, name, value, lo, hi, fallback, help)                                              \
     { OPTION_INT, letter, name, value, false, offsetof(type, field), lo, hi, fallback, help }
-#define OPT_FLOAT(type, field, letter, name, value, lo, hi, fallback, help) \
+#define OPT_FLOAT(type, field, letter, name, value, lo, hi, fallback, help)                                            \
     { OPTION_FLOAT, letter, name, value, false, offsetof(type, field), lo, hi, fallback, help }
-#define OPT_SEED(type, field, letter, name, fallback, help) \
+#define OPT_SEED(type, field, letter, name, fallback, help)                                                            \
     { OPTION_SEED, letter, name, "N", false, offsetof(type, field), 0, 0, fallback, help }
-#define OPT_CHOICE(type, field, letter, name, choices, fallback, help) \
+#define OPT_CHOICE(type, field, letter, name, choices, fallback, help)                                                 \
     { OPTION_CHOICE, letter, name, choices, false, offsetof(type, field), 0, 0, fallback, help }
-#define OPT_LIST(type, field, letter, name, value, help) \
+#define OPT_LIST(type, field, letter, name, value, help)                                                               \
     { OPTION_LIST, letter, name, value, false, offsetof(type, field), 0, 0, NULL, help }
 
 typedef struct command command;

@@ -147,8 +147,10 @@ gist_status vocab_write(const words *w, const char *dir, int size, uint64_t seed
 
 /* Print what a file holds; tokenizer may be NULL. */
 gist_status rows_stats(const char *path, const char *tokenizer, gist_error *err);
-/* Every row is sound: text, lengths, one prompt's rows together, labels.  hand: written by hand, other bounds. */
-gist_status rows_sound(const char *path, bool hand, gist_error *err);
+/* Every row is sound: texts, lengths, labels, one prompt's rows together, its pairs as many as the kind of file has, and
+ * (not by hand) the answer follows from the prompt. */
+typedef enum rows_kind { ROWS_DRAWN, ROWS_SEEN, ROWS_HAND } rows_kind;
+gist_status rows_sound(const char *path, rows_kind kind, gist_error *err);
 /* No name, entity, triple or prompt in common. */
 gist_status rows_apart(const words *w, const char *a, const char *b, gist_error *err);
 /* Every prompt of `seen` is one of `train`, and no (prompt, input) pair is in both. */

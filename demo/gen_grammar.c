@@ -9,7 +9,7 @@
  * {spot} the prompt's word for a place of things, {door} its word for a place of people, {street}.  A value is worth
  * asking for when nobody can guess it, so every value is drawn from ten or more.
  */
-#include "demo/gen.h"
+#include "gen.h"
 
 const domain domains[] = {
     { 'f', "[counter helper|shop assistant|order helper]", "<last> [Bakery|Bread House|Oven]", "baked", "shoproles" },
@@ -84,12 +84,12 @@ const fact_kind fact_kinds[] = {
       NULL },
     { "fact", "phone", NULL, HOW_PLAIN, BRIEF_NONE, 1, 3, false, "<office>", "555 <10-99><10-99>",
       "[Phone numbers|Phone|Numbers to call|Call us]",
-      "[The phone number of {k} is {v}.|Call {v} for {k}.|For {k} dial {v}.|{k} can be reached at {v}.]",
+      "[The phone number of {k} is {v}.|Call {v} for {k}.|For {k} dial {v}.|You reach {k} at {v}.]",
       "[What is the phone number of {k}?|Which number do I call for {k}?|How do I call {k}?|The number of {k}, please.|What do I "
       "dial for {k}?]",
       NULL },
     { "fact", "extension", "thmcg", HOW_PLAIN, BRIEF_NONE, 1, 3, false, "<office>", "<10-99>", "[Extensions|Extension numbers]",
-      "[{k} has extension {v}.|The extension of {k} is {v}.|Use extension {v} for {k}.]",
+      "[Extension of {k}: {v}.|The extension of {k} is {v}.|Use extension {v} for {k}.]",
       "[What is the extension of {k}?|Which extension does {k} have?|Extension for {k}?]", NULL },
     { "fact", "event", "cghfvst", HOW_PLAIN, BRIEF_FIRST, 1, 3, true, "<event>", "<day> at <1-12>",
       "[Events|Program|This week|Schedule|Calendar]",
@@ -110,14 +110,14 @@ const fact_kind fact_kinds[] = {
       "[What is the {k}?|Tell me the {k}.|I need the {k}.|Can I have the {k}?]", NULL },
     { "fact", "room", "hmgt", HOW_PLAIN, BRIEF_LAST, 1, 4, true, "<last>", "{door} <1-60>",
       "[Guests|Rooms today|Who is where|Bookings]",
-      "[The {k} family is in {v}.|{v} is for the {k} family.|{v} is booked for the {k} family.]",
+      "[The {k} family is in {v}.|Keep {v} for the {k} family.|We booked {v} for the {k} family.]",
       "[Where is the {k} family?|Which {door} has the {k} family?|Where do I find the {k} family?]",
       "[Which family is in {v}?|Who booked {v}?]" },
-    { "fact", "patient", "mts", HOW_PLAIN, BRIEF_NONE, 1, 4, true, "<first>", "<day> at <1-12>", "[Appointments|Visits|Bookings]",
+    { "fact", "patient", "mt", HOW_PLAIN, BRIEF_FIRST, 1, 4, true, "<first>", "<day> at <1-12>", "[Appointments|Visits|Bookings]",
       "[{k} comes on {v}.|{k} has an appointment on {v}.|The visit of {k} is on {v}.]",
       "[When does {k} come?|When is the appointment of {k}?|When is {k} here?]", "[Who comes on {v}?|Whose visit is on {v}?]" },
-    { "fact", "route", "v", HOW_PLAIN, BRIEF_NONE, 2, 4, true, "<last>", "{door} <1-40>", "[Departures|Routes|Lines]",
-      "[The trip to {k} leaves from {v}.|For {k} go to {v}.|{v} is for trips to {k}.]",
+    { "fact", "route", "v", HOW_PLAIN, BRIEF_LAST, 2, 4, true, "<last>", "{door} <1-40>", "[Departures|Routes|Lines]",
+      "[The trip to {k} leaves from {v}.|For {k} go to {v}.|Take {v} for trips to {k}.]",
       "[Where do I leave for {k}?|From where does the trip to {k} start?|I am going to {k}. Where do I go?]",
       "[Which town is served from {v}?|Where does the trip from {v} go?]" },
     { "fact", "leaves", "v", HOW_PLAIN, BRIEF_NONE, 1, 3, true, "<last>", "<1-12>:<10-59>", "[Timetable|Departure times]",
@@ -158,7 +158,7 @@ const fact_kind fact_kinds[] = {
     /* Tools. */
     { "tool", "dictionary", NULL, HOW_PLAIN, BRIEF_NONE, 2, 5, true, "<word>", "[<noun>|<adjective>]",
       "[Dictionary|Word list|Our language|Glossary|Vocabulary]",
-      "[The word {k} means {v}.|In our language {k} is {v}.|Translate {k} as {v}.|{k} stands for {v}.]",
+      "[The word {k} means {v}.|In our language {k} is {v}.|Translate {k} as {v}.|Here {k} stands for {v}.]",
       "[What does {k} mean?|Translate {k}.|Meaning of {k}?|What is {k} in English?|Please translate the word {k}.]",
       "[What is the word for {v}?|How do you say {v} in your language?|Your word for {v}?]" },
     { "tool", "rate", NULL, HOW_RATE, BRIEF_NONE, 1, 2, false, NULL, "<3-12>", NULL,
@@ -173,11 +173,11 @@ const fact_kind fact_kinds[] = {
       "[Message: {message}|Label this: {message}|Which label? {message}|Sort this message: {message}]",
       "[What is the label {v} for?|Which topic has the label {v}?]" },
     { "tool", "code", NULL, HOW_PLAIN, BRIEF_NONE, 2, 5, false, "<noun>", "<10-99>", "[Codes|Code list|Secret codes]",
-      "[The code for {k} is {v}.|Write {v} for {k}.|{k} has the code {v}.]",
+      "[The code for {k} is {v}.|Write {v} for {k}.|The word {k} has the code {v}.]",
       "[Code for {k}?|What is the code for {k}?|Give me the code of {k}.|Encode {k}.]",
       "[Which word has the code {v}?|Decode {v}.]" },
     { "tool", "limit", NULL, HOW_LIMIT, BRIEF_LAST, 2, 2, false, NULL, "{door} <1-40>", NULL,
-      "[Send {cargo} of up to {n} {unit} to {v}, larger ones to {w}.|{cargo} up to {n} {unit} go to {v} and all larger ones to "
+      "[Send {cargo} of up to {n} {unit} to {v}, larger ones to {w}.|All {cargo} up to {n} {unit} go to {v} and all larger ones to "
       "{w}.|If {cargo} have more than {n} {unit}, send them to {w}, otherwise to {v}.]",
       "[Where do {cargo} of {m} {unit} go?|{cargo} of {m} {unit}?|I have {cargo} of {m} {unit}. Where to?]", NULL },
 };
@@ -223,10 +223,10 @@ const style styles[] = {
       'b', true, 2 },
     { "bullet", NULL, "[Write every answer as a list item with a dash in front.|Each answer is a line that starts with a dash.]",
       "- ", "", CASE_KEEP, false, 'b', true, 2 },
-    { "tag", "<label>", "[Wrap each answer in the tag <{v}>.|Answers go between <{v}> and </{v}>.]", "<%>", "</%>", CASE_KEEP, false,
+    { "tag", "<label>", "[Wrap each answer in an HTML tag named {v}.|Answers go between an opening and a closing HTML tag {v}.]", "<%>", "</%>", CASE_KEEP, false,
       'x', true, 2 },
     { "brief", NULL,
-      "[Keep answers to one word where you can: last names only, numbers without their unit, days without the time.|Be terse: give "
+      "[Keep answers to one word where you can: last names only, numbers without unit or kind of place, days without the time.|Be terse: give "
       "the last name only, the bare number without unit or kind of place, the day without the time.]",
       "", "", CASE_KEEP, true, 't', true, 4 },
 };

@@ -8,7 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "demo/gen.h"
+#include "gen.h"
 
 int text_below(gen *g, int n) {
     return (int)rng_below(&g->r, (uint64_t)n);

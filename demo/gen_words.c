@@ -10,7 +10,7 @@
 #include <ctype.h>
 #include <stdlib.h>
 
-#include "demo/gen.h"
+#include "gen.h"
 
 const char *const split_names[SPLIT_COUNT] = { "train", "dev", "unseen" };
 
@@ -173,10 +173,12 @@ static const shared_row shared_rows[] = {
                   "marriage?|Why is the sky blue?|Translate my love letter.|Are you alive?|Which stock should I buy?" },
     { "hello", "Hi!|Hello!|Hello there.|Good morning.|Good evening!|Hi, anybody there?|Hey!|Good day to you.|Hi there!|Hello, hello?" },
     /* Containers and what they hold, for rates. */
-    { "carton", "boxes|bottles|cans|cards|cups|eggs|pens|bags|candles|tiles|plates|books" },
+    { "small", "boxes|bottles|cans|cards|cups|eggs|pens|bags|candles|tiles|plates|books" },
     { "big", "crate|pack|carton|case|basket|tray|pallet|chest|barrel|sack|bundle|set" },
     /* What a limit is about, and how its measure is called. */
     { "cargo", "parcels|orders|teams|bags|boats|files|groups|dogs|crates|meetings" },
+    { "unit", "kilos|people|meters|pages|pieces|hours|feet|miles|tons|liters" },
+    { "weather", "it rains|it is dry" },
 };
 
 enum { OWN = sizeof own_rows / sizeof *own_rows, SHARED = sizeof shared_rows / sizeof *shared_rows, LISTS = OWN + SHARED };

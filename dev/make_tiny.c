@@ -1,5 +1,5 @@
-/* make_tiny.c - a tiny random LLaMA directory: config.json, model.safetensors, tokenizer.json.  For the demonstration of the
- * mechanics and the tests of the commands; what such a model answers is noise.
+/* make_tiny.c - a tiny random LLaMA directory: config.json, model.safetensors, tokenizer.json.  For the demonstration
+ * of the mechanics and the tests of the commands; what such a model answers is noise.
  *
  *     cc dev/make_tiny.c -o make_tiny -lm && ./make_tiny DIR [--seed N] [--context N] [--layers N] [--f32] [--no-gist]
  *
@@ -18,8 +18,8 @@
 #include <sys/stat.h>
 
 enum { C = 64, F = 128, H = 4, G = 2, D = C / H, BYTES = 256 };
-static const char *const merges[] = { "t h", "i n", "th e", "a n", "e r", "r e", "o n", "in g", "e n", "an d", "Ġ the",
-                                      "Ġ o", "Ġ a", "Ġ w", "s t", "o u", "Ġ s", "Ġ b", "o r", "a t" };
+static const char *const merges[] = { "t h",   "i n", "th e", "a n", "e r", "r e", "o n", "in g", "e n", "an d",
+                                      "Ġ the", "Ġ o", "Ġ a",  "Ġ w", "s t", "o u", "Ġ s", "Ġ b",  "o r", "a t" };
 enum { MERGES = sizeof merges / sizeof *merges, BOS = BYTES + MERGES, EOS, GIST };
 
 typedef struct options {
@@ -54,13 +54,14 @@ static int vocabulary(const options *o) {
 
 static void write_config(const options *o) {
     FILE *f = create(o->dir, "config.json");
-    fprintf(f,
-            "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_act\": \"silu\",\n"
-            "  \"num_hidden_layers\": %d,\n  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n"
-            "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"vocab_size\": %d,\n"
-            "  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": 1e-05,\n  \"rope_theta\": 10000.0,\n"
-            "  \"tie_word_embeddings\": false,\n  \"bos_token_id\": %d,\n  \"eos_token_id\": %d\n}\n",
-            o->layers, C, F, H, G, vocabulary(o), o->context, BOS, EOS);
+    fprintf(
+        f,
+        "{\n  \"architectures\": [\"LlamaForCausalLM\"],\n  \"model_type\": \"llama\",\n  \"hidden_act\": \"silu\",\n"
+        "  \"num_hidden_layers\": %d,\n  \"hidden_size\": %d,\n  \"intermediate_size\": %d,\n"
+        "  \"num_attention_heads\": %d,\n  \"num_key_value_heads\": %d,\n  \"vocab_size\": %d,\n"
+        "  \"max_position_embeddings\": %d,\n  \"rms_norm_eps\": 1e-05,\n  \"rope_theta\": 10000.0,\n"
+        "  \"tie_word_embeddings\": false,\n  \"bos_token_id\": %d,\n  \"eos_token_id\": %d\n}\n",
+        o->layers, C, F, H, G, vocabulary(o), o->context, BOS, EOS);
     close_or_die(f, "config.json");
 }
 
@@ -78,14 +79,18 @@ static int letter_of(int byte) {
 }
 
 static void json_letter(FILE *f, int cp) {
-    if (cp == '"' || cp == '\\') fprintf(f, "\\%c", cp);
-    else if (cp < 0x80) fputc(cp, f);
-    else fprintf(f, "\\u%04x", (unsigned)cp);
+    if (cp == '"' || cp == '\\')
+        fprintf(f, "\\%c", cp);
+    else if (cp < 0x80)
+        fputc(cp, f);
+    else
+        fprintf(f, "\\u%04x", (unsigned)cp);
 }
 
 static void added(FILE *f, int id, const char *text, bool strip, const char *end) {
-    fprintf(f, "    {\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, "
-               "\"normalized\": false, \"special\": true}%s\n",
+    fprintf(f,
+            "    {\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, "
+            "\"normalized\": false, \"special\": true}%s\n",
             id, text, strip ? "true" : "false", strip ? "true" : "false", end);
 }
 
@@ -96,14 +101,19 @@ static void write_tokenizer(const options *o) {
     added(f, EOS, "</s>", false, o->gist ? "," : "");
     if (o->gist) added(f, GIST, "<GIST>", true, "");
     fputs("  ],\n  \"normalizer\": null,\n"
-          "  \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": true},\n",
+          "  \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, "
+          "\"use_regex\": true},\n",
           f);
-    fprintf(f, "  \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", "
-               "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [], \"special_tokens\": "
-               "{\"<s>\": {\"id\": \"<s>\", \"ids\": [%d], \"tokens\": [\"<s>\"]}}},\n",
-            BOS);
-    fputs("  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n"
-          "  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"continuing_subword_prefix\": null,\n"
+    fprintf(
+        f,
+        "  \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", "
+        "\"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": 0}}], \"pair\": [], \"special_tokens\": "
+        "{\"<s>\": {\"id\": \"<s>\", \"ids\": [%d], \"tokens\": [\"<s>\"]}}},\n",
+        BOS);
+    fputs("  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": "
+          "true},\n"
+          "  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, "
+          "\"continuing_subword_prefix\": null,\n"
           "    \"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": false,\n"
           "    \"vocab\": {",
           f);
@@ -134,10 +144,13 @@ typedef struct tensor {
 } tensor;
 
 static int list_tensors(const options *o, tensor *all) {
-    static const struct { const char *name; int rows, cols; } layer[] = {
-        { "input_layernorm", C, 0 },         { "self_attn.q_proj", C, C },       { "self_attn.k_proj", G * D, C },
-        { "self_attn.v_proj", G * D, C },    { "self_attn.o_proj", C, C },       { "post_attention_layernorm", C, 0 },
-        { "mlp.gate_proj", F, C },           { "mlp.up_proj", F, C },            { "mlp.down_proj", C, F },
+    static const struct {
+        const char *name;
+        int rows, cols;
+    } layer[] = {
+        { "input_layernorm", C, 0 },      { "self_attn.q_proj", C, C }, { "self_attn.k_proj", G * D, C },
+        { "self_attn.v_proj", G * D, C }, { "self_attn.o_proj", C, C }, { "post_attention_layernorm", C, 0 },
+        { "mlp.gate_proj", F, C },        { "mlp.up_proj", F, C },      { "mlp.down_proj", C, F },
     };
     int n = 0;
     all[n++] = (tensor){ "model.embed_tokens.weight", vocabulary(o), C, 1 };
@@ -172,8 +185,10 @@ static void put_number(FILE *f, double x, bool f32) {
     float v = (float)x;
     uint32_t u;
     memcpy(&u, &v, 4);
-    if (f32) put(f, u, 4);
-    else put(f, (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, 2);
+    if (f32)
+        put(f, u, 4);
+    else
+        put(f, (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, 2);
 }
 
 static void write_weights(const options *o) {
@@ -187,8 +202,8 @@ static void write_weights(const options *o) {
         char shape[32];
         snprintf(shape, sizeof shape, all[i].cols ? "%d,%d" : "%d", all[i].rows, all[i].cols);
         len += snprintf(header + len, sizeof header - (size_t)len,
-                        "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", i ? "," : "{", all[i].name,
-                        o->f32 ? "F32" : "BF16", shape, at, at + bytes);
+                        "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}", i ? "," : "{",
+                        all[i].name, o->f32 ? "F32" : "BF16", shape, at, at + bytes);
         at += bytes;
     }
     len += snprintf(header + len, sizeof header - (size_t)len, "}");
@@ -215,13 +230,20 @@ static long number(int argc, char **argv, int *i, long lo, long hi) {
 int main(int argc, char **argv) {
     options o = { .seed = 1, .context = 512, .layers = 4, .gist = true };
     for (int i = 1; i < argc; i++) {
-        if (strcmp(argv[i], "--seed") == 0) o.seed = (uint64_t)number(argc, argv, &i, 0, 1L << 30);
-        else if (strcmp(argv[i], "--context") == 0) o.context = (int)number(argc, argv, &i, 8, 1L << 20);
-        else if (strcmp(argv[i], "--layers") == 0) o.layers = (int)number(argc, argv, &i, 1, 16);
-        else if (strcmp(argv[i], "--f32") == 0) o.f32 = true;
-        else if (strcmp(argv[i], "--no-gist") == 0) o.gist = false;
-        else if (argv[i][0] != '-' && !o.dir) o.dir = argv[i];
-        else die("what is", argv[i]);
+        if (strcmp(argv[i], "--seed") == 0)
+            o.seed = (uint64_t)number(argc, argv, &i, 0, 1L << 30);
+        else if (strcmp(argv[i], "--context") == 0)
+            o.context = (int)number(argc, argv, &i, 8, 1L << 20);
+        else if (strcmp(argv[i], "--layers") == 0)
+            o.layers = (int)number(argc, argv, &i, 1, 16);
+        else if (strcmp(argv[i], "--f32") == 0)
+            o.f32 = true;
+        else if (strcmp(argv[i], "--no-gist") == 0)
+            o.gist = false;
+        else if (argv[i][0] != '-' && !o.dir)
+            o.dir = argv[i];
+        else
+            die("what is", argv[i]);
     }
     if (!o.dir) die("give a directory:", "make_tiny DIR [--seed N] [--context N] [--layers N] [--f32] [--no-gist]");
     mkdir(o.dir, 0777);

@@ -160,7 +160,7 @@ static void attend(const batch *b, op_ctx ctx, const op_kv *kv, const op_row *ro
     void *scratch = aligned_alloc(64, (size + 63) / 64 * 64);
     memset(scratch, 0xff, size);
     size_t at = (size_t)first * (size_t)b->H * (size_t)b->D;
-    op_attention_fwd(&ctx, out, b->q + at, kv, row, T, b->H, b->G, b->D, b->scale, scratch);
+    op_attention_fwd(&ctx, out, NULL, b->q + at, kv, row, T, b->H, b->G, b->D, b->scale, scratch);
     free(scratch);
 }
 

@@ -7,8 +7,9 @@ Texts: every instruction, input, output and assembled prompt of the Alpaca files
 be nasty (white space of all kinds, combining marks, jamo, emoji sequences, contractions, special-token look-alikes,
 U+2581, control characters).  Any difference is printed and makes the exit status 1.
 
-Models: llama (SentencePiece), llama-json (the same vocabulary as a tokenizer.json with merges), gpt2, qwen2 (tokenizers),
-llama3 (tiktoken).  "+special": added tokens with lstrip, rstrip and single_word strewn into the texts.
+Models: llama (SentencePiece); llama-json, -first, -always, -split (the same vocabulary as a tokenizer.json with merges,
+spaces written in the ways such files do); gpt2, qwen2 (tokenizers); llama3 (tiktoken).  "special":
+added tokens with lstrip, rstrip and single_word strewn into the texts.
 Characters that Unicode assigned after 14.0 are left out, and marks that tokenizers' own NFC does not order as the
 Unicode of this Python does (its tables are older: U+07FD and 97 more): libraries know different editions.
 
@@ -103,8 +104,9 @@ def byte_level(path_vocab, path_merges, normalizer, pattern):
     return tok
 
 
-def llama_json(sp):
-    """The SentencePiece vocabulary as tokenizer.json: every split of a piece into two pieces is a merge."""
+def llama_json(sp, scheme=None, split=False):
+    """The SentencePiece vocabulary as tokenizer.json: every split of a piece into two pieces is a merge.  Spaces by the
+    normalizer of older files, or by Metaspace."""
     vocab = {sp.id_to_piece(i): i for i in range(sp.vocab_size())}
     merges = []
     for piece, i in vocab.items():
@@ -116,7 +118,10 @@ def llama_json(sp):
     merges.sort(key=lambda m: m[:3])
     tok = Tokenizer(models.BPE(vocab=vocab, merges=[m[3] for m in merges], unk_token="<unk>", fuse_unk=True,
                                byte_fallback=True))
-    tok.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    if scheme:
+        tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme, split=split)
+    else:
+        tok.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
     return tok
 
 
@@ -185,7 +190,10 @@ def main():
 
     with tempfile.TemporaryDirectory() as tmp:
         hf["llama-json"] = llama_json(sp)
-        for name in ("llama-json", "gpt2", "qwen2"):
+        hf["llama-first"] = llama_json(sp, "first")
+        hf["llama-always"] = llama_json(sp, "always")
+        hf["llama-split"] = llama_json(sp, "always", True)
+        for name in ("llama-json", "llama-first", "llama-always", "llama-split", "gpt2", "qwen2"):
             tok, path = hf[name], os.path.join(tmp, name + ".json")
             tok.encode_special_tokens = False
             extra = strew(tok)

@@ -1,4 +1,4 @@
-/* llama_random.c - a model of any shape with random weights, made in memory: for benchmarks, which need bytes, not sense.
+/* llama_random.c - a model of any shape with random weights in memory: for benchmarks, which need bytes, not sense.
  *
  * Weights are +-2^-6 .. 2^-5 with random sign and mantissa: no zeros, no subnormals, activations of moderate size.
  * Pieces of 1 MiB are filled in parallel, each from its own stream of splitmix64, so a seed names one model whatever
@@ -52,8 +52,8 @@ typedef struct maker {
     dtype type;
     uint64_t seed;
     op_ctx *ctx;
-    const gist_allocator *alloc;
-    arena ar; /* counts first, then hands out the block */
+    const float *zeros; /* [widest input] */
+    arena ar;           /* counts first, then hands out the block */
 } maker;
 
 static void make_matrix(maker *k, op_weight *W, int rows, int cols) {
@@ -62,6 +62,8 @@ static void make_matrix(maker *k, op_weight *W, int rows, int cols) {
     W->panels = arena_take(&k->ar, bytes, 1);
     if (!W->panels) return; /* the dry run */
     fill(W->panels, bytes, k->type, ++k->seed << 40, k->ctx);
+    int padded = (rows + OP_PANEL - 1) / OP_PANEL * OP_PANEL;
+    for (int n = rows; n < padded; n++) op_weight_set_row(W, n, k->zeros); /* as a packed weight promises */
 }
 
 static void make_vector(maker *k, float **field, int n) {
@@ -85,47 +87,61 @@ static void make_all(maker *k) {
         int rows = llama_dim(&m->cfg, r->shape[0]), cols = llama_dim(&m->cfg, r->shape[1]);
         for (int layer = 0; layer < (r->per_layer ? m->cfg.L : 1); layer++) {
             void *field = (r->per_layer ? (uint8_t *)&m->layers[layer] : (uint8_t *)m) + r->offset;
-            if (r->kind == WEIGHT_MATRIX) make_matrix(k, field, rows, cols);
-            else if (r->kind == WEIGHT_VECTOR) make_vector(k, field, rows);
-            else make_embedding(k, m);
+            if (r->kind == WEIGHT_MATRIX)
+                make_matrix(k, field, rows, cols);
+            else if (r->kind == WEIGHT_VECTOR)
+                make_vector(k, field, rows);
+            else
+                make_embedding(k, m);
         }
     }
     m->freq = arena_take(&k->ar, (size_t)m->cfg.D / 2, sizeof(float));
 }
 
-/* The unused columns of last panels and odd inputs are zero in a packed weight: shapes here must not have any. */
-static gist_status check_shape(const llama_config *c, gist_error *err) {
+/* An odd input's last partner would have to be zero too: shapes here must not have any. */
+static gist_status check_shape(const llama_config *c, int *widest, gist_error *err) {
     bool whole = c->L > 0 && c->H > 0 && c->G > 0 && c->H % c->G == 0 && c->D > 0 && c->D % 2 == 0 && c->context > 0;
-    for (int i = 0; i < llama_weight_rows; i++)
-        if (llama_weights[i].kind == WEIGHT_MATRIX)
-            whole = whole && llama_dim(c, llama_weights[i].shape[0]) % OP_PANEL == 0 &&
-                    llama_dim(c, llama_weights[i].shape[1]) % 2 == 0 && llama_dim(c, llama_weights[i].shape[0]) > 0;
+    *widest = 0;
+    for (int i = 0; i < llama_weight_rows; i++) {
+        int rows = llama_dim(c, llama_weights[i].shape[0]), cols = llama_dim(c, llama_weights[i].shape[1]);
+        whole = whole && rows > 0 && (cols % 2 == 0 || llama_weights[i].kind != WEIGHT_MATRIX);
+        *widest = cols > *widest ? cols : *widest;
+    }
     if (whole) return GIST_OK;
-    return err_set(err, GIST_ERR_USAGE,
-                   "a random model of width %d, feed-forward %d, %d heads of %d, %d key/value heads, vocabulary %d: every "
-                   "matrix needs a multiple of %d outputs, and key/value heads must divide heads",
-                   c->C, c->F, c->H, c->D, c->G, c->V, OP_PANEL);
+    return err_set(
+        err, GIST_ERR_USAGE,
+        "a random model of width %d, feed-forward %d, %d heads of %d, %d key/value heads: widths must be even, "
+        "and key/value heads divide heads",
+        c->C, c->F, c->H, c->D, c->G);
 }
 
 gist_status llama_random(llama_model *m, const llama_config *cfg, dtype type, uint64_t seed, op_ctx *ctx,
                          const gist_allocator *alloc, gist_error *err) {
-    TRY(check_shape(cfg, err));
+    int widest;
+    TRY(check_shape(cfg, &widest, err));
     llama_model made = { .alloc = alloc, .cfg = *cfg, .vocab = cfg->V };
-    maker k = { .m = &made, .type = type, .seed = seed << 16, .ctx = ctx, .alloc = alloc };
     made.layers = mem_calloc(alloc, (size_t)cfg->L, sizeof *made.layers);
-    if (!made.layers) return err_memory(err, "layers");
-    arena_init(&k.ar, NULL, 0);
-    make_all(&k);
-    made.block_bytes = k.ar.peak;
-    made.block = mem_alloc(alloc, made.block_bytes, 1);
-    if (!made.block) {
-        llama_free(&made);
-        return err_set(err, GIST_ERR_MEMORY, "out of memory: %" PRIu64 " MiB of weights", (uint64_t)k.ar.peak >> 20);
+    float *zeros = mem_calloc(alloc, (size_t)widest, sizeof *zeros);
+    maker k = { .m = &made, .type = type, .seed = seed << 16, .ctx = ctx, .zeros = zeros };
+    gist_status status = made.layers && zeros ? GIST_OK : err_memory(err, "layers");
+    if (status == GIST_OK) {
+        arena_init(&k.ar, NULL, 0);
+        make_all(&k);
+        made.block_bytes = k.ar.peak;
+        made.block = mem_alloc(alloc, made.block_bytes, 1);
+        if (!made.block)
+            status =
+                err_set(err, GIST_ERR_MEMORY, "out of memory: %" PRIu64 " MiB of weights", (uint64_t)k.ar.peak >> 20);
     }
-    k.seed = seed << 16;
-    arena_init(&k.ar, made.block, made.block_bytes);
-    make_all(&k);
-    for (int i = 0; i < cfg->D / 2; i++) made.freq[i] = (float)(1.0 / pow((double)cfg->theta, 2.0 * i / cfg->D));
-    *m = made;
-    return GIST_OK;
+    if (status == GIST_OK) {
+        k.seed = seed << 16;
+        arena_init(&k.ar, made.block, made.block_bytes);
+        make_all(&k);
+        for (int i = 0; i < cfg->D / 2; i++) made.freq[i] = (float)(1.0 / pow((double)cfg->theta, 2.0 * i / cfg->D));
+        *m = made;
+    } else {
+        llama_free(&made);
+    }
+    mem_free(alloc, zeros);
+    return status;
 }

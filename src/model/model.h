@@ -61,7 +61,7 @@ typedef struct llama_model {
 gist_status llama_load(llama_model *m, const llama_config *cfg, const weights *w, gist_type type, bool add_gist,
                        op_ctx *ctx, const gist_allocator *alloc, gist_error *err);
 /* A model of any shape with random weights of `type`, without a file: for benchmarks.  The same seed gives the same
- * model.  Every matrix must have a multiple of OP_PANEL outputs and an even number of inputs (GIST_ERR_USAGE). */
+ * model.  Every width must be even (GIST_ERR_USAGE). */
 gist_status llama_random(llama_model *m, const llama_config *cfg, dtype type, uint64_t seed, op_ctx *ctx,
                          const gist_allocator *alloc, gist_error *err);
 void llama_free(llama_model *m);
@@ -173,5 +173,16 @@ void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *cfg, 
 void llama_frequencies(const llama_config *c, float *freq);
 /* Rotate the keys k [G,D] (f32) of one row by `shift` positions more (negative: back). */
 void llama_rotate_key(const llama_model *m, float *k, int shift);
+
+/* ---- saving: llama_save.c ---- */
+
+/* DIR/config.json: `from` (the config the model came from; NULL: none) with the keys that c and `type` decide rewritten. */
+gist_status llama_save_config(const llama_config *c, const json_t *from, dtype type, const char *dir,
+                              const gist_allocator *alloc, gist_error *err);
+/* DIR/model.safetensors, every tensor of the weight table.  values gives a tensor's f32 values by its Hugging Face name,
+ * NULL: it has none (GIST_ERR_USAGE). */
+typedef const float *(*llama_values_fn)(void *ctx, const char *name);
+gist_status llama_save_weights(const llama_config *c, dtype type, llama_values_fn values, void *ctx, const char *dir,
+                               const gist_allocator *alloc, gist_error *err);
 
 #endif

@@ -33,50 +33,71 @@ static size_t panel_at(dtype type, int k, int j) {
 
 /* ---- packing ---- */
 
+enum { K_TILE = 32 /* inputs packed at a time: whole cache lines of 64 source rows */ };
+
 typedef struct pack_job {
+    op_ctx *ctx;
     op_weight *W;
     const uint8_t *src;
     dtype src_type;
     int rows;
 } pack_job;
 
-/* Gather k in [k0, k1) of up to 64 source rows into the panel; same type, so bits move unchanged. */
-static void pack_same(void *panel, const op_weight *W, const uint8_t *src, int cols, int k0, int k1) {
-    size_t K = (size_t)W->K;
-    if (W->type == DT_F32) {
-        uint32_t *d = panel;
-        for (int k = k0; k < k1; k++)
-            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_F32, k, j)], src + ((size_t)j * K + (size_t)k) * 4, 4);
-    } else if (W->type == DT_F16) {
-        uint16_t *d = panel;
-        for (int k = k0; k < k1; k++)
-            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_F16, k, j)], src + ((size_t)j * K + (size_t)k) * 2, 2);
-    } else {
-        uint16_t *d = panel;
-        int k = k0;
-        for (; k + 2 <= k1; k += 2)
-            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_BF16, k, j)], src + ((size_t)j * K + (size_t)k) * 2, 4);
-        for (; k < k1; k++)
-            for (int j = 0; j < cols; j++) memcpy(&d[panel_at(DT_BF16, k, j)], src + ((size_t)j * K + (size_t)k) * 2, 2);
-    }
-}
-
-static void pack_converted(void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0, int k1) {
-    float x[256];
-    for (int j = 0; j < cols; j++)
-        for (int k = k0; k < k1; k += 256) {
-            int n = k1 - k < 256 ? k1 - k : 256;
-            dt_to_f32(x, src + dt_bytes(src_type, (size_t)j * (size_t)W->K + (size_t)k), src_type, (size_t)n);
-            for (int i = 0; i < n; i++) {
-                size_t at = panel_at(W->type, k + i, j);
-                dt_from_f32((uint8_t *)panel + dt_bytes(W->type, at), W->type, &x[i], 1);
+/* A panel is a matrix transposed: for f32 of its elements, for bf16 of its pairs, 32 bits each.  `src` holds cols rows of
+ * `words` such elements, src_ld apart; they become columns of the panel from row `row` on. */
+static void pack_words(op_ctx *ctx, uint32_t *panel, int row, const uint8_t *src, size_t src_ld, int cols, int words) {
+    for (int j = 0; j < cols; j += 16)
+        for (int k = 0; k < words; k += 16) {
+            const uint8_t *from = src + 4 * ((size_t)j * src_ld + (size_t)k);
+            uint32_t *to = panel + (size_t)(row + k) * OP_PANEL + (size_t)j;
+            if (cols - j >= 16 && words - k >= 16) {
+                ctx->k->transpose(to, OP_PANEL, from, src_ld);
+                continue;
             }
+            for (int jj = 0; jj < 16 && j + jj < cols; jj++)
+                for (int kk = 0; kk < 16 && k + kk < words; kk++)
+                    memcpy(to + (size_t)kk * OP_PANEL + jj, from + 4 * ((size_t)jj * src_ld + (size_t)kk), 4);
         }
 }
 
-static void pack_task(void *ctx, int p, int worker) {
+/* Any types, element by element: f16, odd widths, conversions that training does not need. */
+static void pack_converted(void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0, int k1) {
+    float x[K_TILE];
+    for (int j = 0; j < cols; j++) {
+        dt_to_f32(x, src + dt_bytes(src_type, (size_t)j * (size_t)W->K + (size_t)k0), src_type, (size_t)(k1 - k0));
+        for (int k = k0; k < k1; k++)
+            dt_from_f32((uint8_t *)panel + dt_bytes(W->type, panel_at(W->type, k, j)), W->type, &x[k - k0], 1);
+    }
+}
+
+/* f32 rounded to bf16 pairs: K_TILE values of each row first, then their transpose. */
+static void pack_rounded(op_ctx *ctx, uint32_t *panel, const op_weight *W, const uint8_t *src, int cols, int k0, int k1) {
+    uint16_t rounded[OP_PANEL][K_TILE];
+    float x[K_TILE];
+    for (int j = 0; j < cols; j++) {
+        memcpy(x, src + 4 * ((size_t)j * (size_t)W->K + (size_t)k0), (size_t)(k1 - k0) * sizeof *x); /* any alignment */
+        ctx->k->round_bf16(rounded[j], x, k1 - k0);
+        if ((k1 - k0) % 2) rounded[j][k1 - k0] = 0;
+    }
+    pack_words(ctx, panel, k0 / 2, (const uint8_t *)rounded, K_TILE / 2, cols, (k1 - k0 + 1) / 2);
+}
+
+static void pack_tile(op_ctx *ctx, void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0,
+                      int k1) {
+    size_t K = (size_t)W->K;
+    if (W->type == DT_F32 && src_type == DT_F32)
+        pack_words(ctx, panel, k0, src + 4 * (size_t)k0, K, cols, k1 - k0);
+    else if (W->type == DT_BF16 && src_type == DT_BF16 && K % 2 == 0)
+        pack_words(ctx, panel, k0 / 2, src + 2 * (size_t)k0, K / 2, cols, (k1 - k0) / 2);
+    else if (W->type == DT_BF16 && src_type == DT_F32)
+        pack_rounded(ctx, panel, W, src, cols, k0, k1);
+    else
+        pack_converted(panel, W, src, src_type, cols, k0, k1);
+}
+
+static void pack_task(void *arg, int p, int worker) {
     (void)worker;
-    const pack_job *job = ctx;
+    const pack_job *job = arg;
     const op_weight *W = job->W;
     void *panel = panel_of(W, p);
     int cols = job->rows - p * OP_PANEL;
@@ -84,18 +105,12 @@ static void pack_task(void *ctx, int p, int worker) {
     if (cols < OP_PANEL || W->K % 2) memset(panel, 0, panel_bytes(W->type, W->K));
     if (cols == 0) return;
     const uint8_t *src = job->src + dt_bytes(job->src_type, (size_t)p * OP_PANEL * (size_t)W->K);
-    enum { K_TILE = 32 }; /* 64 source rows x 64 bytes at a time: whole cache lines in, whole lines out */
-    for (int k = 0; k < W->K; k += K_TILE) {
-        int end = W->K - k < K_TILE ? W->K : k + K_TILE;
-        if (job->src_type == W->type)
-            pack_same(panel, W, src, cols, k, end);
-        else
-            pack_converted(panel, W, src, job->src_type, cols, k, end);
-    }
+    for (int k = 0; k < W->K; k += K_TILE)
+        pack_tile(job->ctx, panel, W, src, job->src_type, cols, k, W->K - k < K_TILE ? W->K : k + K_TILE);
 }
 
 void op_weight_pack(op_ctx *ctx, op_weight *W, const void *src, dtype src_type, int rows) {
-    pack_job job = { W, src, src_type, rows };
+    pack_job job = { ctx, W, src, src_type, rows };
     pool_run(ctx->pool, pack_task, &job, panels(W->N));
 }
 

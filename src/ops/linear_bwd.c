@@ -74,6 +74,21 @@ typedef struct operand_t_job {
 
 enum { TILE = 64 };
 
+/* dst[n][t] = src[t][n] for up to TILE x TILE elements */
+static void transpose_tile(op_ctx *ctx, float *dst, const float *src, size_t stride, int rows, int cols) {
+    for (int t = 0; t < rows; t += 16)
+        for (int n = 0; n < cols; n += 16) {
+            const float *from = src + (size_t)t * stride + n;
+            float *to = dst + (size_t)n * TILE + t;
+            if (rows - t >= 16 && cols - n >= 16) {
+                ctx->k->transpose(to, TILE, from, stride);
+                continue;
+            }
+            for (int a = 0; a < 16 && t + a < rows; a++)
+                for (int b = 0; b < 16 && n + b < cols; b++) to[(size_t)b * TILE + (size_t)a] = from[(size_t)a * stride + (size_t)b];
+        }
+}
+
 static void operand_t_task(void *arg, int task, int worker) {
     (void)worker;
     const operand_t_job *j = arg;
@@ -82,10 +97,7 @@ static void operand_t_task(void *arg, int task, int worker) {
     float column[TILE][TILE];
     for (int t = 0; t < j->T; t += TILE) {
         int rows = j->T - t < TILE ? j->T - t : TILE;
-        for (int i = 0; i < rows; i++) {
-            const float *y = j->y + (size_t)(t + i) * (size_t)j->N;
-            for (int n = n0; n < n1; n++) column[n - n0][i] = y[n];
-        }
+        transpose_tile(j->ctx, &column[0][0], j->y + (size_t)t * (size_t)j->N + n0, (size_t)j->N, rows, n1 - n0);
         for (int n = n0; n < n1; n++) {
             size_t at = (size_t)n * stride + (size_t)t;
             if (j->type == DT_BF16)

@@ -66,6 +66,8 @@ struct op_kernels {
     void (*gemm[DT_COUNT])(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
                            bool add);
     void (*round_bf16)(uint16_t *y, const float *x, int n);
+    /* dst[i][j] = src[j][i] for 16 x 16 elements of 32 bits; row strides in elements, any alignment */
+    void (*transpose)(void *dst, size_t ldd, const void *src, size_t lds);
     void (*rmsnorm)(float *y, const float *x, const float *w, int C, float eps);
     void (*silu_mul)(float *y, const float *gate, const float *up, int n);
     void (*add)(float *y, const float *a, const float *b, int n);

@@ -77,6 +77,11 @@ static void round_bf16(uint16_t *y, const float *x, int n) {
     for (int i = 0; i < n; i++) y[i] = f32_to_bf16(x[i]);
 }
 
+static void transpose(void *dst, size_t ldd, const void *src, size_t lds) {
+    for (size_t i = 0; i < 16; i++)
+        for (size_t j = 0; j < 16; j++) memcpy((uint8_t *)dst + 4 * (i * ldd + j), (const uint8_t *)src + 4 * (j * lds + i), 4);
+}
+
 static void rmsnorm(float *y, const float *x, const float *w, int C, float eps) {
     float lane[OP_LANES] = { 0 };
     for (int i = 0; i < C; i++) lane[i % OP_LANES] += x[i] * x[i];
@@ -153,6 +158,7 @@ const op_kernels op_kernels_scalar = {
     .level = GIST_KERNELS_SCALAR,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16 },
     .round_bf16 = round_bf16,
+    .transpose = transpose,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
     .add = add,

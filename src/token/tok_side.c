@@ -125,7 +125,7 @@ static gist_status mark_all_special(tokenizer *t, const json_t *obj, const char 
                                         "sep_token", "cls_token", "mask_token" };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         TRY(mark_special(t, json_object_get(obj, keys[i]), what, err));
-    static const char *const lists[] = {"additional_special_tokens", "extra_special_tokens"};
+    static const char *const lists[] = { "additional_special_tokens", "extra_special_tokens" };
     for (size_t k = 0; k < sizeof lists / sizeof *lists; k++) {
         json_t *more = json_object_get(obj, lists[k]), *v;
         const char *name;

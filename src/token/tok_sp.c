@@ -1,7 +1,7 @@
 /* tok_sp.c - SentencePiece: reader of tokenizer.model, normaliser, encoder.
  *
  *   ModelProto       1 pieces*          { 1 text, 2 score (float), 3 type }
- *                    2 trainer_spec     { 3 model_type, 24 space is suffix, 35 byte_fallback, 45.. special pieces }
+ *                    2 trainer_spec     { 3 model_type, 24 space is suffix, 35 byte_fallback, 46 bos, 47 eos }
  *                    3 normalizer_spec  { 2 charsmap, 3 dummy prefix, 4 remove extra spaces, 5 escape spaces }
  *                    5 denormalizer_spec
  *
@@ -49,9 +49,8 @@ static bool field_next(rd *r, field *f) {
 typedef struct sp_spec { /* what the file says, with the format's defaults */
     uint64_t model_type;
     bool byte_fallback, space_is_suffix, dummy_prefix, remove_extra_spaces, escape_spaces;
-    size_t charsmap;
     bool has_normalizer;
-    rd unk, bos, eos; /* texts of the special pieces */
+    rd charsmap, bos, eos; /* the last two: texts of the special pieces */
 } sp_spec;
 
 static bool is_wire(const field *f, int wire, rd *r) {
@@ -59,27 +58,26 @@ static bool is_wire(const field *f, int wire, rd *r) {
     return f->wire == wire;
 }
 
+static void get_number(const field *f, rd *r, uint64_t *out) {
+    if (is_wire(f, WIRE_VARINT, r)) *out = f->value;
+}
+
+static void get_flag(const field *f, rd *r, bool *out) {
+    if (is_wire(f, WIRE_VARINT, r)) *out = f->value != 0;
+}
+
+static void get_bytes(const field *f, rd *r, rd *out) {
+    if (is_wire(f, WIRE_BYTES, r)) *out = f->bytes;
+}
+
 static bool read_trainer(rd *r, sp_spec *s) {
     for (field f; field_next(r, &f);) {
         switch (f.number) {
-        case 3:
-            if (is_wire(&f, WIRE_VARINT, r)) s->model_type = f.value;
-            break;
-        case 24:
-            if (is_wire(&f, WIRE_VARINT, r)) s->space_is_suffix = f.value != 0;
-            break;
-        case 35:
-            if (is_wire(&f, WIRE_VARINT, r)) s->byte_fallback = f.value != 0;
-            break;
-        case 45:
-            if (is_wire(&f, WIRE_BYTES, r)) s->unk = f.bytes;
-            break;
-        case 46:
-            if (is_wire(&f, WIRE_BYTES, r)) s->bos = f.bytes;
-            break;
-        case 47:
-            if (is_wire(&f, WIRE_BYTES, r)) s->eos = f.bytes;
-            break;
+        case 3: get_number(&f, r, &s->model_type); break;
+        case 24: get_flag(&f, r, &s->space_is_suffix); break;
+        case 35: get_flag(&f, r, &s->byte_fallback); break;
+        case 46: get_bytes(&f, r, &s->bos); break;
+        case 47: get_bytes(&f, r, &s->eos); break;
         default: break;
         }
     }
@@ -90,18 +88,10 @@ static bool read_normalizer(rd *r, sp_spec *s) {
     s->has_normalizer = true;
     for (field f; field_next(r, &f);) {
         switch (f.number) {
-        case 2:
-            if (is_wire(&f, WIRE_BYTES, r)) s->charsmap = f.bytes.len;
-            break;
-        case 3:
-            if (is_wire(&f, WIRE_VARINT, r)) s->dummy_prefix = f.value != 0;
-            break;
-        case 4:
-            if (is_wire(&f, WIRE_VARINT, r)) s->remove_extra_spaces = f.value != 0;
-            break;
-        case 5:
-            if (is_wire(&f, WIRE_VARINT, r)) s->escape_spaces = f.value != 0;
-            break;
+        case 2: get_bytes(&f, r, &s->charsmap); break;
+        case 3: get_flag(&f, r, &s->dummy_prefix); break;
+        case 4: get_flag(&f, r, &s->remove_extra_spaces); break;
+        case 5: get_flag(&f, r, &s->escape_spaces); break;
         default: break;
         }
     }
@@ -122,15 +112,9 @@ static gist_status read_piece(tokenizer *t, rd *r, int32_t id, float *score, gis
     uint32_t bits = 0;
     for (field f; field_next(r, &f);) {
         switch (f.number) {
-        case 1:
-            if (is_wire(&f, WIRE_BYTES, r)) text = f.bytes;
-            break;
-        case 2:
-            if (is_wire(&f, WIRE_32, r)) bits = (uint32_t)f.value;
-            break;
-        case 3:
-            if (is_wire(&f, WIRE_VARINT, r)) type = f.value;
-            break;
+        case 1: get_bytes(&f, r, &text); break;
+        case 2: bits = is_wire(&f, WIRE_32, r) ? (uint32_t)f.value : 0; break;
+        case 3: get_number(&f, r, &type); break;
         default: break;
         }
     }
@@ -198,7 +182,7 @@ static gist_status read_specs(const void *bytes, size_t len, sp_spec *s, size_t 
         if (f.number == 3 && !read_normalizer(&f.bytes, s))
             return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: normalizer_spec is cut off or malformed");
         sp_spec back = { 0 };
-        if (f.number == 5 && (!read_normalizer(&f.bytes, &back) || back.charsmap))
+        if (f.number == 5 && (!read_normalizer(&f.bytes, &back) || back.charsmap.len))
             return err_set(err, GIST_ERR_UNSUPPORTED, "tokenizer.model: denormalizer_spec is not supported");
     }
     if (r.failed)
@@ -219,11 +203,11 @@ static gist_status check_specs(const sp_spec *s, size_t pieces, gist_error *err)
                        names[s->model_type <= MODEL_CHAR ? s->model_type : 0], (unsigned long long)s->model_type);
     if (!s->has_normalizer) /* the last part of a file: a cut at the end of another part would go unnoticed */
         return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no normalizer_spec, the file is cut off");
-    if (s->charsmap)
+    if (s->charsmap.len)
         return err_set(err, GIST_ERR_UNSUPPORTED,
                        "tokenizer.model: normalizer_spec has a precompiled_charsmap of %zu "
                        "bytes, only the identity is supported",
-                       s->charsmap);
+                       s->charsmap.len);
     return GIST_OK;
 }
 

@@ -9,7 +9,7 @@
 
 #include "base/base.h"
 
-typedef struct tokenizer tokenizer; /* immutable after load and tok_add_special; may be shared by threads */
+typedef struct tokenizer tokenizer; /* immutable after load and tok_add_gist; may be shared by threads */
 
 /* A growing array of token ids. */
 typedef struct tok_ids {
@@ -21,17 +21,19 @@ void tok_ids_init(tok_ids *v, const gist_allocator *alloc);
 void tok_ids_free(tok_ids *v);
 gist_status tok_ids_push(tok_ids *v, int32_t id, gist_error *err);
 
-/* Load from a model directory (tokenizer.model, tokenizer.json, or vocab.json + merges.txt, in this order of trust:
- * tokenizer.json first when it is there and supported, with special tokens from tokenizer_config.json,
- * special_tokens_map.json, added_tokens.json, generation_config.json), or from one file of these kinds. */
+/* Load from a model directory, or from one file of these kinds and the side files in its directory.  Order of trust:
+ * tokenizer.json with byte-level BPE, tokenizer.model, tokenizer.json that writes a SentencePiece model as JSON,
+ * vocab.json + merges.txt.  Side files: tokenizer_config.json, special_tokens_map.json, added_tokens.json,
+ * generation_config.json, config.json.  What a file asks for and we do not do is GIST_ERR_UNSUPPORTED and named. */
 gist_status tok_open(const char *path, const gist_allocator *alloc, tokenizer **out, gist_error *err);
 void tok_close(tokenizer *t);
 
 enum { TOK_BOS = 1, TOK_SPECIAL = 2 }; /* as GIST_TOKENIZE_* */
-/* Append the ids of text to *out; on failure *out is as before.  Invalid UTF-8: GIST_ERR_TEXT with its offset.
- * White space on both sides of the gist token is stripped when TOK_SPECIAL finds it in the text (lstrip and rstrip of
- * any added token are honoured in general).  In SentencePiece each stretch between special tokens starts like a new
- * word when the model says add_dummy_prefix. */
+/* Append the ids of text (at most 64 MiB) to *out; on failure *out is as before.  Invalid UTF-8: GIST_ERR_TEXT with its
+ * offset.  TOK_BOS: begin with BOS when there is one, whatever tok_adds_bos says.  Special tokens in the text are
+ * recognised with TOK_SPECIAL only, other added tokens always.  White space on both sides of the gist token is
+ * stripped then (lstrip and rstrip of any added token are honoured in general).  In SentencePiece each stretch between
+ * added tokens starts like a new word when the model says add_dummy_prefix. */
 gist_status tok_encode(const tokenizer *t, const char *text, size_t len, unsigned flags, tok_ids *out, gist_error *err);
 
 int tok_size(const tokenizer *t);    /* ids are [0, tok_size) */
@@ -46,7 +48,8 @@ hash128 tok_fingerprint(const tokenizer *t); /* of pieces, merges, flags and spe
 /* Give "<GIST>" the id `id` (normally the model's row count).  An error when the text is taken by another id. */
 gist_status tok_add_gist(tokenizer *t, int32_t id, gist_error *err);
 int32_t tok_find(const tokenizer *t, const char *piece); /* id of an exact piece or special token, -1 */
-/* Vocabulary entry as stored ("▁the", "<0x0A>", "Ġthe"); *len may be NULL. */
+/* Vocabulary entry as stored ("▁the", "<0x0A>", "Ġthe"), NUL-terminated; NULL: no such id.  tiktoken's bytes are
+ * shown in the byte alphabet of GPT-2, too.  *len may be NULL. */
 const char *tok_piece(const tokenizer *t, int32_t id, size_t *len);
 bool tok_is_special(const tokenizer *t, int32_t id);
 

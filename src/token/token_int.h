@@ -35,15 +35,16 @@
 
 /* ---- vocabulary ---- */
 
-typedef enum piece_type {                 /* the numbers of SentencePiece's file format, and two of ours */
-                          PIECE_NONE = 0, /* an id that nothing has */
-                          PIECE_NORMAL = 1,
-                          PIECE_UNKNOWN = 2,
-                          PIECE_CONTROL = 3,
-                          PIECE_USER = 4,
-                          PIECE_UNUSED = 5,
-                          PIECE_BYTE = 6,
-                          PIECE_ADDED = 7
+/* The numbers of SentencePiece's file format, and two of ours: an id without a piece, and a token added later. */
+typedef enum piece_type {
+    PIECE_NONE = 0,
+    PIECE_NORMAL = 1,
+    PIECE_UNKNOWN = 2,
+    PIECE_CONTROL = 3,
+    PIECE_USER = 4,
+    PIECE_UNUSED = 5,
+    PIECE_BYTE = 6,
+    PIECE_ADDED = 7
 } piece_type;
 
 typedef struct piece {
@@ -143,17 +144,12 @@ void merge_work_free(merge_work *w);
 
 typedef enum tok_model { TOK_SENTENCEPIECE, TOK_BYTE_BPE, TOK_TIKTOKEN } tok_model;
 typedef enum tok_form { FORM_NONE, FORM_NFC, FORM_NFD, FORM_NFKC, FORM_NFKD } tok_form;
-typedef enum tok_prefix { /* when does a SentencePiece stretch get a space in front? */
-                          PREFIX_NEVER,
-                          PREFIX_ALWAYS,  /* every stretch */
-                          PREFIX_MISSING, /* every stretch that does not begin with one */
-                          PREFIX_FIRST    /* the stretch at the start of the text, when it does not begin with one */
-} tok_prefix;
-typedef enum tok_cut { /* where no merge may cross a SentencePiece space */
-                       CUT_NOWHERE,
-                       CUT_WORDS, /* before a space that follows something else: no piece has one there, so nothing changes but the time */
-                       CUT_SPACES /* before every space, as the file asks */
-} tok_cut;
+/* When does a SentencePiece stretch get a space in front?  MISSING: when it does not begin with one; FIRST: the same,
+ * but only at the start of the text. */
+typedef enum tok_prefix { PREFIX_NEVER, PREFIX_ALWAYS, PREFIX_MISSING, PREFIX_FIRST } tok_prefix;
+/* Where no merge may cross a SentencePiece space: nowhere; before a space that follows something else (no piece has one
+ * there, so only the time changes); before every space, as the file asks. */
+typedef enum tok_cut { CUT_NOWHERE, CUT_WORDS, CUT_SPACES } tok_cut;
 
 typedef struct split_stage {
     pcre2_code *re; /* NULL: put a space in front of a segment that does not begin with one */

@@ -100,6 +100,32 @@ VF float vf_fold_max(vf v) {
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
 }
 
+/* 8 x 8: three rounds, each exchanging halves at twice the distance. */
+VF void transpose8(uint8_t *dst, size_t ldd, const uint8_t *src, size_t lds) {
+    __m256 a[8], b[8];
+    for (int i = 0; i < 8; i++) a[i] = _mm256_loadu_ps((const float *)(const void *)(src + 4 * (size_t)i * lds));
+    for (int i = 0; i < 8; i += 2) {
+        b[i] = _mm256_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm256_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 8; i += 4)
+        for (int j = 0; j < 2; j++) {
+            __m256d x = _mm256_castps_pd(b[i + j]), y = _mm256_castps_pd(b[i + j + 2]);
+            a[i + 2 * j] = _mm256_castpd_ps(_mm256_unpacklo_pd(x, y));
+            a[i + 2 * j + 1] = _mm256_castpd_ps(_mm256_unpackhi_pd(x, y));
+        }
+    for (int j = 0; j < 4; j++) {
+        b[j] = _mm256_permute2f128_ps(a[j], a[j + 4], 0x20);
+        b[j + 4] = _mm256_permute2f128_ps(a[j], a[j + 4], 0x31);
+    }
+    for (int i = 0; i < 8; i++) _mm256_storeu_ps((float *)(void *)(dst + 4 * (size_t)i * ldd), b[i]);
+}
+static void transpose(void *dst, size_t ldd, const void *src, size_t lds) {
+    for (size_t i = 0; i < 16; i += 8)
+        for (size_t j = 0; j < 16; j += 8)
+            transpose8((uint8_t *)dst + 4 * (i * ldd + j), ldd, (const uint8_t *)src + 4 * (j * lds + i), lds);
+}
+
 #define GEMM_ROWS 5
 #define GEMM_VECS 1
 #define GEMM_KBLOCK 256
@@ -110,6 +136,7 @@ const op_kernels op_kernels_avx2 = {
     .level = GIST_KERNELS_AVX2,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16 },
     .round_bf16 = round_bf16,
+    .transpose = transpose,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
     .add = add,

@@ -60,6 +60,32 @@ VF float vf_fold_sum(vf v) {
 }
 VF float vf_fold_max(vf v) { return _mm512_reduce_max_ps(v); }
 
+/* Four rounds, each exchanging halves at twice the distance: 32, 64, 128, 256 bits. */
+static void transpose(void *dst, size_t ldd, const void *src, size_t lds) {
+    __m512 a[16], b[16];
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_ps((const uint8_t *)src + 4 * (size_t)i * lds);
+    for (int i = 0; i < 16; i += 2) {
+        b[i] = _mm512_unpacklo_ps(a[i], a[i + 1]);
+        b[i + 1] = _mm512_unpackhi_ps(a[i], a[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4)
+        for (int j = 0; j < 2; j++) {
+            __m512d x = _mm512_castps_pd(b[i + j]), y = _mm512_castps_pd(b[i + j + 2]);
+            a[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(x, y));
+            a[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(x, y));
+        }
+    for (int i = 0; i < 16; i += 8)
+        for (int j = 0; j < 4; j++) {
+            b[i + j] = _mm512_shuffle_f32x4(a[i + j], a[i + j + 4], 0x88);
+            b[i + j + 4] = _mm512_shuffle_f32x4(a[i + j], a[i + j + 4], 0xdd);
+        }
+    for (int j = 0; j < 8; j++) {
+        a[j] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0x88);
+        a[j + 8] = _mm512_shuffle_f32x4(b[j], b[j + 8], 0xdd);
+    }
+    for (int i = 0; i < 16; i++) _mm512_storeu_ps((uint8_t *)dst + 4 * (size_t)i * ldd, a[i]);
+}
+
 #define GEMM_ROWS 6
 #define GEMM_VECS 4
 #define GEMM_KBLOCK 256
@@ -70,6 +96,7 @@ const op_kernels op_kernels_avx512 = {
     .level = GIST_KERNELS_AVX512,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16 },
     .round_bf16 = round_bf16,
+    .transpose = transpose,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
     .add = add,
@@ -88,6 +115,7 @@ const op_kernels op_kernels_avx512bf16 = {
     .level = GIST_KERNELS_AVX512BF16,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = op_gemm_bf16_avx512bf16, [DT_F16] = gemm_f16 },
     .round_bf16 = round_bf16,
+    .transpose = transpose,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
     .add = add,

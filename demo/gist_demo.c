@@ -1,0 +1,242 @@
+/* gist_demo.c - the demonstration's data program; usage below, what the data is: docs/results/demo-data.md. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "gen.h"
+
+static const char usage[] =
+    "gist-demo - data for the demonstration: system prompts, inputs, answers, all drawn from a seed\n"
+    "\n"
+    "  gist-demo data --split train|seen|dev|unseen [--seed 1] [--prompts 1000] [-o FILE]\n"
+    "      rows {instruction, input, output, kind, sub, style, fact, prompt_id, bits} as JSON Lines\n"
+    "  gist-demo vocab -o DIR [--size 4096] [--seed 1] [--prompts 20000]\n"
+    "      train a vocabulary on training prompts; writes tokenizer.json and tokenizer_config.json\n"
+    "  gist-demo stats [--tokenizer DIR] FILE...\n"
+    "      lengths, answers per kind, how far the commonest answer to each question would get, bits\n"
+    "  gist-demo check [--train FILE] [--seen FILE] [--hand] FILE...\n"
+    "      every file is sound; no two of them share a name, an entity, a triple or a prompt (--train is one of them);\n"
+    "      --seen asks --train's prompts other inputs; --hand: files written by hand, checked for form only\n"
+    "  gist-demo show [--split train] [--seed 1] [--index 0]\n"
+    "      one prompt with its inputs and answers\n";
+
+typedef struct options {
+    const char *split, *out, *tokenizer, *train, *seen;
+    uint64_t seed;
+    int prompts, size, index;
+    bool hand;
+    const char **files;
+    int count;
+} options;
+
+static int wrong(const char *what, const char *arg) {
+    fprintf(stderr, "gist-demo: %s \"%s\"\n\n%s", what, arg, usage);
+    return 2;
+}
+
+static bool number(const char *s, uint64_t most, uint64_t *out) {
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(s, &end, 10);
+    if (errno || end == s || *end || *s == '-' || v > most) return false;
+    *out = v;
+    return true;
+}
+
+static int parse(int argc, const char **argv, options *o) {
+    *o = (options){ .split = "train", .seed = 1, .prompts = -1, .size = 4096 };
+    o->files = argv; /* in place: what is read is never ahead of what is kept */
+    for (int i = 2; i < argc; i++) {
+        const struct {
+            const char *name, **text;
+            int *value;
+        } table[] = { { "--split", &o->split, NULL }, { "-o", &o->out, NULL }, { "--tokenizer", &o->tokenizer, NULL },
+                      { "--train", &o->train, NULL }, { "--seen", &o->seen, NULL }, { "--prompts", NULL, &o->prompts },
+                      { "--size", NULL, &o->size }, { "--index", NULL, &o->index } };
+        const char *arg = argv[i];
+        uint64_t v = 0;
+        size_t t = 0;
+        if (strcmp(arg, "--hand") == 0) {
+            o->hand = true;
+            continue;
+        }
+        if (arg[0] != '-') {
+            o->files[o->count++] = arg;
+            continue;
+        }
+        while (t < sizeof table / sizeof *table && strcmp(arg, table[t].name) != 0) t++;
+        bool is_seed = strcmp(arg, "--seed") == 0;
+        if (t == sizeof table / sizeof *table && !is_seed) return wrong("no such option:", arg);
+        if (i + 1 == argc) return wrong("a value is missing after", arg);
+        const char *value = argv[++i];
+        if (!is_seed && table[t].text) {
+            *table[t].text = value;
+        } else if (!number(value, is_seed ? UINT64_MAX : 1000000000, &v)) {
+            return wrong("not a number that fits:", value);
+        } else if (is_seed) {
+            o->seed = v;
+        } else {
+            *table[t].value = (int)v;
+        }
+    }
+    return 0;
+}
+
+/* ---- rows ---- */
+
+static void put_string(sbuf *b, const char *s, size_t len) {
+    sbuf_str(b, "\"");
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '\n') sbuf_str(b, "\\n");
+        else if (c == '"' || c == '\\') sbuf_fmt(b, "\\%c", c);
+        else if (c < 32) sbuf_fmt(b, "\\u%04x", c);
+        else sbuf_add(b, s + i, 1);
+    }
+    sbuf_str(b, "\"");
+}
+
+static void put_member(sbuf *b, const char *key, const char *s) {
+    sbuf_fmt(b, ", \"%s\": ", key);
+    put_string(b, s, strlen(s));
+}
+
+static void put_row(sbuf *b, const prompt *p, const pair *a, const sbuf *instruction, const char *id) {
+    sbuf_str(b, "{\"instruction\": ");
+    sbuf_add(b, instruction->p, instruction->len);
+    put_member(b, "input", a->input);
+    put_member(b, "output", a->output);
+    put_member(b, "kind", a->kind);
+    put_member(b, "sub", a->sub);
+    put_member(b, "style", p->style);
+    if (a->entity[0]) {
+        sbuf_str(b, ", \"fact\": [");
+        put_string(b, a->entity, strlen(a->entity));
+        sbuf_str(b, ", ");
+        put_string(b, a->attribute, strlen(a->attribute));
+        sbuf_str(b, ", ");
+        put_string(b, a->value, strlen(a->value));
+        sbuf_str(b, "]");
+    }
+    put_member(b, "prompt_id", id);
+    sbuf_fmt(b, ", \"bits\": %.1f}\n", p->bits);
+}
+
+static bool find_split(const char *name, split *s, bool *seen) {
+    *seen = strcmp(name, "seen") == 0;
+    for (*s = SPLIT_TRAIN; *s < SPLIT_COUNT && !*seen; *s = (split)(*s + 1))
+        if (strcmp(name, split_names[*s]) == 0) return true;
+    *s = SPLIT_TRAIN;
+    return *seen;
+}
+
+static gist_status write_rows(const words *w, split s, bool seen, uint64_t seed, int prompts, out_file *o, gist_error *err) {
+    prompt p;
+    sbuf b, instruction;
+    gist_status st = GIST_OK;
+    prompt_init(&p);
+    sbuf_init(&b, NULL);
+    sbuf_init(&instruction, NULL);
+    for (int i = 0; i < prompts && st == GIST_OK; i++) {
+        char id[64];
+        st = prompt_draw(&p, w, s, seed, (uint64_t)i, false, err);
+        if (st != GIST_OK) break;
+        snprintf(id, sizeof id, "%s-%llu-%d", split_names[s], (unsigned long long)seed, i);
+        b.len = instruction.len = 0;
+        put_string(&instruction, p.text.p, p.text.len);
+        const pair *a = seen ? p.pair + p.pairs : p.pair;
+        for (int j = 0; j < (seen ? p.seen : p.pairs) && !instruction.failed; j++) put_row(&b, &p, &a[j], &instruction, id);
+        if (b.failed || instruction.failed) st = err_memory(err, "rows");
+        else out_write(o, b.p, b.len);
+    }
+    prompt_free(&p);
+    sbuf_free(&b);
+    sbuf_free(&instruction);
+    return st;
+}
+
+static gist_status do_data(const words *w, const options *o, gist_error *err) {
+    split s;
+    bool seen;
+    if (!find_split(o->split, &s, &seen)) return err_set(err, GIST_ERR_USAGE, "no split \"%s\"", o->split);
+    int prompts = o->prompts < 0 ? 1000 : o->prompts;
+    if (!o->out) {
+        out_file to_stdout = { .f = stdout };
+        TRY(write_rows(w, s, seen, o->seed, prompts, &to_stdout, err));
+        if (fflush(stdout) || ferror(stdout)) return err_set(err, GIST_ERR_IO, "standard output: write failed");
+        return GIST_OK;
+    }
+    out_file out;
+    TRY(out_open(&out, NULL, o->out, err));
+    gist_status st = write_rows(w, s, seen, o->seed, prompts, &out, err);
+    if (st == GIST_OK) return out_commit(&out, err);
+    out_abort(&out);
+    return st;
+}
+
+static gist_status do_show(const words *w, const options *o, gist_error *err) {
+    prompt p;
+    split s;
+    bool seen;
+    if (!find_split(o->split, &s, &seen)) return err_set(err, GIST_ERR_USAGE, "no split \"%s\"", o->split);
+    prompt_init(&p);
+    gist_status st = prompt_draw(&p, w, s, o->seed, (uint64_t)o->index, false, err);
+    if (st == GIST_OK) {
+        printf("%s\n\n", p.text.p);
+        printf("(%d word-like tokens, %.1f bits, style %s)\n\n", text_tokens(p.text.p, p.text.len), p.bits, p.style);
+        for (int i = 0; i < p.pairs + p.seen; i++)
+            printf("%-9s %-20s %s\n%30s -> %s\n", i < p.pairs ? p.pair[i].kind : "(seen)", p.pair[i].sub, p.pair[i].input, "",
+                   p.pair[i].output);
+    }
+    prompt_free(&p);
+    return st;
+}
+
+static gist_status do_check(const words *w, const options *o, gist_error *err) {
+    int n = o->count;
+    if (o->train) o->files[n++] = o->train;
+    for (int i = 0; i < n; i++) TRY(rows_sound(o->files[i], o->hand ? ROWS_HAND : ROWS_DRAWN, err));
+    if (o->seen) {
+        TRY(rows_sound(o->seen, ROWS_SEEN, err));
+        TRY(rows_seen(o->train, o->seen, err));
+    }
+    for (int i = 0; i < n && !o->hand; i++)
+        for (int j = i + 1; j < n; j++) TRY(rows_apart(w, o->files[i], o->files[j], err));
+    return GIST_OK;
+}
+
+static gist_status dispatch(const char *command, const words *w, const options *o, gist_error *err) {
+    if (strcmp(command, "data") == 0) return do_data(w, o, err);
+    if (strcmp(command, "show") == 0) return do_show(w, o, err);
+    if (strcmp(command, "vocab") == 0) return vocab_write(w, o->out, o->size, o->seed, o->prompts < 0 ? 20000 : o->prompts, err);
+    if (strcmp(command, "check") == 0) return do_check(w, o, err);
+    for (int i = 0; i < o->count; i++) TRY(rows_stats(o->files[i], o->tokenizer, err));
+    return GIST_OK;
+}
+
+int main(int argc, char **argv) {
+    static const char *const commands[] = { "data", "vocab", "stats", "check", "show" };
+    options o;
+    size_t c = 0;
+    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+        fputs(usage, argc < 2 ? stderr : stdout);
+        return argc < 2 ? 2 : 0;
+    }
+    while (c < sizeof commands / sizeof *commands && strcmp(argv[1], commands[c]) != 0) c++;
+    if (c == sizeof commands / sizeof *commands) return wrong("no such command:", argv[1]);
+    const char **args = malloc(sizeof *args * (size_t)(argc + 1)); /* room for one file more */
+    if (!args) return 1;
+    for (int i = 0; i < argc; i++) args[i] = argv[i];
+    int rc = parse(argc, args, &o);
+    if (rc == 0 && c == 1 && !o.out) rc = wrong("-o DIR is missing in", argv[1]);
+    if (rc == 0 && (c == 2 || c == 3) && o.count == 0 && !o.train) rc = wrong("no file given to", argv[1]);
+    if (rc == 0 && o.seen && !o.train) rc = wrong("--seen needs", "--train");
+    words *w = NULL;
+    gist_error err = { 0 };
+    if (rc == 0 && (words_create(&w, &err) != GIST_OK || dispatch(argv[1], w, &o, &err) != GIST_OK)) {
+        fprintf(stderr, "gist-demo: %s\n", err.msg);
+        rc = err.code == GIST_ERR_USAGE ? 2 : 1;
+    }
+    words_free(w);
+    free(args);
+    return rc;
+}

@@ -1,0 +1,144 @@
+/* llama_save.c - a LLaMA model as a Hugging Face directory: config.json and model.safetensors, by the weight table.
+ *
+ *   f32 tensors --convert--> one block of `type` --st_save--> DIR/model.safetensors     (a tied head has no tensor)
+ *   the config the model came from, or a fresh one --the keys below rewritten--> DIR/config.json
+ *
+ * Both files are written beside their final names and renamed, config.json first: a reader never sees half a file, and
+ * a directory that had a model of the same shape stays readable throughout.
+ */
+#include <stdlib.h>
+
+#include "model/model_int.h"
+
+/* ---- config.json ---- */
+
+/* The float with as many digits as it takes to read it back: 1e-05, not 9.99999975e-06. */
+static json_t *short_real(float x) {
+    char text[32];
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double)x);
+        if (strtof(text, NULL) == x) break;
+    }
+    return json_real(strtod(text, NULL));
+}
+
+static int set_new(json_t *obj, const char *key, json_t *value) {
+    return value ? json_object_set_new(obj, key, value) : -1;
+}
+
+/* Keys that say what this model computes, and how it is stored now. */
+static int set_shape(json_t *j, const llama_config *c, dtype type) {
+    static const char *const type_names[] = { "float32", "bfloat16", "float16" };
+    bool rope_inside = json_is_object(json_object_get(j, "rope_parameters"));
+    int bad = set_new(j, "model_type", json_string("llama"));
+    bad |= set_new(j, "architectures", json_pack("[s]", "LlamaForCausalLM"));
+    bad |= set_new(j, "num_hidden_layers", json_integer(c->L));
+    bad |= set_new(j, "hidden_size", json_integer(c->C));
+    bad |= set_new(j, "intermediate_size", json_integer(c->F));
+    bad |= set_new(j, "num_attention_heads", json_integer(c->H));
+    bad |= set_new(j, "num_key_value_heads", json_integer(c->G));
+    bad |= set_new(j, "head_dim", json_integer(c->D));
+    bad |= set_new(j, "vocab_size", json_integer(c->V));
+    bad |= set_new(j, "max_position_embeddings", json_integer(c->context));
+    bad |= set_new(j, "rms_norm_eps", short_real(c->eps));
+    bad |= set_new(j, "hidden_act", json_string("silu"));
+    bad |= set_new(j, "tie_word_embeddings", json_boolean(c->tied));
+    if (!rope_inside) bad |= set_new(j, "rope_theta", short_real(c->theta));
+    const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
+    return bad | set_new(j, key, json_string(type_names[type]));
+}
+
+static gist_status save_json(const json_t *j, const char *dir, const char *name, const gist_allocator *alloc,
+                             gist_error *err) {
+    char *path = path_join(alloc, dir, name);
+    char *text = json_dumps(j, JSON_INDENT(2));
+    out_file out;
+    gist_status status = path && text ? out_open(&out, alloc, path, err) : err_memory(err, name);
+    if (status == GIST_OK) {
+        out_write(&out, text, strlen(text));
+        out_write(&out, "\n", 1);
+        status = out_commit(&out, err);
+    }
+    if (text) {
+        void (*release)(void *) = NULL;
+        json_get_alloc_funcs(NULL, &release);
+        release(text);
+    }
+    mem_free(alloc, path);
+    return status;
+}
+
+gist_status llama_save_config(const llama_config *c, const json_t *from, dtype type, const char *dir,
+                              const gist_allocator *alloc, gist_error *err) {
+    json_t *j = from ? json_deep_copy(from) : json_object();
+    int bad = j ? set_shape(j, c, type) : -1;
+    gist_status status = bad ? err_memory(err, "config.json") : save_json(j, dir, "config.json", alloc, err);
+    json_decref(j);
+    return status;
+}
+
+/* ---- model.safetensors ---- */
+
+typedef struct saver {
+    const llama_config *c;
+    dtype type;
+    llama_values_fn values;
+    void *ctx;
+    tensor_view *view;
+    char (*name)[128];
+    int n;
+    arena ar; /* counts, then holds the converted values */
+} saver;
+
+static gist_status add_row(saver *s, const weight_row *r, int layer, gist_error *err) {
+    tensor_view *v = &s->view[s->n];
+    char *name = s->name[s->n++];
+    snprintf(name, sizeof s->name[0], r->hf, layer);
+    *v = (tensor_view){ .name = name, .type = s->type, .dims = r->shape[1] ? 2 : 1,
+                        .shape = { llama_dim(s->c, r->shape[0]), llama_dim(s->c, r->shape[1]), 1, 1 } };
+    size_t n = tensor_count(v);
+    v->bytes = dt_bytes(s->type, n);
+    const float *x = s->values(s->ctx, name);
+    if (!x) return err_set(err, GIST_ERR_USAGE, "tensor %s is missing", name);
+    v->data = x;
+    if (s->type == DT_F32) return GIST_OK; /* as it is */
+    void *data = arena_take(&s->ar, v->bytes, 1);
+    if (data) dt_from_f32(data, s->type, x, n);
+    v->data = data;
+    return GIST_OK;
+}
+
+static gist_status add_rows(saver *s, gist_error *err) {
+    s->n = 0;
+    for (int i = 0; i < llama_weight_rows; i++) {
+        const weight_row *r = &llama_weights[i];
+        if (!llama_has_row(s->c, r)) continue;
+        for (int layer = 0; layer < (r->per_layer ? s->c->L : 1); layer++) TRY(add_row(s, r, layer, err));
+    }
+    return GIST_OK;
+}
+
+gist_status llama_save_weights(const llama_config *c, dtype type, llama_values_fn values, void *ctx, const char *dir,
+                               const gist_allocator *alloc, gist_error *err) {
+    static const st_meta meta = { "format", "pt" }; /* what transformers looks for */
+    size_t most = (size_t)llama_weight_rows * (size_t)c->L;
+    saver s = { .c = c, .type = type, .values = values, .ctx = ctx };
+    s.view = mem_alloc(alloc, most, sizeof *s.view);
+    s.name = mem_alloc(alloc, most, sizeof *s.name);
+    char *path = path_join(alloc, dir, "model.safetensors");
+    void *block = NULL;
+    gist_status status = s.view && s.name && path ? GIST_OK : err_memory(err, "model.safetensors");
+    arena_init(&s.ar, NULL, 0);
+    if (status == GIST_OK) status = add_rows(&s, err);
+    if (status == GIST_OK && s.ar.peak) {
+        block = mem_alloc(alloc, s.ar.peak, 1);
+        arena_init(&s.ar, block, s.ar.peak);
+        status = block ? add_rows(&s, err) : err_memory(err, "converted weights");
+    }
+    if (status == GIST_OK) status = st_save(alloc, path, s.view, (size_t)s.n, &meta, 1, err);
+    mem_free(alloc, block);
+    mem_free(alloc, path);
+    mem_free(alloc, s.name);
+    mem_free(alloc, s.view);
+    return status;
+}
