@@ -8,14 +8,12 @@
 /* ---- messages ---- */
 
 int fail(const gist_error *err) {
-    progress_end();
     fprintf(stderr, "gist: %s\n", err->msg[0] ? err->msg : gist_status_text(err->code));
     return err->code == GIST_ERR_USAGE ? EXIT_WRONG_USAGE : EXIT_FAILED;
 }
 
 void warn(const char *fmt, ...) {
     va_list ap;
-    progress_end();
     va_start(ap, fmt);
     fputs("gist: warning: ", stderr);
     vfprintf(stderr, fmt, ap);
@@ -80,7 +78,9 @@ double process_age(void) {
 
 static void log_line(void *ctx, gist_log_level level, const char *msg) {
     (void)ctx;
-    if (level == GIST_LOG_WARN) warn("%s", msg);
+    if (level != GIST_LOG_WARN) return;
+    progress_end(); /* open_engine shows one */
+    warn("%s", msg);
 }
 
 gist_status open_engine(const model_args *m, bool quiet, gist_engine **out, double *seconds, gist_error *err) {

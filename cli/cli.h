@@ -52,7 +52,7 @@ gist_status open_engine(const model_args *m, bool quiet, gist_engine **out, doub
 /* Say what failed; EXIT_FAILED, or EXIT_WRONG_USAGE where the library blames an argument. */
 int fail(const gist_error *err);
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* A line on a terminal's stderr that the next one replaces; NULL removes it. */
+/* A line on a terminal's stderr that the next one replaces and progress_end removes. */
 void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void progress_end(void);
 /* Flush stdout.  EXIT_DONE, or EXIT_FAILED with a message when results could not be written. */

@@ -204,9 +204,10 @@ static gist_status random_model(bench *b, gist_error *err) {
     int need = a->prefill + a->decode;
     TRY(parse_shape(a->shape, need > 2048 ? need : 2048, &c, err));
     progress("making random weights ...");
-    TRY(llama_random(&m, &c, type, a->seed, &b->ctx, mem_default(), err));
+    gist_status status = llama_random(&m, &c, type, a->seed, &b->ctx, mem_default(), err);
     progress_end();
-    gist_status status = run_bench(b, &m, err);
+    TRY(status);
+    status = run_bench(b, &m, err);
     llama_free(&m);
     return status;
 }

@@ -162,8 +162,9 @@ static gist_status open_model(model *m, const show_args *a, gist_error *err) {
     TRY(weights_open(&m->w, alloc, a->path, err));
     TRY(pool_create(alloc, a->threads, &m->pool, err));
     progress("hashing the weights of %s ...", a->path);
-    TRY(engine_fingerprint(&m->c, m->tok, &m->w, m->pool, alloc, m->fingerprint, err));
+    gist_status status = engine_fingerprint(&m->c, m->tok, &m->w, m->pool, alloc, m->fingerprint, err);
     progress_end();
+    TRY(status);
     hash_hex(tok_fingerprint(m->tok), m->tok_fingerprint);
     for (size_t i = 0; i < weights_count(&m->w); i++) {
         const tensor_view *t = weights_at(&m->w, i);

@@ -112,8 +112,9 @@ typedef struct style {
 extern const style styles[];
 extern const int style_count;
 
-extern const char *const text_identity, *const text_filler, *const text_hello, *const text_echo, *const text_refusal,
-    *const text_greeting;
+extern const char *const text_identity, *const text_hello, *const text_echo, *const text_refusal, *const text_greeting;
+extern const char *const text_fillers[];
+extern const int text_filler_count;
 
 /* ---- prompts: gen_prompt.c ---- */
 

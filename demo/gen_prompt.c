@@ -5,7 +5,7 @@
  *   asks:   each fact one way, another way, from its value back to its key; name, echo, off topic
  *           -> shuffled, inputs distinct; answers put into the form that the styles demand
  *
- * The length is drawn first (62 to 232 word-like tokens) and the number of facts follows it, one fact per 16 tokens, so
+ * The length is drawn first (62 to 225 word-like tokens) and the number of facts follows it, one fact per 20 tokens, so
  * that prompts of every length are about equally dense.  Within one section no key and no value occurs twice: a
  * question has one answer.
  */
@@ -14,7 +14,7 @@
 
 #include "gen.h"
 
-enum { MAX_FACTS = 6, MAX_BLOCKS = 64, MAX_ASKS = 96, MIN_TOKENS = 62, MAX_TOKENS = 232, TOKENS_PER_FACT = 16, MAX_STYLES = 2 };
+enum { MAX_FACTS = 6, MAX_BLOCKS = 64, MAX_ASKS = 96, MIN_TOKENS = 62, MAX_TOKENS = 225, TOKENS_PER_FACT = 20, MAX_STYLES = 2 };
 
 typedef struct fact {
     char key[TEXT_MAX], value[TEXT_MAX];
@@ -81,7 +81,7 @@ static void block_keep(draft *d) {
         d->g.failed = true;
         return;
     }
-    d->tokens += block_size(&d->block[d->blocks]);
+    d->tokens += block_size(&d->block[d->blocks]) + d->lines; /* a line break after it */
     d->blocks++;
 }
 
@@ -89,8 +89,8 @@ static void block_keep(draft *d) {
 
 /* One more input.  The draft keeps at most MAX_ASKS; of later ones nothing is lost but variety. */
 static void ask(draft *d, const char *kind, const char *sub, const char *input, const char *answer, fact_brief cut) {
-    static const char around[] = "[{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|Hi! {q}|Hello, {q}|Question: {q}|Please help. {q}|{q} "
-                                 "Thanks!|Excuse me, {q}|Tell me: {q}]";
+    static const char around[] = "[{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|Hi! {q}|Hello. {q}|Question: {q}|Please help. {q}|{q} "
+                                 "Thanks!|Excuse me. {q}|One more thing. {q}]";
     if (d->asks == MAX_ASKS) return;
     pair *p = &d->ask[d->asks];
     memset(p, 0, sizeof *p);
@@ -253,8 +253,9 @@ static bool add_section(draft *d, const fact_kind *kind, int most, int room) {
     if (draw_facts(d, kind, f, n)) {
         for (int i = 0; i < n && kind->how == HOW_RATE; i++) say_into(d, x.big[i], "<big>", NULL);
         if (kind->how == HOW_LIMIT) {
-            say_into(d, x.cargo, "<cargo>", NULL);
-            say_into(d, x.unit, "<unit>", NULL);
+            bool crowd = text_chance(&d->g, 0.5);
+            say_into(d, x.cargo, crowd ? "<crowd>" : "<cargo>", NULL);
+            say_into(d, x.unit, crowd ? "<heads>" : "<weight>", NULL);
             snprintf(x.n, sizeof x.n, "%d", 10 * (1 + text_value(&d->g, 5)));
         }
         sbuf *b = block_open(d);
@@ -371,7 +372,6 @@ static void add_speech(draft *d) {
         say_into(d, v, "<pardon>", NULL);
         sbuf *b = block_open(d);
         say(d, b, text_refusal, (const bind[]){ { "v", v }, { NULL, NULL } });
-        sbuf_str(b, ".");
         block_keep(d);
         const word_list *list = words_find(d->g.w, "offtopic", 8);
         for (int i = 0; i < 2; i++) {
@@ -383,7 +383,6 @@ static void add_speech(draft *d) {
         say_into(d, v, text_hello, NULL);
         sbuf *b = block_open(d);
         say(d, b, text_greeting, (const bind[]){ { "v", v }, { NULL, NULL } });
-        sbuf_str(b, ".");
         block_keep(d);
         const word_list *list = words_find(d->g.w, "hello", 5);
         ask(d, "format", "greeting", list->word[d->g.s][text_below(&d->g, list->count[d->g.s])], v, BRIEF_NONE);
@@ -398,29 +397,32 @@ static void add_speech(draft *d) {
     d->g.bits = bits;
 }
 
-static void ask_identity(draft *d) {
+/* always: a short prompt needs them to have enough inputs */
+static void ask_identity(draft *d, bool always) {
     char q[TEXT_MAX];
-    if (text_chance(&d->g, 0.5)) {
+    if (always || text_chance(&d->g, 0.5)) {
         say_into(d, q, "[What is your name?|Who are you?|Who am I talking to?|Your name, please?|What do people call you?]", NULL);
         ask(d, "fact", "name", q, d->name, BRIEF_NONE);
         rests_on(d, d->place, "assistant", d->name);
     }
-    if (text_chance(&d->g, 0.4)) {
+    if (always || text_chance(&d->g, 0.4)) {
         say_into(d, q, "[Who do you work for?|Where do you work?|What is this place called?|Which place is this?]", NULL);
         ask(d, "fact", "workplace", q, d->place, BRIEF_NONE);
         rests_on(d, d->place, "workplace", d->place);
     }
 }
 
+/* Sentences without facts, up to the length drawn. */
 static void add_fillers(draft *d, int target) {
-    for (int tries = 0; d->tokens < MIN_TOKENS || (d->tokens < target - 5 && tries < 40); tries++) {
+    bool used[64] = { false };
+    for (int tries = 0; tries < 60 && (d->tokens < MIN_TOKENS || d->tokens < target - 6); tries++) {
+        int i = text_below(&d->g, text_filler_count);
+        if (used[i]) continue;
         sbuf *b = block_open(d);
-        text_expand(&d->g, b, text_filler, NULL);
-        bool again = d->tokens + block_size(b) > target + 8 && d->tokens >= MIN_TOKENS;
-        for (int i = 0; i < d->blocks; i++) /* one sentence of a kind: the first eight letters tell */
-            again = again || (d->block[i].len > 8 && b->len > 8 && memcmp(d->block[i].p, b->p, 8) == 0);
-        if (!again) block_keep(d);
-        if (tries > 200 || d->g.failed) return;
+        text_expand(&d->g, b, text_fillers[i], NULL);
+        if (d->tokens >= MIN_TOKENS && d->tokens + block_size(b) > target + 8) continue;
+        block_keep(d);
+        used[i] = true;
     }
 }
 
@@ -499,9 +501,10 @@ static void compose(draft *d, prompt *p) {
     say(d, block_open(d), text_identity, NULL);
     block_keep(d);
     add_styles(d);
-    ask_identity(d);
+    ask_identity(d, false);
     add_speech(d);
     add_sections(d, target);
+    for (int i = 0; i < 3 && d->asks < 10; i++) ask_identity(d, true);
     add_fillers(d, target);
     join_blocks(d, &p->text, layout == 0 ? " " : layout == 1 ? "\n" : "\n\n");
     choose_pairs(d, p, g->s == SPLIT_TRAIN);

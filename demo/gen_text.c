@@ -122,6 +122,8 @@ int text_tokens(const char *s, size_t len) {
         } else if (s[i] == ' ' || s[i] == NAME_MARK) {
             i++;
             continue;
+        } else if (s[i] == '\n') {
+            while (i < len && s[i] == '\n') i++;
         } else {
             while (i < len && s[i] != ' ' && s[i] != '\n' && ispunct((unsigned char)s[i])) i++;
             i += i == start;

@@ -176,8 +176,10 @@ static const shared_row shared_rows[] = {
     { "small", "boxes|bottles|cans|cards|cups|eggs|pens|bags|candles|tiles|plates|books" },
     { "big", "crate|pack|carton|case|basket|tray|pallet|chest|barrel|sack|bundle|set" },
     /* What a limit is about, and how its measure is called. */
-    { "cargo", "parcels|orders|teams|bags|boats|files|groups|dogs|crates|meetings" },
-    { "unit", "kilos|people|meters|pages|pieces|hours|feet|miles|tons|liters" },
+    { "cargo", "parcels|crates|bags|barrels|animals|machines|stones|trunks" },
+    { "weight", "kilos|pounds|tons" },
+    { "crowd", "groups|teams|classes|families|crews|clubs" },
+    { "heads", "people|guests|members" },
     { "weather", "it rains|it is dry" },
 };
 

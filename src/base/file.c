@@ -112,15 +112,11 @@ void out_write(out_file *o, const void *bytes, size_t len) {
     if (fwrite(bytes, 1, len, o->f) != len) o->saved_errno = errno ? errno : EIO;
 }
 
-/* The rename itself must survive a crash: sync the directory that holds the name. */
-static void sync_parent(const char *path, const gist_allocator *alloc) {
-    const char *slash = strrchr(path, '/');
-    char *dir = slash == path ? mem_strndup(alloc, "/", 1)
-                : slash       ? mem_strndup(alloc, path, (size_t)(slash - path))
-                              : mem_strndup(alloc, ".", 1);
-    if (!dir) return; /* the data is synced; only the name's durability is left to the system */
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    mem_free(alloc, dir);
+/* The rename itself must survive a crash: sync the directory that holds the name.  `path` is cut at its last slash. */
+static void sync_parent(char *path) {
+    char *slash = strrchr(path, '/');
+    if (slash && slash != path) *slash = '\0';
+    int fd = open(!slash ? "." : slash == path ? "/" : path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) return;
     (void)fsync(fd); /* some file systems refuse this on directories */
     close(fd);
@@ -138,7 +134,7 @@ gist_status out_commit(out_file *o, gist_error *err) {
         unlink(o->tmp);
         status = err_set(err, GIST_ERR_IO, "%s: cannot write: %s", o->path, strerror(e));
     } else {
-        sync_parent(o->path, o->alloc);
+        sync_parent(o->path);
     }
     out_release(o);
     return status;

@@ -8,7 +8,7 @@
  */
 #include <stdlib.h>
 
-#include "model/model_int.h"
+#include "model/model.h"
 
 /* ---- config.json ---- */
 

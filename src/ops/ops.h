@@ -183,7 +183,7 @@ typedef struct op_adamw_step {
     int64_t t;
 } op_adamw_step;
 void op_adamw_update(op_ctx *ctx, float *w, float *m, float *v, const float *g, size_t n, const op_adamw_step *s);
-/* sum of squares in double, in lanes by index: the same for any number of threads */
+/* sum of squares in double, in 64 parts of 16 lanes by index: the same for any number of threads */
 double op_sum_squares(op_ctx *ctx, const float *x, size_t n);
 
 #endif

@@ -147,13 +147,28 @@ void op_adamw_update(op_ctx *ctx, float *w, float *m, float *v, const float *g, 
     pool_run(ctx->pool, adamw_task, &j, (int)((n + CHUNK - 1) / CHUNK));
 }
 
+enum { PARTS = 64 };
+
+/* One part of the array, in 16 lanes by index within it. */
+static void squares_task(void *arg, int task, int worker) {
+    (void)worker;
+    const flat_job *j = arg;
+    size_t size = (j->n / PARTS / OP_LANES + 1) * OP_LANES, i = (size_t)task * size;
+    size_t end = j->n - (i < j->n ? i : j->n) < size ? j->n : i + size;
+    double lane[OP_LANES] = { 0 };
+    for (; i + OP_LANES <= end; i += OP_LANES)
+        for (int l = 0; l < OP_LANES; l++) lane[l] += (double)j->g[i + (size_t)l] * (double)j->g[i + (size_t)l];
+    for (int l = 0; i < end; i++, l++) lane[l] += (double)j->g[i] * (double)j->g[i];
+    for (int l = 0; l < OP_LANES; l++) j->sums[task] += lane[l];
+}
+
 double op_sum_squares(op_ctx *ctx, const float *x, size_t n) {
-    (void)ctx;
-    double lane[OP_LANES] = { 0 }, sum = 0;
-    size_t i = 0;
-    for (; i + OP_LANES <= n; i += OP_LANES)
-        for (int l = 0; l < OP_LANES; l++) lane[l] += (double)x[i + (size_t)l] * (double)x[i + (size_t)l];
-    for (int l = 0; i < n; i++, l++) lane[l] += (double)x[i] * (double)x[i];
-    for (int l = 0; l < OP_LANES; l++) sum += lane[l];
+    double part[PARTS] = { 0 }, sum = 0;
+    flat_job j = { .ctx = ctx, .g = x, .n = n, .sums = part };
+    if (n < CHUNK)
+        for (int i = 0; i < PARTS; i++) squares_task(&j, i, 0);
+    else
+        pool_run(ctx->pool, squares_task, &j, PARTS);
+    for (int i = 0; i < PARTS; i++) sum += part[i];
     return sum;
 }

@@ -216,7 +216,156 @@ double train_model_flops(const train_model *tm, const train_batch *b);
 /* ---- schedule: train_schedule.c ---- */
 
 typedef enum train_schedule_kind { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE } train_schedule_kind;
-/* Learning rate of step t in [1, steps]: linear warm-up over `warmup` steps, then the schedule down to floor*lr. */
+/* Learning rate of step t in [1, steps]: linear warm-up over `warmup` steps, then the schedule down to floor*lr; step t
+ * uses what transformers' schedules give at their step t-1. */
 float train_schedule(train_schedule_kind kind, float lr, int64_t t, int64_t steps, int64_t warmup, float floor);
+
+/* ---- checkpoints: train_checkpoint.c ---- */
+
+/* What a run is, as names and values in the order they were set: a checkpoint of another run is told by the first value
+ * that differs. */
+typedef struct train_fact {
+    char key[32], value[96];
+} train_fact;
+typedef struct train_facts {
+    train_fact fact[64];
+    int n;
+} train_facts;
+void train_facts_set(train_facts *f, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Where a run is: all that a resumed one needs beside weights and moments. */
+typedef struct train_place {
+    int64_t step;        /* updates done */
+    int64_t evaluated;   /* step of the last validation; -1: none */
+    uint64_t epoch, at;  /* of the stream */
+    uint64_t rows, labels; /* trained on so far */
+    int64_t best_step;   /* -1: none */
+    double best;         /* value of the chosen metric there */
+    double seconds;      /* spent in steps */
+} train_place;
+
+/* One safetensors file with weights and both moments of every tensor ("w.NAME", "m.NAME", "v.NAME", f32); facts, place
+ * and a checksum are metadata.  Written atomically: an old file stays until the new one is complete and on disk. */
+gist_status train_checkpoint_save(const char *path, train_model *tm, const train_facts *run, const train_place *at,
+                                  const gist_allocator *alloc, gist_error *err);
+/* Into tm and *at, both untouched on failure.  GIST_ERR_MISMATCH for another run or shape, naming what differs. */
+gist_status train_checkpoint_load(const char *path, train_model *tm, const train_facts *run, train_place *at,
+                                  const gist_allocator *alloc, gist_error *err);
+
+/* ---- what comes out: train_export.c ---- */
+
+/* Where the model's small files are from. */
+typedef struct train_origin {
+    const json_t *config;    /* config.json it began with */
+    const char *tokenizer;   /* directory, or one file */
+    int32_t gist_added;      /* id that <GIST> was given because the vocabulary lacked it; -1: it has it */
+    int32_t bos, eos, end;   /* end: the token that ends the template's answers; -1: none */
+    dtype type;              /* of the weights as saved */
+} train_origin;
+/* The tokenizer's files copied to dir, with <GIST> added where it is new, and generation_config.json. */
+gist_status train_export_tokenizer(const train_origin *from, const char *dir, const gist_allocator *alloc, gist_error *err);
+/* config.json and model.safetensors of the present weights. */
+gist_status train_export_model(train_model *tm, const train_origin *from, const char *dir, const gist_allocator *alloc,
+                               gist_error *err);
+
+/* ---- the loop: train_loop.c, train_eval.c, train_log.c, train_curve.c ---- */
+
+typedef struct train_split {
+    const char *name; /* letters, digits, - and _ */
+    const train_set *set;
+} train_split;
+
+typedef struct train_metric {
+    char name[80];      /* "unseen/gist": mean loss of label tokens, nats; with several k "unseen/gist.k4" */
+    double value;
+    bool higher;        /* is better */
+} train_metric;
+enum { TRAIN_MAX_METRICS = 128 };
+
+/* One step, as shown. */
+typedef struct train_report {
+    int64_t step, steps;
+    double epoch;       /* with the part done of it */
+    double loss;        /* total, as differentiated */
+    float lr;
+    double grad_norm;   /* before clipping */
+    int rows, labels, pairs, batches;
+    double lm[COND_COUNT], distill; /* means; NaN: none */
+    double seconds;     /* of this step */
+    double tokens_per_second, gflops, seconds_left;
+    uint64_t bytes;     /* resident, at most so far */
+} train_report;
+
+/* All may be NULL. */
+typedef struct train_events {
+    void *ctx;
+    void (*step)(void *ctx, const train_report *r);
+    void (*evaluated)(void *ctx, int64_t step, const train_metric *metrics, int n, bool best);
+    /* Add metrics of generated answers of a split at most *n .. cap; called with the model as it is after `step`. */
+    gist_status (*answers)(void *ctx, train_model *tm, const train_split *split, int64_t step, train_metric *metrics,
+                           int cap, int *n, gist_error *err);
+    bool (*stop)(void *ctx); /* asked after every step and evaluated batch: true ends the run with a checkpoint */
+    log_sink log;
+} train_events;
+
+typedef struct train_run_options {
+    const char *out;          /* directory; made when absent (its parent must be there) */
+    bool resume;
+    train_pack_options pack;
+    int accumulate;           /* batches per step */
+    int64_t steps;
+    adamw optimiser;          /* lr: the peak */
+    train_schedule_kind schedule;
+    int64_t warmup;
+    float floor;
+    uint64_t seed;
+    int64_t save_every, eval_every; /* steps; 0: only at the end */
+    int max_rows;             /* the model's: bound of a validation batch */
+    const train_split *split; /* [splits] for validation */
+    int splits;
+    const char *best;         /* metric that chooses OUT/best; NULL: the first one */
+    train_facts facts;        /* what else the run depends on: initial weights, template, kernels, ... */
+    train_origin origin;
+} train_run_options;
+
+typedef struct train_result {
+    train_place at;
+    bool stopped;
+    double loss; /* of the last step */
+} train_result;
+
+/* Steps of `epochs` epochs (or `steps` of them) with these options, and the rows of the largest batch, validation
+ * included: what train_model_create needs. */
+gist_status train_run_plan(const train_set *set, const train_run_options *opt, uint64_t epochs, int64_t *steps,
+                           int *max_rows, gist_error *err);
+
+/*   OUT/config.json, model.safetensors, tokenizer files, generation_config.json   when done
+ *   OUT/best/                       the same, of the best validation
+ *   OUT/checkpoint.safetensors      to go on from
+ *   OUT/metrics.jsonl, curve.svg    every step and validation
+ * Before the first step: OUT can be written, the disk has room for all of this, a run that is there is not overwritten
+ * (without resume), the checkpoint belongs to this run (with it; none yet: the run starts over).  A loss that is not
+ * finite ends the run with GIST_ERR_LIMIT naming step, batch and rows; files stay as they were. */
+gist_status train_run(train_model *tm, const train_set *set, const train_run_options *opt, const train_events *events,
+                      train_result *result, gist_error *err);
+
+/* Mean losses of every split under each condition of the mixture (gist with each k), in their order.  *stopped: asked to. */
+gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events, train_metric *metrics,
+                           int *n, bool *stopped, gist_error *err);
+
+/* metrics.jsonl: an open file behind the lines of steps up to `step`; later ones, and a line cut short, are dropped. */
+typedef struct train_log {
+    FILE *f;
+    char *path;
+    const gist_allocator *alloc;
+} train_log;
+gist_status train_log_open(train_log *log, const char *path, int64_t step, const gist_allocator *alloc, gist_error *err);
+gist_status train_log_step(train_log *log, const train_report *r, gist_error *err);
+gist_status train_log_metrics(train_log *log, int64_t step, const train_metric *metrics, int n, bool best, gist_error *err);
+gist_status train_log_sync(train_log *log, gist_error *err); /* on disk */
+void train_log_close(train_log *log);
+
+/* Draw the curves of a metrics.jsonl: training loss (faint, and smoothed), validation losses. */
+gist_status train_curve(const char *metrics, const char *svg, const gist_allocator *alloc, gist_error *err);
 
 #endif

@@ -154,6 +154,20 @@ static void place_vectors(train_model *tm) {
     tm->bwd.embed = embed->frozen ? NULL : tm->g + embed->at;
 }
 
+/* Angles of the positions that batches use again and again. */
+static gist_status rope_table(train_model *tm, gist_error *err) {
+    const llama_config *c = &tm->model.cfg;
+    int n = c->context < 4096 ? c->context : 4096;
+    int32_t *pos = mem_alloc(tm->alloc, (size_t)n, sizeof *pos);
+    tm->rope = mem_alloc(tm->alloc, (size_t)n * (size_t)c->D, sizeof *tm->rope);
+    for (int i = 0; pos && i < n; i++) pos[i] = i;
+    if (pos && tm->rope) op_rope_table(&tm->ctx, tm->rope, pos, tm->model.freq, n, c->D);
+    tm->rope_positions = n;
+    bool made = pos && tm->rope;
+    mem_free(tm->alloc, pos);
+    return made ? GIST_OK : err_memory(err, "rotary table");
+}
+
 static gist_status pack_model(train_model *tm, gist_error *err) {
     const llama_config *c = &tm->model.cfg;
     tm->model.layers = mem_calloc(tm->alloc, (size_t)c->L, sizeof *tm->model.layers);
@@ -169,7 +183,7 @@ static gist_status pack_model(train_model *tm, gist_error *err) {
     each_matrix(tm, place_matrix);
     place_vectors(tm);
     llama_frequencies(c, tm->model.freq);
-    return GIST_OK;
+    return rope_table(tm, err);
 }
 
 /* ---- activations ---- */
@@ -278,6 +292,7 @@ void train_model_free(train_model *tm) {
     mem_free(tm->alloc, tm->v);
     mem_free(tm->alloc, tm->model.layers);
     mem_free(tm->alloc, tm->model.freq);
+    mem_free(tm->alloc, tm->rope);
     mem_free(tm->alloc, tm->bwd.layers);
     mem_free(tm->alloc, tm->packed_block);
     mem_free(tm->alloc, tm->acts);

@@ -23,6 +23,8 @@ struct train_model {
     llama_acts *acts;     /* [L]; acts[l].y is acts[l+1].x */
     op_kv *kv;            /* [L] the same store for every block */
     llama_acts_bwd s;
+    float *rope;          /* [rope_positions,D] rotary angles of the first positions; computed once */
+    int rope_positions;
     float *last, *dx;     /* [T,C] the last block's output; the gradient travelling down */
     int *head_row;        /* [T] rows with a label or a teacher */
     op_loss_row *loss_row;     /* [TRAIN_HEAD_ROWS] */

@@ -12,10 +12,21 @@ static llama_batch batch_of(const train_model *tm, const train_batch *b) {
     return (llama_batch){ b->T, b->ids, b->pos, b->rows, tm->kv, 1 };
 }
 
+static void rotary_rows(train_model *tm, const llama_batch *b) {
+    size_t D = (size_t)tm->model.cfg.D;
+    for (int t = 0; t < b->T; t++) {
+        float *cs = tm->acts[0].cs + (size_t)t * D;
+        if (b->pos[t] >= 0 && b->pos[t] < tm->rope_positions)
+            memcpy(cs, tm->rope + (size_t)b->pos[t] * D, D * sizeof *cs);
+        else
+            op_rope_table(&tm->ctx, cs, &b->pos[t], tm->model.freq, 1, tm->model.cfg.D);
+    }
+}
+
 static void forward(train_model *tm, const llama_batch *b) {
     const llama_model *m = &tm->model;
     op_embed_fwd(&tm->ctx, tm->acts[0].x, m->embed, m->embed_type, NULL, b->ids, b->T, m->cfg.V, m->cfg.C);
-    op_rope_table(&tm->ctx, tm->acts[0].cs, b->pos, m->freq, b->T, m->cfg.D);
+    rotary_rows(tm, b);
     for (int l = 0; l < m->cfg.L; l++) llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l], b);
 }
 
