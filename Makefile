@@ -182,7 +182,7 @@ $(ONE): FORCE
 
 demo: deps ## build and show the mechanics on a tiny model
 	@$(MAKE) --no-print-directory all
-	@sh examples/demo.sh $(BUILD)/gist
+	@sh dev/demo $(BUILD)/gist
 
 check: ## everything CI runs: tests, sanitizers, both compilers, style, includes, exports
 	@bash .ci/run
@@ -220,7 +220,8 @@ uninstall: ## remove what install put there
 # ---- about ---------------------------------------------------------------------------------------------------------
 
 format: ## lay out all C sources with clang-format
-	clang-format -i $(wildcard include/*.h src/*/*.[ch] src/*/*/*.[ch] cli/*.[ch] tests/*.[ch] tests/fuzz/*.c examples/*.c)
+	clang-format -i $(wildcard include/*.h src/*/*.[ch] src/*/*/*.[ch] \
+	    cli/*.[ch] demo/*.[ch] dev/*.c tests/*.[ch] tests/fuzz/*.c examples/*.c)
 
 clean: ## remove build/
 	rm -rf build

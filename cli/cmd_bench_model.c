@@ -17,10 +17,12 @@ typedef struct bench_args {
     bool json;
 } bench_args;
 
+#define DEFAULT_SHAPE "tinyllama-1.1b"
+
 static const option table[] = {
     OPT_HEADING("Model"),
     OPT_TEXT(bench_args, model.path, 'm', "model", "MODEL", NULL, "a model directory"),
-    OPT_TEXT(bench_args, shape, 0, "shape", "SHAPE", "tinyllama-1.1b",
+    OPT_TEXT(bench_args, shape, 0, "shape", "SHAPE", DEFAULT_SHAPE,
              "random weights instead: tinyllama-1.1b, llama-7b, or layers,width,ffn,heads,kv_heads,vocabulary"),
     OPT_SEED(bench_args, seed, 0, "seed", "1", "of the random weights"),
     OPT_HEADING("Work"),
@@ -238,6 +240,8 @@ static int run(const command *self, int argc, char **argv) {
     bench_args a = { 0 };
     int done = options_parse(self, &a, argc, argv);
     if (done != OPTIONS_GO) return done;
+    if (a.model.path && strcmp(a.shape, DEFAULT_SHAPE) != 0)
+        return usage_error(self, "bench model: give either -m or --shape");
     gist_error err = { 0 };
     a.model.template_name = "paper";
     return bench_model(&a, &err) == GIST_OK ? EXIT_DONE : fail(&err);

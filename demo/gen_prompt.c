@@ -5,7 +5,7 @@
  *   asks:   each fact one way, another way, from its value back to its key; name, echo, off topic
  *           -> shuffled, inputs distinct; answers put into the form that the styles demand
  *
- * The length is drawn first (62 to 225 word-like tokens) and the number of facts follows it, one fact per 20 tokens, so
+ * The length is drawn first (62 to 216 word-like tokens) and the number of facts follows it, one fact per 20 tokens, so
  * that prompts of every length are about equally dense.  Within one section no key and no value occurs twice: a
  * question has one answer.
  */
@@ -14,7 +14,7 @@
 
 #include "gen.h"
 
-enum { MAX_FACTS = 6, MAX_BLOCKS = 64, MAX_ASKS = 96, MIN_TOKENS = 62, MAX_TOKENS = 225, TOKENS_PER_FACT = 20, MAX_STYLES = 2 };
+enum { MAX_FACTS = 6, MAX_BLOCKS = 64, MAX_ASKS = 96, MIN_TOKENS = 62, MAX_TOKENS = 216, TOKENS_PER_FACT = 20, MAX_STYLES = 2 };
 
 typedef struct fact {
     char key[TEXT_MAX], value[TEXT_MAX];

@@ -74,6 +74,9 @@ static const own_row own_rows[] = {
       "annex|atrium|barn|cellar|courtyard|deck|foyer|gallery|hall|lounge|pavilion|room|shed|stage|studio|terrace|tower|wing" },
 };
 
+/* Names that a plain word of the lists or of the grammar looks like. */
+static const char not_names[] = "|carton|ember|garden|panel|";
+
 typedef struct shared_row {
     const char *name, *words;
 } shared_row;
@@ -242,6 +245,12 @@ static const char *keep(words *w, const char *s, size_t len) {
     return at;
 }
 
+static bool is_plain(const char *low) {
+    char key[TEXT_MAX + 2];
+    snprintf(key, sizeof key, "|%s|", low);
+    return strstr(not_names, key);
+}
+
 static void build_own(words *w, const own_row *row, word_list *list) {
     for (int s = 0; s < SPLIT_COUNT; s++) {
         list->word[s] = w->word + w->words;
@@ -250,7 +259,7 @@ static void build_own(words *w, const own_row *row, word_list *list) {
                 char both[TEXT_MAX], low[TEXT_MAX];
                 int n = snprintf(both, sizeof both, "%.*s%s%.*s", (int)part_len(l), l, row->glue, (int)part_len(r), r);
                 size_t len = plain(both, (size_t)n, low);
-                if (owner(low, len) != (split)s) continue;
+                if (owner(low, len) != (split)s || is_plain(low)) continue;
                 w->word[w->words++] = keep(w, both, (size_t)n);
                 w->own[w->owns++] = (owned){ keep(w, low, len), (split)s };
                 list->count[s]++;

@@ -280,6 +280,7 @@ json "bench model --json" bench model --shape 2,64,128,4,2,128 --prefill 16 --de
 ends 0 "bench model of a directory" bench model -m tiny --prefill 16 --decode 4 --repeat 1 --buffer 64
 prints "from process start to ready" "... with its start-up"
 ends 2 "bench model of no shape" bench model --shape round
+ends 2 "bench model: a model and a shape" bench model -m tiny --shape llama-7b
 ends 1 "bench model longer than the context" bench model -m small --prefill 100 --decode 4 --buffer 64
 
 # ---- failures: status 1, nothing written ---------------------------------------------------------------------------

@@ -30,7 +30,9 @@
 
 /* Whole models against transformers in f32 (issue: the bounds that must hold). */
 #define TOL_LOGITS_F32                1e-4   /* f32 weights (or f16, bf16 widened exactly), KV cache in f32 */
-#define TOL_LOGITS_BF16               2e-2   /* bf16 weights and operands: v per operand, averaged over C inputs */
+#define TOL_LOGITS_BF16               2e-2   /* a bf16 model: v per operand (and per row of the cache), averaged over C inputs */
+#define TOL_LOGITS_ROUNDED            4e-2   /* f32 and f16 models rounded to bf16 at load: the weights' own v comes on
+                                                top, and 12 to 20 inputs average little */
 #define TOL_ROWS_F32                  1e-4   /* keys and values of a gist, as logits */
 #define TOL_ROWS_BF16                 2e-2
 #define TOL_ROTATE                    1e-5   /* a key turned to p and back: two rotations whose angles are f32 */

@@ -65,6 +65,7 @@ gist_status gist_engine_open(const char *model, const gist_engine_options *opt, 
     gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     if (!model || !out) return err_set(err, GIST_ERR_USAGE, "a model and a place for the engine are needed");
+    if ((unsigned)o.weights > GIST_TYPE_F16) return err_set(err, GIST_ERR_USAGE, "weight type %d is unknown", (int)o.weights);
     if (o.weights == GIST_TYPE_F16)
         return err_set(err, GIST_ERR_USAGE, "weights cannot be converted to f16 at load; bf16 and f32 can");
     const gist_allocator *alloc = o.alloc ? o.alloc : mem_default();

@@ -91,6 +91,7 @@ gist_status gist_session_open(gist_engine *e, const gist_session_options *opt, g
     gist_session_options o = GIST_SESSION_OPTIONS_INIT;
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     int longest = e->model.cfg.context;
+    if ((unsigned)o.kv > GIST_TYPE_F16) return err_set(err, GIST_ERR_USAGE, "KV type %d is unknown", (int)o.kv);
     if (o.context < 0 || o.context > longest)
         return err_set(err, GIST_ERR_USAGE, "a context of %d tokens is not between 1 and the model's %d", o.context, longest);
     gist_session *s = mem_calloc(e->alloc, 1, sizeof *s);

@@ -18,9 +18,16 @@ static gist_status refuse_true(const json_t *json, const char *key, const char *
     return on ? unsupported(err, what, key, "biases are not supported for llama models") : GIST_OK;
 }
 
+static gist_status refuse_partial(const json_t *json, const char *what, gist_error *err) {
+    float partial = 1;
+    TRY(json_get_float(json, "partial_rotary_factor", false, 0, 1, &partial, WHAT));
+    return partial < 1 ? unsupported(err, what, "partial_rotary_factor", "only whole heads are rotated") : GIST_OK;
+}
+
 /* rope_theta at the top (transformers 4) or inside rope_parameters (5); scaled variants are refused. */
 static gist_status read_rope(llama_config *c, const json_t *json, const char *what, gist_error *err) {
     TRY(json_get_float(json, "rope_theta", false, 1, 1e12, &c->theta, WHAT));
+    TRY(refuse_partial(json, WHAT));
     static const char *const holders[] = { "rope_parameters", "rope_scaling" };
     for (int i = 0; i < 2; i++) {
         const json_t *rope = json_object_get(json, holders[i]);
@@ -33,9 +40,7 @@ static gist_status read_rope(llama_config *c, const json_t *json, const char *wh
         if (strcmp(type, "default") != 0)
             return err_set(err, GIST_ERR_UNSUPPORTED, "%s: rotary scaling of type \"%.40s\" is not supported", what, type);
         TRY(json_get_float(rope, "rope_theta", false, 1, 1e12, &c->theta, WHAT));
-        float partial = 1;
-        TRY(json_get_float(rope, "partial_rotary_factor", false, 0, 1, &partial, WHAT));
-        if (partial < 1) return unsupported(err, what, "partial_rotary_factor", "only whole heads are rotated");
+        TRY(refuse_partial(rope, WHAT));
     }
     return GIST_OK;
 }
@@ -70,9 +75,9 @@ gist_status llama_config_parse(llama_config *out, const json_t *json, const char
     TRY(json_get_int(json, "intermediate_size", true, 1, 1 << 20, &c.F, WHAT));
     TRY(json_get_int(json, "num_attention_heads", true, 1, 4096, &c.H, WHAT));
     c.G = c.H;
-    TRY(json_get_int(json, "num_key_value_heads", false, 1, 4096, &c.G, WHAT));
+    TRY(json_get_int(json, "num_key_value_heads", false, 1, GFILE_MAX_HEADS, &c.G, WHAT));
     c.D = c.C / c.H;
-    TRY(json_get_int(json, "head_dim", false, 2, 1024, &c.D, WHAT));
+    TRY(json_get_int(json, "head_dim", false, 2, GFILE_MAX_WIDTH, &c.D, WHAT));
     TRY(json_get_int(json, "vocab_size", true, 1, LLAMA_MAX_VOCAB, &c.V, WHAT));
     TRY(json_get_int(json, "max_position_embeddings", false, 1, LLAMA_MAX_CONTEXT, &c.context, WHAT));
     TRY(json_get_float(json, "rms_norm_eps", false, 0, 1, &c.eps, WHAT));
@@ -82,6 +87,9 @@ gist_status llama_config_parse(llama_config *out, const json_t *json, const char
         return err_set(err, GIST_ERR_FORMAT, "%s: %d query heads cannot share %d key/value heads", what, c.H, c.G);
     if (c.D < 2 || c.D % 2 != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: head_dim %d: rotary positions need an even width", what, c.D);
+    if (c.D > GFILE_MAX_WIDTH || c.G > GFILE_MAX_HEADS)
+        return err_set(err, GIST_ERR_LIMIT, "%s: %d key/value heads of %d are more than the %d of %d that a gist may hold", what,
+                       c.G, c.D, GFILE_MAX_HEADS, GFILE_MAX_WIDTH);
     if ((int64_t)c.H * c.D > LLAMA_MAX_WIDTH)
         return err_set(err, GIST_ERR_LIMIT, "%s: %d heads of %d are more than %d wide", what, c.H, c.D, LLAMA_MAX_WIDTH);
     *out = c;

@@ -65,9 +65,8 @@ uint64_t llama_parameters(const llama_config *c) {
 static gist_status find(const weights *w, const llama_config *c, const weight_row *r, int layer, const tensor_view **out,
                         gist_error *err) {
     char name[128], want[64], got[64];
-    snprintf(name, sizeof name, r->hf, layer);
+    snprintf(name, sizeof name, llama_has_row(c, r) ? r->hf : llama_weights[0].hf, layer); /* tied: the embedding */
     const tensor_view *t = weights_find(w, name);
-    if (!t && is_head(r)) t = weights_find(w, llama_weights[0].hf); /* tied: the head is the embedding */
     if (!t) return err_set(err, GIST_ERR_FORMAT, "tensor %s is missing", name);
     tensor_view need = { .dims = r->shape[1] ? 2 : 1,
                          .shape = { llama_dim(c, r->shape[0]), llama_dim(c, r->shape[1]), 1, 1 } };
@@ -86,7 +85,7 @@ static bool known(const llama_config *c, const char *name) {
         char full[128];
         if (!llama_weights[i].per_layer && strcmp(name, llama_weights[i].hf) == 0) return true;
         int layer = 0;
-        if (!llama_weights[i].per_layer || sscanf(name, "model.layers.%d.", &layer) != 1) continue;
+        if (!llama_weights[i].per_layer || sscanf(name, "model.layers.%5d.", &layer) != 1) continue;
         snprintf(full, sizeof full, llama_weights[i].hf, layer);
         if (layer >= 0 && layer < c->L && strcmp(name, full) == 0) return true;
     }

@@ -18,7 +18,7 @@ const char tok_pattern_llama3[] = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\
 
 enum {
     MAX_PATTERN = 1 << 14,
-    MAX_CODE = 1 << 18, /* bytes of a compiled pattern */
+    MAX_CODE = 1 << 18,  /* bytes of a compiled pattern */
     MAX_STEPS = 1 << 27, /* of one match: twice the longest text */
     MAX_MATCH_KIB = 1 << 16
 };

@@ -353,13 +353,15 @@ gist_status train_run(train_model *tm, const train_set *set, const train_run_opt
 gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events, train_metric *metrics,
                            int *n, bool *stopped, gist_error *err);
 
-/* metrics.jsonl: an open file behind the lines of steps up to `step`; later ones, and a line cut short, are dropped. */
+/* metrics.jsonl: an open, locked file behind the lines of steps up to `step` (-1: none).  Later ones are dropped, so are a
+ * line cut short and, unless evaluated, the validation of that step. */
 typedef struct train_log {
     FILE *f;
     char *path;
     const gist_allocator *alloc;
 } train_log;
-gist_status train_log_open(train_log *log, const char *path, int64_t step, const gist_allocator *alloc, gist_error *err);
+gist_status train_log_open(train_log *log, const char *path, int64_t step, bool evaluated, const gist_allocator *alloc,
+                           gist_error *err);
 gist_status train_log_step(train_log *log, const train_report *r, gist_error *err);
 gist_status train_log_metrics(train_log *log, int64_t step, const train_metric *metrics, int n, bool best, gist_error *err);
 gist_status train_log_sync(train_log *log, gist_error *err); /* on disk */

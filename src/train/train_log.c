@@ -10,12 +10,13 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 #include "train/train.h"
 
-/* Bytes of whole lines of steps up to `step`. */
-static size_t keep_length(const char *bytes, size_t len, int64_t step) {
+/* Bytes of whole lines up to the step, without its validation when that is still to come. */
+static size_t keep_length(const char *bytes, size_t len, int64_t step, bool evaluated) {
     static const char start[] = "{\"step\":";
     size_t at = 0, head = sizeof start - 1;
     while (at < len) {
@@ -27,30 +28,37 @@ static size_t keep_length(const char *bytes, size_t len, int64_t step) {
         char *stop;
         long long value = strtoll(number, &stop, 10);
         if (stop == number || value > step) break;
+        if (value == step && !evaluated && strncmp(stop, ",\"best\":", 8) == 0) break;
         at = (size_t)(end - bytes) + 1;
     }
     return at;
 }
 
-gist_status train_log_open(train_log *log, const char *path, int64_t step, const gist_allocator *alloc, gist_error *err) {
-    train_log made = { .alloc = alloc };
-    if (path_exists(path)) {
-        file_map map;
-        TRY(map_open(path, &map, err));
-        size_t keep = keep_length((const char *)map.data, map.size, step);
-        map_close(&map);
-        if (truncate(path, (off_t)keep) != 0)
-            return err_set(err, GIST_ERR_IO, "%s: cannot cut: %s", path, strerror(errno));
-    }
-    made.path = mem_strndup(alloc, path, strlen(path));
+/* Nobody else writes here; what lies past the step goes. */
+static gist_status claim(const train_log *log, int64_t step, bool evaluated, gist_error *err) {
+    file_map map;
+    if (flock(fileno(log->f), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK)
+        return err_set(err, GIST_ERR_IO, "%s: another process is training there", log->path);
+    TRY(map_open(log->path, &map, err));
+    size_t keep = keep_length((const char *)map.data, map.size, step, evaluated);
+    map_close(&map);
+    if (ftruncate(fileno(log->f), (off_t)keep) != 0)
+        return err_set(err, GIST_ERR_IO, "%s: cannot cut: %s", log->path, strerror(errno));
+    return GIST_OK;
+}
+
+gist_status train_log_open(train_log *log, const char *path, int64_t step, bool evaluated,
+                           const gist_allocator *alloc, gist_error *err) {
+    train_log made = { .alloc = alloc, .path = mem_strndup(alloc, path, strlen(path)) };
     if (!made.path) return err_memory(err, "metrics");
     made.f = fopen(path, "ae");
-    if (!made.f) {
-        mem_free(alloc, made.path);
-        return err_set(err, GIST_ERR_IO, "%s: cannot write: %s", path, strerror(errno));
-    }
-    *log = made;
-    return GIST_OK;
+    gist_status status = made.f ? claim(&made, step, evaluated, err)
+                                : err_set(err, GIST_ERR_IO, "%s: cannot write: %s", path, strerror(errno));
+    if (status == GIST_OK)
+        *log = made;
+    else
+        train_log_close(&made);
+    return status;
 }
 
 void train_log_close(train_log *log) {
