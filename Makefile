@@ -79,12 +79,14 @@ else
 BASE_CPPFLAGS += -DGIST_NO_X86
 endif
 CLI_SRC := $(wildcard cli/*.c)
+DEMO_SRC := $(wildcard demo/*.c)
 TEST_SRC := $(wildcard tests/test_*.c)
 FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
 
 objects = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 LIB_OBJ := $(call objects,$(LIB_SRC))
 CLI_OBJ := $(call objects,$(CLI_SRC))
+DEMO_OBJ := $(call objects,$(DEMO_SRC))
 TEST_HELP := $(call objects,tests/testing.c tests/tiny.c)
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ_SRC))
@@ -145,6 +147,11 @@ $(BUILD)/gist: $(CLI_OBJ) $(BUILD)/rooms.a
 	@$(call say,LINK,$@)
 	$(Q)$(CC) $(LINK) $(LDFLAGS) -o $@ $(CLI_OBJ) $(BUILD)/rooms.a $(LIBS)
 
+# The demonstration's data program stands on the rooms too, but is not installed.
+$(BUILD)/gist-demo: $(DEMO_OBJ) $(BUILD)/rooms.a
+	@$(call say,LINK,$@)
+	$(Q)$(CC) $(LINK) $(LDFLAGS) -o $@ $(DEMO_OBJ) $(BUILD)/rooms.a $(LIBS)
+
 # ---- tests ---------------------------------------------------------------------------------------------------------
 
 deps: ## install the system packages the build needs, if any is missing (Debian)
@@ -155,7 +162,7 @@ test: deps ## build and run every test; ONLY="base tensor" picks some, VARIANT=a
 	@$(MAKE) --no-print-directory all tests
 	@bash tests/run $(BUILD) $(if $(ONLY),-o "$(ONLY)") $(TESTS) $(REPLAYS) $(SCRIPTS)
 
-tests: $(TESTS) $(REPLAYS)
+tests: $(TESTS) $(REPLAYS) $(BUILD)/gist-demo
 
 $(TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/%.o $(TEST_HELP) $(BUILD)/rooms.a
 	@mkdir -p $(@D)
@@ -235,4 +242,4 @@ help: ## this list
 info: ## show what the build found: compiler, libraries, CPU features
 	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' sh dev/info '$(VARIANT)' '$(VERSION)' '$(MACHINE)' $(PKGS) cmocka
 
--include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(wildcard $(BUILD)/obj/tests/*.d $(BUILD)/obj/tests/fuzz/*.d)
+-include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(DEMO_OBJ:.o=.d) $(wildcard $(BUILD)/obj/tests/*.d $(BUILD)/obj/tests/fuzz/*.d)

@@ -10,6 +10,8 @@
 
 static const command *const commands[] = {
     &cmd_compress, &cmd_generate, &cmd_show, &cmd_tokenize, &cmd_logits, &cmd_bench_machine, &cmd_bench_model,
+    &cmd_bench_train,
+    &cmd_train,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

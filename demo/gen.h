@@ -61,11 +61,11 @@ enum { TEXT_MAX = 200 };
 void text_expand(gen *g, sbuf *out, const char *tpl, const bind *binds);
 /* The same into a small text; a longer one sets g->failed. */
 void text_into(gen *g, char out[TEXT_MAX], const char *tpl, const bind *binds);
-int text_below(gen *g, int n);               /* a choice of wording */
-int text_value(gen *g, int n);               /* a choice of value: counted */
+int text_below(gen *g, int n); /* a choice of wording */
+int text_value(gen *g, int n); /* a choice of value: counted */
 bool text_chance(gen *g, double p);
-size_t text_unmark(char *s, size_t len);     /* remove NAME_MARK in place; the new length */
-int text_tokens(const char *s, size_t len);  /* word-like tokens: words, marks of names, punctuation, pairs of digits */
+size_t text_unmark(char *s, size_t len);    /* remove NAME_MARK in place; the new length */
+int text_tokens(const char *s, size_t len); /* word-like tokens: words, marks of names, punctuation, pairs of digits */
 
 /* ---- the grammar: gen_grammar.c ---- */
 
@@ -88,12 +88,12 @@ typedef struct fact_kind {
     fact_how how;
     fact_brief brief;
     int least, most;
-    bool own_key;           /* the key is a name or an item of the split; otherwise the fact is about the place */
+    bool own_key; /* the key is a name or an item of the split; otherwise the fact is about the place */
     const char *key, *value;
-    const char *head;       /* of a list; NULL: sentences only */
-    const char *say;        /* one fact as a sentence; NULL: lists only */
-    const char *ask;        /* input whose answer is the value */
-    const char *invert;     /* input whose answer is the key; NULL: none */
+    const char *head;   /* of a list; NULL: sentences only */
+    const char *say;    /* one fact as a sentence; NULL: lists only */
+    const char *ask;    /* input whose answer is the value */
+    const char *invert; /* input whose answer is the key; NULL: none */
 } fact_kind;
 extern const fact_kind fact_kinds[];
 extern const int fact_kind_count;
@@ -122,8 +122,8 @@ enum { PROMPT_MAX_PAIRS = 12, PROMPT_MAX_SEEN = 4 };
 
 typedef struct pair {
     char input[TEXT_MAX], output[TEXT_MAX];
-    const char *kind;                /* "fact", "format", "tool" */
-    char sub[32];                    /* "price", "price.inverse", "json", ... */
+    const char *kind;                                            /* "fact", "format", "tool" */
+    char sub[32];                                                /* "price", "price.inverse", "json", ... */
     char entity[TEXT_MAX], attribute[TEXT_MAX], value[TEXT_MAX]; /* what it rests on */
 } pair;
 
@@ -137,7 +137,8 @@ typedef struct prompt {
 void prompt_init(prompt *p);
 void prompt_free(prompt *p);
 /* Prompt number `index` of (split, seed): depends on nothing else.  marked: leave NAME_MARK in. */
-gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked, gist_error *err);
+gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked,
+                        gist_error *err);
 
 /* ---- vocabulary: gen_vocab.c ---- */
 
@@ -148,8 +149,8 @@ gist_status vocab_write(const words *w, const char *dir, int size, uint64_t seed
 
 /* Print what a file holds; tokenizer may be NULL. */
 gist_status rows_stats(const char *path, const char *tokenizer, gist_error *err);
-/* Every row is sound: texts, lengths, labels, one prompt's rows together, its pairs as many as the kind of file has, and
- * (not by hand) the answer follows from the prompt. */
+/* Every row is sound: texts, lengths, labels; a prompt's rows stand together and are as many as the kind of file has;
+ * and (not by hand) the answer follows from the prompt. */
 typedef enum rows_kind { ROWS_DRAWN, ROWS_SEEN, ROWS_HAND } rows_kind;
 gist_status rows_sound(const char *path, rows_kind kind, gist_error *err);
 /* No name, entity, triple or prompt in common. */

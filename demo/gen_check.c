@@ -111,8 +111,10 @@ static gist_status one_row(const char *s, size_t len, row *r, row_fn fn, void *c
     gist_status st = GIST_OK;
     if (!r->instruction || !r->input || !r->output || !r->kind || !r->sub || !r->id)
         st = fault(r, err, "instruction, input, output, kind, sub or prompt_id is missing", "");
-    else if (fact && (!r->fact[2] || json_array_size(fact) != 3)) st = fault(r, err, "fact is not three texts", r->id);
-    else st = fn(ctx, r, err);
+    else if (fact && (!r->fact[2] || json_array_size(fact) != 3))
+        st = fault(r, err, "fact is not three texts", r->id);
+    else
+        st = fn(ctx, r, err);
     json_decref(obj);
     return st;
 }
@@ -196,7 +198,8 @@ static gist_status sound_row(void *ctx, const row *r, gist_error *err) {
         out = text_tokens(r->output, strlen(r->output));
     if (!printable(r->instruction, true) || !printable(r->input, false) || !printable(r->output, false))
         return fault(r, err, "a text is empty, has control characters or blanks at an end", r->id);
-    if (tokens < (hand ? 40 : 50) || tokens > 250) return fault(r, err, "a prompt of fewer than 50 or more than 250 words", r->id);
+    if (tokens < (hand ? 40 : 50) || tokens > 250)
+        return fault(r, err, "a prompt of fewer than 50 or more than 250 words", r->id);
     if (in > 40 || out > 24) return fault(r, err, "an input over 40 words or an answer over 24", r->output);
     if (strcmp(r->kind, "fact") != 0 && strcmp(r->kind, "format") != 0 && strcmp(r->kind, "tool") != 0)
         return fault(r, err, "kind is none of fact, format, tool", r->kind);
@@ -205,8 +208,10 @@ static gist_status sound_row(void *ctx, const row *r, gist_error *err) {
     uint64_t instruction = text_hash(0, r->instruction, len);
     if (strcmp(s->id, r->id) != 0) {
         TRY(prompt_done(s, r, err));
-        if (table_has(&s->prompts, 0, r->instruction, len)) return fault(r, err, "this prompt stood before, under another id", r->id);
-        if (table_has(&s->prompts, 1, r->id, strlen(r->id))) return fault(r, err, "rows of this prompt are not together", r->id);
+        if (table_has(&s->prompts, 0, r->instruction, len))
+            return fault(r, err, "this prompt stood before, under another id", r->id);
+        if (table_has(&s->prompts, 1, r->id, strlen(r->id)))
+            return fault(r, err, "rows of this prompt are not together", r->id);
         table_add(&s->prompts, 0, r->instruction, len, false);
         table_add(&s->prompts, 1, r->id, strlen(r->id), false);
         table_free(&s->inputs);
@@ -238,18 +243,18 @@ static const char *const what_of[OF_COUNT] = { "prompt", "entity", "triple", "na
 
 typedef struct apart {
     const words *w;
-    table all;         /* of file a */
-    bool second;       /* reading file b: look up instead of adding */
+    table all;   /* of file a */
+    bool second; /* reading file b: look up instead of adding */
     int found[OF_COUNT];
-    char last[80];     /* prompt id */
+    char last[80]; /* prompt id */
 } apart;
 
 static gist_status meet(apart *a, int of, const char *s, size_t len, const row *r, gist_error *err) {
     a->found[of]++;
     if (!a->second) return table_add(&a->all, of, s, len, false) ? GIST_OK : err_memory(err, "check");
     if (!table_has(&a->all, of, s, len)) return GIST_OK;
-    return err_set(err, GIST_ERR_MISMATCH, "%s:%d: the %s \"%.*s\" is in the other file too", r->path, r->line, what_of[of],
-                   len > 80 ? 80 : (int)len, s);
+    return err_set(err, GIST_ERR_MISMATCH, "%s:%d: the %s \"%.*s\" is in the other file too", r->path, r->line,
+                   what_of[of], len > 80 ? 80 : (int)len, s);
 }
 
 static size_t word_len(const char *s) {
@@ -266,7 +271,8 @@ static gist_status meet_names(apart *a, const char *s, const row *r, gist_error 
             char low[TEXT_MAX];
             size_t len = lens[i];
             if (len == 0 || words_owner(a->w, s, len) == SPLIT_COUNT) continue;
-            for (size_t j = 0; j < len; j++) low[j] = (char)tolower((unsigned char)s[j]); /* owned: shorter than TEXT_MAX */
+            for (size_t j = 0; j < len; j++)
+                low[j] = (char)tolower((unsigned char)s[j]); /* owned: shorter than TEXT_MAX */
             TRY(meet(a, OF_NAME, low, len, r, err));
         }
         s += n ? n : 1;
@@ -298,8 +304,9 @@ gist_status rows_apart(const words *w, const char *a, const char *b, gist_error 
     memset(ctx.found, 0, sizeof ctx.found);
     if (st == GIST_OK) st = each_row(b, apart_row, &ctx, err);
     if (st == GIST_OK)
-        printf("%s and %s are apart: %d prompts, %d entities, %d triples and %d names of the second looked up in the first\n", a, b,
-               ctx.found[OF_PROMPT], ctx.found[OF_ENTITY], ctx.found[OF_TRIPLE], ctx.found[OF_NAME]);
+        printf("%s and %s are apart: %d prompts, %d entities, %d triples and %d names of the second looked up in the "
+               "first\n",
+               a, b, ctx.found[OF_PROMPT], ctx.found[OF_ENTITY], ctx.found[OF_TRIPLE], ctx.found[OF_NAME]);
     table_free(&ctx.all);
     return st;
 }
@@ -320,7 +327,8 @@ static gist_status seen_row(void *ctx, const row *r, gist_error *err) {
     sbuf_init(&both, NULL);
     sbuf_fmt(&both, "%s %s", id, r->input);
     gist_status st = both.failed ? err_memory(err, "check") : GIST_OK;
-    if (st == GIST_OK && a->second && table_has(&a->all, 1, both.p, both.len)) st = fault(r, err, "this input is in training", r->input);
+    if (st == GIST_OK && a->second && table_has(&a->all, 1, both.p, both.len))
+        st = fault(r, err, "this input is in training", r->input);
     if (st == GIST_OK && !a->second) table_add(&a->all, 1, both.p, both.len, false);
     sbuf_free(&both);
     return st == GIST_OK && a->all.failed ? err_memory(err, "check") : st;
@@ -360,7 +368,7 @@ typedef struct stats {
     tokenizer *t;
     tok_ids ids;
     spread words, tokens, input, answer, bits, pairs, density;
-    int at_k[5];        /* prompts whose largest k with tokens / k >= 10 is 1, 2, 4, 8, 16 */
+    int at_k[5]; /* prompts whose largest k with tokens / k >= 10 is 1, 2, 4, 8, 16 */
     char last[80];
     int rows, of_prompt;
     struct {
@@ -375,8 +383,10 @@ typedef struct stats {
 static gist_status count_tokens(stats *s, const char *text, spread *to, bool whole, gist_error *err) {
     const tok_template *tp = tok_template_find("paper");
     s->ids.n = 0;
-    if (whole) TRY(tok_template_prompt(s->t, tp, text, strlen(text), &s->ids, err));
-    else TRY(tok_encode(s->t, text, strlen(text), 0, &s->ids, err));
+    if (whole)
+        TRY(tok_template_prompt(s->t, tp, text, strlen(text), &s->ids, err));
+    else
+        TRY(tok_encode(s->t, text, strlen(text), 0, &s->ids, err));
     spread_add(to, (double)s->ids.n);
     return GIST_OK;
 }
@@ -401,7 +411,9 @@ static void form_of(const row *r, char out[TEXT_MAX]) {
         snprintf(out, TEXT_MAX, "%s", r->output);
         return;
     }
-    const char *letters = strncmp(at, colon + 2, len) == 0 ? "..." : isupper((unsigned char)*at) ? "(UPPER)" : "(lower)";
+    const char *letters = strncmp(at, colon + 2, len) == 0 ? "..."
+                          : isupper((unsigned char)*at)    ? "(UPPER)"
+                                                           : "(lower)";
     snprintf(out, TEXT_MAX, "%.*s%s%s", (int)(at - r->output), r->output, letters, at + len);
 }
 
@@ -446,7 +458,8 @@ static gist_status stats_row(void *ctx, const row *r, gist_error *err) {
 
 static int more_rows(const void *a, const void *b) {
     const entry *x = a, *y = b;
-    return x->count != y->count ? (y->count > x->count) - (y->count < x->count) : strcmp(x->text ? x->text : "", y->text ? y->text : "");
+    return x->count != y->count ? (y->count > x->count) - (y->count < x->count)
+                                : strcmp(x->text ? x->text : "", y->text ? y->text : "");
 }
 
 static void print_stats(stats *s, const char *path) {
@@ -459,8 +472,8 @@ static void print_stats(stats *s, const char *path) {
     spread_print("bits per token", &s->density);
     spread_print("pairs of a prompt", &s->pairs);
     if (s->t)
-        printf("  largest k of 1 2 4 8 16 with tokens / k >= 10:  %d %d %d %d %d prompts\n", s->at_k[0], s->at_k[1], s->at_k[2],
-               s->at_k[3], s->at_k[4]);
+        printf("  largest k of 1 2 4 8 16 with tokens / k >= 10:  %d %d %d %d %d prompts\n", s->at_k[0], s->at_k[1],
+               s->at_k[2], s->at_k[3], s->at_k[4]);
     printf("\n  %-26s %6s %8s %8s  %s\n", "question", "pairs", "answers", "top", "commonest answer");
     int top = 0;
     for (int i = 0; i < s->subs; i++) {
@@ -468,10 +481,12 @@ static void print_stats(stats *s, const char *path) {
                100.0 * s->sub[i].top / s->sub[i].rows, s->sub[i].answer);
         top += s->sub[i].top;
     }
-    printf("  %-26s %6d %8s %6.1f %%  (the commonest answer to every question)\n", "all", s->rows, "", 100.0 * top / s->rows);
+    printf("  %-26s %6d %8s %6.1f %%  (the commonest answer to every question)\n", "all", s->rows, "",
+           100.0 * top / s->rows);
     printf("\n  styles:");
     qsort(s->styles.e, s->styles.cap, sizeof *s->styles.e, more_rows);
-    for (size_t i = 0; i < s->styles.n && i < 40; i++) printf(" %s %d%s", s->styles.e[i].text, s->styles.e[i].count, i + 1 < s->styles.n ? "," : "\n");
+    for (size_t i = 0; i < s->styles.n && i < 40; i++)
+        printf(" %s %d%s", s->styles.e[i].text, s->styles.e[i].count, i + 1 < s->styles.n ? "," : "\n");
     printf("\n");
 }
 

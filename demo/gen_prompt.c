@@ -14,7 +14,15 @@
 
 #include "gen.h"
 
-enum { MAX_FACTS = 6, MAX_BLOCKS = 64, MAX_ASKS = 96, MIN_TOKENS = 62, MAX_TOKENS = 216, TOKENS_PER_FACT = 20, MAX_STYLES = 2 };
+enum {
+    MAX_FACTS = 6,
+    MAX_BLOCKS = 64,
+    MAX_ASKS = 96,
+    MIN_TOKENS = 62,
+    MAX_TOKENS = 216,
+    TOKENS_PER_FACT = 20,
+    MAX_STYLES = 2
+};
 
 typedef struct fact {
     char key[TEXT_MAX], value[TEXT_MAX];
@@ -23,7 +31,8 @@ typedef struct fact {
 typedef struct draft {
     gen g;
     const domain *domain;
-    char name[TEXT_MAX], place[TEXT_MAX], helper[TEXT_MAX], money[TEXT_MAX], spot[TEXT_MAX], door[TEXT_MAX], street[TEXT_MAX];
+    char name[TEXT_MAX], place[TEXT_MAX], helper[TEXT_MAX], money[TEXT_MAX], spot[TEXT_MAX], door[TEXT_MAX],
+        street[TEXT_MAX];
     const style *style[MAX_STYLES];
     char style_value[MAX_STYLES][TEXT_MAX];
     int styles;
@@ -89,15 +98,18 @@ static void block_keep(draft *d) {
 
 /* One more input.  The draft keeps at most MAX_ASKS; of later ones nothing is lost but variety. */
 static void ask(draft *d, const char *kind, const char *sub, const char *input, const char *answer, fact_brief cut) {
-    static const char around[] = "[{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|Hi! {q}|Hello. {q}|Question: {q}|Please help. {q}|{q} "
-                                 "Thanks!|Excuse me. {q}|One more thing. {q}]";
+    static const char around[] =
+        "[{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|{q}|Hi! {q}|Hello. {q}|Question: {q}|Please help. {q}|{q} "
+        "Thanks!|Excuse me. {q}|One more thing. {q}]";
     if (d->asks == MAX_ASKS) return;
     pair *p = &d->ask[d->asks];
     memset(p, 0, sizeof *p);
     p->kind = kind;
     snprintf(p->sub, sizeof p->sub, "%s", sub);
-    if (strcmp(kind, "format") == 0) copy_text(p->input, input);
-    else text_into(&d->g, p->input, around, (const bind[]){ { "q", input }, { NULL, NULL } });
+    if (strcmp(kind, "format") == 0)
+        copy_text(p->input, input);
+    else
+        text_into(&d->g, p->input, around, (const bind[]){ { "q", input }, { NULL, NULL } });
     copy_text(p->output, answer);
     d->cut[d->asks++] = cut;
 }
@@ -112,20 +124,26 @@ static void rests_on(draft *d, const char *entity, const char *attribute, const 
 
 static void rests_on_fact(draft *d, const fact_kind *kind, const fact *f) {
     char attribute[TEXT_MAX];
-    snprintf(attribute, sizeof attribute, "%s%s%.120s", kind->sub, kind->own_key ? "" : " ", kind->own_key ? "" : f->key);
+    snprintf(attribute, sizeof attribute, "%s%s%.120s", kind->sub, kind->own_key ? "" : " ",
+             kind->own_key ? "" : f->key);
     rests_on(d, kind->own_key ? f->key : d->place, attribute, f->value);
 }
 
 /* ---- sections ---- */
 
 static const char *const day_groups[][3] = {
-    { "Monday to Friday", "Saturday", "Sunday" },       { "Monday to Thursday", "Friday", "Saturday and Sunday" },
-    { "Monday and Tuesday", "Wednesday to Saturday", "Sunday" }, { "Tuesday to Friday", "Saturday and Sunday", "Monday" },
-    { "Monday to Saturday", "Sunday", NULL },            { "Monday to Friday", "Saturday and Sunday", NULL },
+    { "Monday to Friday", "Saturday", "Sunday" },
+    { "Monday to Thursday", "Friday", "Saturday and Sunday" },
+    { "Monday and Tuesday", "Wednesday to Saturday", "Sunday" },
+    { "Tuesday to Friday", "Saturday and Sunday", "Monday" },
+    { "Monday to Saturday", "Sunday", NULL },
+    { "Monday to Friday", "Saturday and Sunday", NULL },
     { "Monday, Tuesday and Friday", "Wednesday and Thursday", "Saturday" },
 };
 enum { DAY_GROUPS = sizeof day_groups / sizeof *day_groups };
-static const char *const day_names[7] = { "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday" };
+static const char *const day_names[7] = {
+    "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"
+};
 
 /* A day of a group: one it names, or one inside "A to B". */
 static const char *day_of(draft *d, const char *group) {
@@ -151,15 +169,23 @@ static bool draw_facts(draft *d, const fact_kind *kind, fact *f, int n) {
     for (int i = 0, tries = 0; i < n; tries++) {
         if (tries > 50 || (kind->how == HOW_HOURS && !day_groups[group][i])) return false;
         double before = d->g.bits;
-        if (kind->how == HOW_HOURS) copy_text(f[i].key, day_groups[group][i]);
-        else say_into(d, f[i].key, kind->how == HOW_LIMIT ? i ? "above" : "below" : kind->how == HOW_RATE ? "<small>" : kind->key, NULL);
+        if (kind->how == HOW_HOURS)
+            copy_text(f[i].key, day_groups[group][i]);
+        else
+            say_into(d, f[i].key,
+                     kind->how == HOW_LIMIT  ? i ? "above" : "below"
+                     : kind->how == HOW_RATE ? "<small>"
+                                             : kind->key,
+                     NULL);
         say_into(d, f[i].value, kind->value, NULL);
         if (kind->how == HOW_HOURS && i == 2 && text_chance(&d->g, 0.3)) copy_text(f[i].value, "closed");
         bool fresh = true;
         for (int j = 0; j < i; j++)
             fresh = fresh && strcmp(f[i].key, f[j].key) != 0 && strcmp(f[i].value, f[j].value) != 0;
-        if (fresh) i++;
-        else d->g.bits = before;
+        if (fresh)
+            i++;
+        else
+            d->g.bits = before;
     }
     return true;
 }
@@ -185,8 +211,13 @@ typedef struct extra {
 
 static void write_section(draft *d, sbuf *b, const fact_kind *kind, const fact *f, int n, const extra *x) {
     if (kind->how == HOW_LIMIT) {
-        say(d, b, kind->say, (const bind[]){ { "cargo", x->cargo }, { "unit", x->unit }, { "n", x->n }, { "v", f[0].value },
-                                             { "w", f[1].value }, { NULL, NULL } });
+        say(d, b, kind->say,
+            (const bind[]){ { "cargo", x->cargo },
+                            { "unit", x->unit },
+                            { "n", x->n },
+                            { "v", f[0].value },
+                            { "w", f[1].value },
+                            { NULL, NULL } });
         return;
     }
     if (kind->head && n > 1 && text_chance(&d->g, 0.5)) {
@@ -200,10 +231,15 @@ static void write_section(draft *d, sbuf *b, const fact_kind *kind, const fact *
     for (int i = 0; i < n; i++) {
         if (i) sbuf_str(b, " ");
         if (strcmp(f[i].value, "closed") == 0)
-            say(d, b, "[On {k} we are closed.|We are closed on {k}.]", (const bind[]){ { "k", f[i].key }, { NULL, NULL } });
+            say(d, b, "[On {k} we are closed.|We are closed on {k}.]",
+                (const bind[]){ { "k", f[i].key }, { NULL, NULL } });
         else
-            say(d, b, kind->say, (const bind[]){ { "k", f[i].key }, { "v", f[i].value }, { "small", f[i].key }, { "big", x->big[i] },
-                                                 { NULL, NULL } });
+            say(d, b, kind->say,
+                (const bind[]){ { "k", f[i].key },
+                                { "v", f[i].value },
+                                { "small", f[i].key },
+                                { "big", x->big[i] },
+                                { NULL, NULL } });
     }
 }
 
@@ -229,8 +265,15 @@ static void ask_fact(draft *d, const fact_kind *kind, const fact *f, int i, cons
             snprintf(m, sizeof m, "%d", i == 0 ? 1 + text_below(&d->g, n) : n + 1 + text_below(&d->g, 99 - n));
         }
         say_into(d, q, kind->ask,
-                 (const bind[]){ { "k", f[i].key }, { "day", day }, { "message", message }, { "small", f[i].key },
-                                 { "big", x->big[i] }, { "m", m }, { "cargo", x->cargo }, { "unit", x->unit }, { NULL, NULL } });
+                 (const bind[]){ { "k", f[i].key },
+                                 { "day", day },
+                                 { "message", message },
+                                 { "small", f[i].key },
+                                 { "big", x->big[i] },
+                                 { "m", m },
+                                 { "cargo", x->cargo },
+                                 { "unit", x->unit },
+                                 { NULL, NULL } });
         ask(d, kind->kind, kind->sub, q, answer, kind->brief);
         rests_on_fact(d, kind, &f[i]);
     }
@@ -308,8 +351,9 @@ static const style *draw_style(draft *d) {
  * answer with everything. */
 static bool fit(const style *a, const style *b) {
     char x = a->fits, y = b->fits;
-    return x == 't' ? y != 't' : y == 't' || (x == 'c' && y == 'a') || (x == 'a' && y == 'c') || (x == 'b' && y == 'e') ||
-                                   (x == 'e' && y == 'b');
+    return x == 't' ? y != 't'
+                    : y == 't' || (x == 'c' && y == 'a') || (x == 'a' && y == 'c') || (x == 'b' && y == 'e') ||
+                          (x == 'e' && y == 'b');
 }
 
 static void add_styles(draft *d) {
@@ -333,9 +377,12 @@ static void add_styles(draft *d) {
 
 static void put_affix(sbuf *out, const char *affix, const char *value, const char *name) {
     for (; *affix; affix++) {
-        if (*affix == '%') sbuf_str(out, value);
-        else if (*affix == '~') sbuf_str(out, name);
-        else sbuf_add(out, affix, 1);
+        if (*affix == '%')
+            sbuf_str(out, value);
+        else if (*affix == '~')
+            sbuf_str(out, name);
+        else
+            sbuf_add(out, affix, 1);
     }
 }
 
@@ -343,7 +390,9 @@ static void apply_style(const style *s, const char *value, const char *name, cha
     sbuf out;
     sbuf_init(&out, NULL);
     for (char *c = text; *c; c++)
-        *c = (char)(s->letters == CASE_UPPER ? toupper((unsigned char)*c) : s->letters == CASE_LOWER ? tolower((unsigned char)*c) : *c);
+        *c = (char)(s->letters == CASE_UPPER   ? toupper((unsigned char)*c)
+                    : s->letters == CASE_LOWER ? tolower((unsigned char)*c)
+                                               : *c);
     put_affix(&out, s->pre, value, name);
     sbuf_str(&out, text);
     put_affix(&out, s->post, value, name);
@@ -358,7 +407,8 @@ static void apply_styles(const draft *d, char text[TEXT_MAX], fact_brief cut) {
     if (d->brief && space && cut == BRIEF_LAST) memmove(text, space + 1, strlen(space));
     for (int pass = 0; pass < 2; pass++) /* letters first, what stands around them after */
         for (int i = 0; i < d->styles; i++)
-            if ((d->style[i]->letters == CASE_KEEP) == (pass == 1)) apply_style(d->style[i], d->style_value[i], d->name, text);
+            if ((d->style[i]->letters == CASE_KEEP) == (pass == 1))
+                apply_style(d->style[i], d->style_value[i], d->name, text);
 }
 
 /* ---- the rest ---- */
@@ -401,12 +451,15 @@ static void add_speech(draft *d) {
 static void ask_identity(draft *d, bool always) {
     char q[TEXT_MAX];
     if (always || text_chance(&d->g, 0.5)) {
-        say_into(d, q, "[What is your name?|Who are you?|Who am I talking to?|Your name, please?|What do people call you?]", NULL);
+        say_into(d, q,
+                 "[What is your name?|Who are you?|Who am I talking to?|Your name, please?|What do people call you?]",
+                 NULL);
         ask(d, "fact", "name", q, d->name, BRIEF_NONE);
         rests_on(d, d->place, "assistant", d->name);
     }
     if (always || text_chance(&d->g, 0.4)) {
-        say_into(d, q, "[Who do you work for?|Where do you work?|What is this place called?|Which place is this?]", NULL);
+        say_into(d, q, "[Who do you work for?|Where do you work?|What is this place called?|Which place is this?]",
+                 NULL);
         ask(d, "fact", "workplace", q, d->place, BRIEF_NONE);
         rests_on(d, d->place, "workplace", d->place);
     }
@@ -513,9 +566,11 @@ static void compose(draft *d, prompt *p) {
              d->styles > 1 ? d->style[1]->sub : "");
 }
 
-gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked, gist_error *err) {
+gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked,
+                        gist_error *err) {
     char at[96];
-    int n = snprintf(at, sizeof at, "%s %llu %llu", split_names[s], (unsigned long long)seed, (unsigned long long)index);
+    int n =
+        snprintf(at, sizeof at, "%s %llu %llu", split_names[s], (unsigned long long)seed, (unsigned long long)index);
     hash128 h = hash_bytes(at, (size_t)n);
     rd r;
     rd_init(&r, h.b, sizeof h.b);
@@ -528,8 +583,9 @@ gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint6
     p->text.len = 0;
     compose(d, p);
     bool failed = d->g.failed || p->text.failed;
-    gist_status st = failed ? err_set(err, GIST_ERR_USAGE, "prompt %s: %s", at, d->g.why[0] ? d->g.why : "too much of something")
-                            : GIST_OK;
+    gist_status st =
+        failed ? err_set(err, GIST_ERR_USAGE, "prompt %s: %s", at, d->g.why[0] ? d->g.why : "too much of something")
+               : GIST_OK;
     if (!failed && !marked) unmark_all(p);
     for (int i = 0; i < MAX_BLOCKS; i++) sbuf_free(&d->block[i]);
     mem_free(NULL, d);

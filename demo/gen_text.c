@@ -46,11 +46,14 @@ static void draw(gen *g, sbuf *out, const char *name, size_t len) {
         sbuf_fmt(out, "%ld", lo + text_value(g, (int)(hi - lo + 1)));
         return;
     }
-    const char *alias = len == 4 && memcmp(name, "item", 4) == 0 ? g->items
-                        : len == 4 && memcmp(name, "role", 4) == 0 ? g->roles : NULL;
+    const char *alias = len == 4 && memcmp(name, "item", 4) == 0   ? g->items
+                        : len == 4 && memcmp(name, "role", 4) == 0 ? g->roles
+                                                                   : NULL;
     const word_list *list = alias ? words_find(g->w, alias, strlen(alias)) : words_find(g->w, name, len);
-    if (list) sbuf_str(out, list->word[g->s][text_value(g, list->count[g->s])]);
-    else fail(g, "no word list", name, len);
+    if (list)
+        sbuf_str(out, list->word[g->s][text_value(g, list->count[g->s])]);
+    else
+        fail(g, "no word list", name, len);
 }
 
 static void expand(gen *g, sbuf *out, const char *s, size_t len, const bind *binds) {
@@ -80,8 +83,10 @@ static void expand(gen *g, sbuf *out, const char *s, size_t len, const bind *bin
                 draw(g, out, in, n);
             } else {
                 while (b && b->key && (strncmp(b->key, in, n) != 0 || b->key[n])) b++;
-                if (b && b->key) sbuf_str(out, b->text);
-                else fail(g, "no binding", in, n);
+                if (b && b->key)
+                    sbuf_str(out, b->text);
+                else
+                    fail(g, "no binding", in, n);
             }
             i += n + 1;
         } else {

@@ -4,8 +4,8 @@
  *
  *   id  0 <s>   1 </s>   2 <GIST>   3..258 the 256 bytes   259.. one per merge
  *
- * Names are counted in their parts (NAME_MARK): "Hartley" gives "Hart" and "ley", never a piece of its own, so a name of
- * another split is spelled with the same kind of pieces as the names of training.  Only training prompts are read.
+ * Names are counted in their parts (NAME_MARK): "Hartley" gives "Hart" and "ley", never a piece of its own, so a name
+ * of another split is spelled with the same kind of pieces as the names of training.  Only training prompts are read.
  * The alphabet of bytes and the format are those of GPT-2 and of the tokenizers package; numbers are cut in pairs of
  * digits.  Equal arguments give equal files: of equally common pairs the one with the lower ids is merged.
  */
@@ -29,10 +29,10 @@ typedef struct type {
 typedef struct trainer {
     pcre2_code *re;
     pcre2_match_data *match;
-    sbuf bytes;      /* of all types, end to end */
+    sbuf bytes; /* of all types, end to end */
     type *types;
     int count, cap;
-    int *slot;       /* hash table of type indices + 1 */
+    int *slot; /* hash table of type indices + 1 */
     int slots;
     int32_t *symbol; /* ids, in place of bytes; a type of n symbols uses its first n */
     int32_t (*merge)[2];
@@ -89,8 +89,10 @@ static void count_text(trainer *t, const char *marked, size_t len) {
     size_t n = 0;
     if (!text || !cut) t->failed = true;
     for (size_t i = 0; i < len && !t->failed; i++) {
-        if (marked[i] == NAME_MARK) cut[n] = true;
-        else text[n++] = marked[i];
+        if (marked[i] == NAME_MARK)
+            cut[n] = true;
+        else
+            text[n++] = marked[i];
     }
     for (size_t at = 0; at < n && !t->failed;) {
         if (pcre2_match(t->re, (PCRE2_SPTR)text, n, at, 0, t->match, NULL) < 1) break;
@@ -145,7 +147,8 @@ static uint32_t best_pair(const trainer *t, pairs *p) {
     for (int i = 0; i < t->count; i++) {
         const type *w = &t->types[i];
         for (int j = 0; j + 1 < w->len; j++) {
-            uint32_t at = (uint32_t)((size_t)t->symbol[w->at + (size_t)j] * p->size + (size_t)t->symbol[w->at + (size_t)j + 1]);
+            uint32_t at =
+                (uint32_t)((size_t)t->symbol[w->at + (size_t)j] * p->size + (size_t)t->symbol[w->at + (size_t)j + 1]);
             if (p->count[at] == 0) p->seen[p->n++] = at;
             p->count[at] += (uint32_t)w->count;
         }
@@ -219,24 +222,32 @@ static void put_tokenizer(const trainer *t, sbuf *b) {
     sbuf_str(b, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n  \"padding\": null,\n  \"added_tokens\": [");
     for (int i = 0; i < SPECIALS; i++) { /* white space beside the gist token belongs to it */
         const char *strip = strcmp(specials[i], "<GIST>") == 0 ? "true" : "false";
-        sbuf_fmt(b, "%s\n    {\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, "
-                    "\"normalized\": false, \"special\": true}", i ? "," : "", i, specials[i], strip, strip);
+        sbuf_fmt(b,
+                 "%s\n    {\"id\": %d, \"content\": \"%s\", \"single_word\": false, \"lstrip\": %s, \"rstrip\": %s, "
+                 "\"normalized\": false, \"special\": true}",
+                 i ? "," : "", i, specials[i], strip, strip);
     }
     sbuf_str(b, "\n  ],\n  \"normalizer\": null,\n  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [\n"
                 "    {\"type\": \"Split\", \"pattern\": {\"Regex\": \"");
     for (const char *c = pattern; *c; c++) sbuf_fmt(b, "%s%c", *c == '\\' ? "\\" : "", *c);
-    sbuf_str(b, "\"}, \"behavior\": \"Isolated\", \"invert\": false},\n"
-                "    {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}\n  ]},\n"
-                "  \"post_processor\": {\"type\": \"TemplateProcessing\",\n"
-                "    \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", "
-                "\"type_id\": 0}}],\n"
-                "    \"pair\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", \"type_id\": "
-                "0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}],\n"
-                "    \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [0], \"tokens\": [\"<s>\"]}}},\n"
-                "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": true},\n"
-                "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"continuing_subword_prefix\": null,\n"
-                "    \"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": false,\n"
-                "    \"vocab\": {");
+    sbuf_str(
+        b,
+        "\"}, \"behavior\": \"Isolated\", \"invert\": false},\n"
+        "    {\"type\": \"ByteLevel\", \"add_prefix_space\": false, \"trim_offsets\": true, \"use_regex\": false}\n  "
+        "]},\n"
+        "  \"post_processor\": {\"type\": \"TemplateProcessing\",\n"
+        "    \"single\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", "
+        "\"type_id\": 0}}],\n"
+        "    \"pair\": [{\"SpecialToken\": {\"id\": \"<s>\", \"type_id\": 0}}, {\"Sequence\": {\"id\": \"A\", "
+        "\"type_id\": "
+        "0}}, {\"Sequence\": {\"id\": \"B\", \"type_id\": 1}}],\n"
+        "    \"special_tokens\": {\"<s>\": {\"id\": \"<s>\", \"ids\": [0], \"tokens\": [\"<s>\"]}}},\n"
+        "  \"decoder\": {\"type\": \"ByteLevel\", \"add_prefix_space\": true, \"trim_offsets\": true, \"use_regex\": "
+        "true},\n"
+        "  \"model\": {\"type\": \"BPE\", \"dropout\": null, \"unk_token\": null, \"continuing_subword_prefix\": "
+        "null,\n"
+        "    \"end_of_word_suffix\": null, \"fuse_unk\": false, \"byte_fallback\": false, \"ignore_merges\": false,\n"
+        "    \"vocab\": {");
     for (int i = 0; i < SPECIALS; i++) sbuf_fmt(b, "%s\n      \"%s\": %d", i ? "," : "", specials[i], i);
     for (int32_t id = SPECIALS; id < FIRST_MERGE + t->merges; id++) {
         sbuf_str(b, ",\n      \"");
@@ -287,7 +298,8 @@ static gist_status write_files(const trainer *t, const char *dir, gist_error *er
 
 gist_status vocab_write(const words *w, const char *dir, int size, uint64_t seed, int prompts, gist_error *err) {
     if (size < FIRST_MERGE || size > MAX_SIZE)
-        return err_set(err, GIST_ERR_USAGE, "a vocabulary of %d entries; %d to %d can be had", size, FIRST_MERGE, MAX_SIZE);
+        return err_set(err, GIST_ERR_USAGE, "a vocabulary of %d entries; %d to %d can be had", size, FIRST_MERGE,
+                       MAX_SIZE);
     trainer t = { 0 };
     int code;
     PCRE2_SIZE at;
@@ -300,7 +312,8 @@ gist_status vocab_write(const words *w, const char *dir, int size, uint64_t seed
     if (st == GIST_OK) st = count_prompts(&t, w, seed, prompts, err);
     if (st == GIST_OK) st = train(&t, size, err);
     if (st == GIST_OK) st = write_files(&t, dir, err);
-    if (st == GIST_OK) printf("%d entries from %d distinct words of %d prompts\n", FIRST_MERGE + t.merges, t.count, prompts);
+    if (st == GIST_OK)
+        printf("%d entries from %d distinct words of %d prompts\n", FIRST_MERGE + t.merges, t.count, prompts);
     pcre2_match_data_free(t.match);
     pcre2_code_free(t.re);
     sbuf_free(&t.bytes);

@@ -14,7 +14,7 @@ static const char usage[] =
     "  gist-demo stats [--tokenizer DIR] FILE...\n"
     "      lengths, answers per kind, how far the commonest answer to each question would get, bits\n"
     "  gist-demo check [--train FILE] [--seen FILE] [--hand] FILE...\n"
-    "      every file is sound; no two of them share a name, an entity, a triple or a prompt (--train is one of them);\n"
+    "      every file is sound; no two of them share a name, an entity, a triple or a prompt (--train counts);\n"
     "      --seen asks --train's prompts other inputs; --hand: files written by hand, checked for form only\n"
     "  gist-demo show [--split train] [--seed 1] [--index 0]\n"
     "      one prompt with its inputs and answers\n";
@@ -49,9 +49,10 @@ static int parse(int argc, const char **argv, options *o) {
         const struct {
             const char *name, **text;
             int *value;
-        } table[] = { { "--split", &o->split, NULL }, { "-o", &o->out, NULL }, { "--tokenizer", &o->tokenizer, NULL },
-                      { "--train", &o->train, NULL }, { "--seen", &o->seen, NULL }, { "--prompts", NULL, &o->prompts },
-                      { "--size", NULL, &o->size }, { "--index", NULL, &o->index } };
+        } table[] = { { "--split", &o->split, NULL },         { "-o", &o->out, NULL },
+                      { "--tokenizer", &o->tokenizer, NULL }, { "--train", &o->train, NULL },
+                      { "--seen", &o->seen, NULL },           { "--prompts", NULL, &o->prompts },
+                      { "--size", NULL, &o->size },           { "--index", NULL, &o->index } };
         const char *arg = argv[i];
         uint64_t v = 0;
         size_t t = 0;
@@ -87,10 +88,14 @@ static void put_string(sbuf *b, const char *s, size_t len) {
     sbuf_str(b, "\"");
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)s[i];
-        if (c == '\n') sbuf_str(b, "\\n");
-        else if (c == '"' || c == '\\') sbuf_fmt(b, "\\%c", c);
-        else if (c < 32) sbuf_fmt(b, "\\u%04x", c);
-        else sbuf_add(b, s + i, 1);
+        if (c == '\n')
+            sbuf_str(b, "\\n");
+        else if (c == '"' || c == '\\')
+            sbuf_fmt(b, "\\%c", c);
+        else if (c < 32)
+            sbuf_fmt(b, "\\u%04x", c);
+        else
+            sbuf_add(b, s + i, 1);
     }
     sbuf_str(b, "\"");
 }
@@ -129,7 +134,8 @@ static bool find_split(const char *name, split *s, bool *seen) {
     return *seen;
 }
 
-static gist_status write_rows(const words *w, split s, bool seen, uint64_t seed, int prompts, out_file *o, gist_error *err) {
+static gist_status write_rows(const words *w, split s, bool seen, uint64_t seed, int prompts, out_file *o,
+                              gist_error *err) {
     prompt p;
     sbuf b, instruction;
     gist_status st = GIST_OK;
@@ -144,9 +150,12 @@ static gist_status write_rows(const words *w, split s, bool seen, uint64_t seed,
         b.len = instruction.len = 0;
         put_string(&instruction, p.text.p, p.text.len);
         const pair *a = seen ? p.pair + p.pairs : p.pair;
-        for (int j = 0; j < (seen ? p.seen : p.pairs) && !instruction.failed; j++) put_row(&b, &p, &a[j], &instruction, id);
-        if (b.failed || instruction.failed) st = err_memory(err, "rows");
-        else out_write(o, b.p, b.len);
+        for (int j = 0; j < (seen ? p.seen : p.pairs) && !instruction.failed; j++)
+            put_row(&b, &p, &a[j], &instruction, id);
+        if (b.failed || instruction.failed)
+            st = err_memory(err, "rows");
+        else
+            out_write(o, b.p, b.len);
     }
     prompt_free(&p);
     sbuf_free(&b);
@@ -184,8 +193,8 @@ static gist_status do_show(const words *w, const options *o, gist_error *err) {
         printf("%s\n\n", p.text.p);
         printf("(%d word-like tokens, %.1f bits, style %s)\n\n", text_tokens(p.text.p, p.text.len), p.bits, p.style);
         for (int i = 0; i < p.pairs + p.seen; i++)
-            printf("%-9s %-20s %s\n%30s -> %s\n", i < p.pairs ? p.pair[i].kind : "(seen)", p.pair[i].sub, p.pair[i].input, "",
-                   p.pair[i].output);
+            printf("%-9s %-20s %s\n%30s -> %s\n", i < p.pairs ? p.pair[i].kind : "(seen)", p.pair[i].sub,
+                   p.pair[i].input, "", p.pair[i].output);
     }
     prompt_free(&p);
     return st;
@@ -207,7 +216,8 @@ static gist_status do_check(const words *w, const options *o, gist_error *err) {
 static gist_status dispatch(const char *command, const words *w, const options *o, gist_error *err) {
     if (strcmp(command, "data") == 0) return do_data(w, o, err);
     if (strcmp(command, "show") == 0) return do_show(w, o, err);
-    if (strcmp(command, "vocab") == 0) return vocab_write(w, o->out, o->size, o->seed, o->prompts < 0 ? 20000 : o->prompts, err);
+    if (strcmp(command, "vocab") == 0)
+        return vocab_write(w, o->out, o->size, o->seed, o->prompts < 0 ? 20000 : o->prompts, err);
     if (strcmp(command, "check") == 0) return do_check(w, o, err);
     for (int i = 0; i < o->count; i++) TRY(rows_stats(o->files[i], o->tokenizer, err));
     return GIST_OK;

@@ -109,8 +109,11 @@ typedef struct gist_engine_options {
     const gist_allocator *alloc; /* NULL: malloc; must outlive the engine */
     gist_log_fn log;             /* NULL: silent */
     void *log_ctx;
+    const char *adapter;         /* directory of a LoRA adapter in PEFT's layout; NULL: none.  One that acts at gist
+                                    positions only changes what gist_compress makes and nothing else */
 } gist_engine_options;
-#define GIST_ENGINE_OPTIONS_INIT { sizeof(gist_engine_options), 0, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL, NULL, NULL, NULL }
+#define GIST_ENGINE_OPTIONS_INIT \
+    { sizeof(gist_engine_options), 0, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL, NULL, NULL, NULL, NULL }
 
 /* Open a model: a Hugging Face directory (config.json, *.safetensors, tokenizer files).
  * *out is owned by the caller: gist_engine_close, after every session and gist of it is closed. */
@@ -134,6 +137,7 @@ typedef struct gist_engine_info {
     bool tied_head;
     uint64_t parameters;   /* of the checkpoint */
     uint64_t weight_bytes; /* in memory, packed */
+    const char *adapter;   /* 32 hex digits; "": none */
 } gist_engine_info;
 GIST_API void gist_engine_get_info(const gist_engine *engine, gist_engine_info *out);
 
@@ -213,6 +217,8 @@ typedef struct gist_info {
     int layers, kv_heads, head_dim;
     bool rebased;
     uint64_t bytes; /* of keys and values */
+    const char *adapter; /* fingerprint of the adapter that computed it; "": none */
+    bool tuned;          /* rows learned by gradient descent for this prompt */
 } gist_info;
 GIST_API void gist_get_info(const gist *g, gist_info *out);
 

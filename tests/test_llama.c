@@ -153,7 +153,7 @@ static void check_greedy(const fixture *f, gist_session *s, const float *last, c
 static void check_full(const fixture *f, gist_type kv, double tol, bool greedy, const char *what) {
     int32_t ids[MOST];
     for (int t = 0; t < 2; t++) {
-        char prefix[16], name[32];
+        char prefix[32], name[64];
         size_t count;
         snprintf(prefix, sizeof prefix, "full.%d", t);
         int n = expected_ids(f, ids, prefix, "ids");
@@ -180,7 +180,7 @@ static void check_full(const fixture *f, gist_type kv, double tol, bool greedy, 
 static void check_conditions(const fixture *f, gist_type kv, int k, double tol, bool greedy, const char *model) {
     static const char *const condition[] = { "gist", "pos_control", "neg_control" };
     int32_t ids[MOST];
-    char prefix[8], name[64], what[256];
+    char prefix[32], name[64], what[256];
     size_t one;
     snprintf(prefix, sizeof prefix, "k%d", k);
     int n = expected_ids(f, ids, prefix, "ids");
@@ -207,7 +207,7 @@ static void check_conditions(const fixture *f, gist_type kv, int k, double tol, 
 /* Keys and values of the gist that the engine makes from the text, and what follows it. */
 static void check_gist(const fixture *f, gist_type kv, int k, double tol_rows, double tol, bool greedy, const char *model) {
     int32_t ids[MOST];
-    char prefix[8], name[64], what[256];
+    char prefix[32], name[64], what[256];
     snprintf(prefix, sizeof prefix, "k%d", k);
     const char *prompt = text_of(f, prefix, "prompt");
     const llama_config *c = &engine_model(f->e)->cfg;
@@ -311,7 +311,7 @@ static void test_text(void **state) {
         fixture f = fixture_open(models[m], GIST_KERNELS_AUTO, GIST_TYPE_AUTO, "raw");
         unsigned bos = m == 2 ? 0 : GIST_TOKENIZE_BOS; /* gqa-bf16 text begins without */
         int32_t ids[MOST];
-        char prefix[16];
+        char prefix[32];
         size_t one;
         for (int t = 0; t < 2; t++) {
             snprintf(prefix, sizeof prefix, "full.%d", t);

@@ -119,6 +119,9 @@ static void conversations(void **state) {
     read_fails(&b, "{\"messages\":[{\"role\":\"system\",\"content\":[1]}]}", GIST_ERR_FORMAT, "\"content\" is not a string");
     read_fails(&b, "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}",
                GIST_ERR_FORMAT, "1 without a prompt");
+    read_fails(&b, "{\"messages\":[{\"role\":\"system\",\"content\":\" \"},{\"role\":\"user\",\"content\":\"u\"},"
+                   "{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"u\"},"
+                   "{\"role\":\"assistant\",\"content\":\"a\"}]}", GIST_ERR_FORMAT, "2 rows: 0 pairs of 0 prompts; left out: 2 without");
     b.opt.tp = tok_template_find("raw");
     read_fails(&b, row, GIST_ERR_FORMAT, "one turn only");
     b.opt.tp = tok_template_find("llama3");

@@ -14,7 +14,7 @@
 #include "base/base.h"
 
 gist_status map_open(const char *path, file_map *out, gist_error *err) {
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not block; it is refused below */
     if (fd < 0) return err_set(err, GIST_ERR_IO, "%s: %s", path, strerror(errno));
     struct stat st;
     gist_status status = GIST_OK;
@@ -79,32 +79,31 @@ static void out_release(out_file *o) {
 gist_status out_open(out_file *o, const gist_allocator *alloc, const char *path, gist_error *err) {
     *o = (out_file){ .alloc = alloc };
     o->path = mem_strndup(alloc, path, strlen(path));
-    for (unsigned n = 0; o->path && n < 100; n++) {
-        sbuf s;
-        sbuf_init(&s, alloc);
-        sbuf_fmt(&s, "%s.tmp-%ld-%u", path, (long)getpid(), n);
-        o->tmp = sbuf_take(&s);
-        if (!o->tmp) break;
-        int fd = open(o->tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0) {
-            o->f = fdopen(fd, "wb");
-            if (o->f) return GIST_OK;
-            close(fd);
-            unlink(o->tmp);
-            break;
-        }
-        if (errno != EEXIST) {
-            err_set(err, GIST_ERR_IO, "%s: cannot create: %s", path, strerror(errno));
-            out_release(o);
-            return GIST_ERR_IO;
-        }
-        mem_free(alloc, o->tmp);
-        o->tmp = NULL;
+    sbuf name;
+    sbuf_init(&name, alloc);
+    int fd = -1;
+    for (unsigned n = 0; o->path && fd < 0 && n < 100; n++) {
+        name.len = 0;
+        sbuf_fmt(&name, "%s.tmp-%ld-%u", path, (long)getpid(), n);
+        if (name.failed) break;
+        fd = open(name.p, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd < 0 && errno != EEXIST) break;
     }
-    bool memory = !o->path || !o->tmp || errno == ENOMEM;
+    int e = errno;
+    if (!o->path || name.failed) {
+        sbuf_free(&name);
+        out_release(o);
+        return err_memory(err, "output file");
+    }
+    o->tmp = sbuf_take(&name);
+    if (fd >= 0 && !(o->f = fdopen(fd, "wb"))) {
+        e = errno;
+        close(fd);
+        unlink(o->tmp);
+    }
+    if (o->f) return GIST_OK;
     out_release(o);
-    if (memory) return err_memory(err, "output file");
-    return err_set(err, GIST_ERR_IO, "%s: cannot create a temporary file beside it", path);
+    return err_set(err, GIST_ERR_IO, "%s: cannot create: %s", path, strerror(e));
 }
 
 void out_write(out_file *o, const void *bytes, size_t len) {

@@ -58,6 +58,7 @@ static void describe(gist *g, int k, int p, dtype type, bool rebase) {
     gfile *f = &g->head;
     memcpy(f->model, e->fingerprint, sizeof f->model);
     memcpy(f->tokenizer, e->tok_fingerprint, sizeof f->tokenizer);
+    memcpy(f->adapter, e->adapter.hash, sizeof f->adapter);
     snprintf(f->family, sizeof f->family, "llama");
     snprintf(f->template_name, sizeof f->template_name, "%s", tok_template_name(e->tp));
     snprintf(f->condition, sizeof f->condition, "gist");
@@ -150,7 +151,7 @@ void gist_get_info(const gist *g, gist_info *out) {
                         .family = f->family, .template_name = f->template_name, .condition = f->condition,
                         .kernels = f->kernels, .kv = dt_public(f->type), .k = f->k, .first_position = f->first_position,
                         .prompt_tokens = f->prompt_tokens, .layers = f->layers, .kv_heads = f->kv_heads,
-                        .head_dim = f->head_dim, .rebased = f->rebased };
+                        .head_dim = f->head_dim, .rebased = f->rebased, .adapter = f->adapter, .tuned = f->tuned };
     out->bytes = 2 * (uint64_t)f->layers * dt_bytes(f->type, (size_t)f->k * (size_t)f->kv_heads * (size_t)f->head_dim);
 }
 
@@ -197,6 +198,10 @@ static gist_status check_origin(const gist_engine *e, const gfile *f, const char
     if (strcmp(f->model, e->fingerprint) != 0)
         return err_set(err, GIST_ERR_MISMATCH, "%s: made by another model (%s, this one is %s): compress the prompt again with this model",
                        path, f->model, e->fingerprint);
+    if (strcmp(f->adapter, e->adapter.hash) != 0)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: made with %s%s, this engine has %s%s", path,
+                       f->adapter[0] ? "adapter " : "no adapter", f->adapter, e->adapter.hash[0] ? "adapter " : "none",
+                       e->adapter.hash);
     return GIST_OK;
 }
 

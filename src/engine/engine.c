@@ -26,20 +26,30 @@ gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, co
 }
 
 /* <GIST>: the tokenizer's own id when the model has a row for it, else a fresh row behind the last. */
-static gist_status find_gist_token(gist_engine *e, const llama_config *cfg, gist_error *err) {
+static gist_status find_gist_token(gist_engine *e, const llama_config *cfg, bool warn, gist_error *err) {
     int32_t id = tok_gist(e->tok);
+    if (tok_size(e->tok) > cfg->V + (id == cfg->V))
+        return err_set(err, GIST_ERR_MISMATCH, "the tokenizer has %d pieces, the model has rows for %d", tok_size(e->tok), cfg->V);
     if (id >= 0 && id < cfg->V) {
         e->gist_token = id;
         return GIST_OK;
     }
-    if (tok_size(e->tok) > cfg->V + (id == cfg->V))
-        return err_set(err, GIST_ERR_MISMATCH, "the tokenizer has %d pieces, the model has rows for %d", tok_size(e->tok), cfg->V);
     e->gist_token = cfg->V;
     e->gist_added = true;
-    log_msg(&e->log, GIST_LOG_WARN,
-            "the vocabulary has no <GIST> token: added with the mean embedding. This model was not trained to gist; "
-            "what it answers from a gist will be poor");
+    if (warn)
+        log_msg(&e->log, GIST_LOG_WARN,
+                "the vocabulary has no <GIST> token: added with the mean embedding. This model was not trained to gist; "
+                "what it answers from a gist will be poor");
     return id < 0 ? tok_add_gist(e->tok, cfg->V, err) : GIST_OK;
+}
+
+static gist_status open_adapter(gist_engine *e, const char *dir, gist_error *err) {
+    TRY(llama_adapter_open(&e->adapter, dir, &e->model.cfg, e->model.layers[0].wq.type, &e->ctx, e->alloc, err));
+    if (e->adapter.gist_embed && e->adapter.gist_token != e->gist_token)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: its <GIST> is token %d, this model's is %d", dir, e->adapter.gist_token,
+                       e->gist_token);
+    llama_adapter_attach(&e->model, &e->adapter);
+    return GIST_OK;
 }
 
 static gist_status open_parts(gist_engine *e, const char *path, const gist_engine_options *o, gist_error *err) {
@@ -57,8 +67,9 @@ static gist_status open_parts(gist_engine *e, const char *path, const gist_engin
     TRY(weights_open(&e->w, e->alloc, path, err));
     TRY(engine_fingerprint(&cfg, e->tok, &e->w, e->pool, e->alloc, e->fingerprint, err));
     hash_hex(tok_fingerprint(e->tok), e->tok_fingerprint);
-    TRY(find_gist_token(e, &cfg, err));
-    return llama_load(&e->model, &cfg, &e->w, o->weights, e->gist_added, &e->ctx, e->alloc, err);
+    TRY(find_gist_token(e, &cfg, !o->adapter, err));
+    TRY(llama_load(&e->model, &cfg, &e->w, o->weights, e->gist_added, &e->ctx, e->alloc, err));
+    return o->adapter ? open_adapter(e, o->adapter, err) : GIST_OK;
 }
 
 gist_status gist_engine_open(const char *model, const gist_engine_options *opt, gist_engine **out, gist_error *err) {
@@ -74,6 +85,7 @@ gist_status gist_engine_open(const char *model, const gist_engine_options *opt, 
     e->alloc = alloc;
     e->model.alloc = alloc;
     e->w.alloc = alloc;
+    e->adapter.alloc = alloc;
     e->log = (log_sink){ o.log, o.log_ctx };
     gist_status status = open_parts(e, model, &o, err);
     if (status != GIST_OK) {
@@ -87,6 +99,7 @@ gist_status gist_engine_open(const char *model, const gist_engine_options *opt, 
 void gist_engine_close(gist_engine *e) {
     if (!e) return;
     llama_free(&e->model);
+    llama_adapter_close(&e->adapter);
     weights_close(&e->w);
     tok_close(e->tok);
     pool_free(e->pool);
@@ -101,7 +114,8 @@ void gist_engine_get_info(const gist_engine *e, gist_engine_info *out) {
         .weights = dt_public(e->model.layers[0].wq.type), .threads = pool_size(e->pool), .layers = c->L, .width = c->C,
         .ffn = c->F, .heads = c->H, .kv_heads = c->G, .head_dim = c->D, .vocab = e->model.vocab, .context = c->context,
         .bos = tok_bos(e->tok), .eos = tok_eos(e->tok), .gist_token = e->gist_token, .gist_token_added = e->gist_added,
-        .tied_head = c->tied, .parameters = llama_parameters(c), .weight_bytes = e->model.block_bytes };
+        .tied_head = c->tied, .parameters = llama_parameters(c), .weight_bytes = e->model.block_bytes,
+        .adapter = e->adapter.hash };
 }
 
 const char *gist_template_names(void) {

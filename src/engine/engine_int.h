@@ -18,6 +18,7 @@ struct gist_engine {
     op_ctx ctx;
     weights w;
     llama_model model;
+    llama_adapter adapter; /* hash "": none */
     tokenizer *tok;
     const tok_template *tp;
     int32_t gist_token;
@@ -46,6 +47,7 @@ struct gist_session {
     llama_acts acts;
     op_row *rows;         /* [act_rows] */
     int32_t *pos;         /* [act_rows] */
+    int *gist_row;        /* [act_rows] rows of gist tokens, when an adapter must know them */
     float *logits;        /* [vocab], of gist_generate */
 };
 

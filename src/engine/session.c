@@ -63,6 +63,9 @@ static void take_acts(gist_session *s, arena *ar, int rows, int visible) {
     llama_acts_take(&s->acts, ar, &s->e->model.cfg, &s->e->ctx, rows, visible);
     s->rows = arena_take(ar, (size_t)rows, sizeof *s->rows);
     s->pos = arena_take(ar, (size_t)rows, sizeof *s->pos);
+    s->gist_row = arena_take(ar, (size_t)rows, sizeof *s->gist_row);
+    const llama_adapter *ad = s->e->model.adapter;
+    if (ad && ad->cfg.rank) llama_lora_take(&s->acts.lora, ar, &s->e->model.cfg, &ad->cfg, rows);
 }
 
 static gist_status grow_acts(gist_session *s, int rows, int visible, gist_error *err) {
@@ -93,7 +96,7 @@ gist_status gist_session_open(gist_engine *e, const gist_session_options *opt, g
     int longest = e->model.cfg.context;
     if ((unsigned)o.kv > GIST_TYPE_F16) return err_set(err, GIST_ERR_USAGE, "KV type %d is unknown", (int)o.kv);
     if (o.context < 0 || o.context > longest)
-        return err_set(err, GIST_ERR_USAGE, "a context of %d tokens is not between 1 and the model's %d", o.context, longest);
+        return err_set(err, o.context < 0 ? GIST_ERR_USAGE : GIST_ERR_LIMIT, "a context of %d tokens is not between 1 and the model's %d", o.context, longest);
     gist_session *s = mem_calloc(e->alloc, 1, sizeof *s);
     if (!s) return err_memory(err, "session");
     s->e = e;
@@ -197,13 +200,15 @@ static void run_rows(gist_session *s, const int32_t *ids, int n) {
     const llama_model *m = &s->e->model;
     const gist *g = s->attached;
     for (int l = 0; g && l < m->cfg.L; l++) s->stores[l * STORES + STORE_GIST] = g->stores[l];
+    int gists = 0;
     for (int i = 0; i < n; i++) {
+        if (ids[i] == s->e->gist_token) s->gist_row[gists++] = i;
         int slot = s->length + i, lo = s->first_visible < slot ? s->first_visible : slot;
         s->pos[i] = s->position + i;
         s->rows[i] = (op_row){ .pos = s->pos[i], .kv = STORE_OWN, .slot = slot, .mem = g ? STORE_GIST : -1, .mlo = 0,
                                .mhi = g ? g->head.k : 0, .lo = lo, .hi = slot + 1 };
     }
-    llama_batch b = { n, ids, s->pos, s->rows, s->stores, STORES };
+    llama_batch b = { n, ids, s->pos, s->rows, s->stores, STORES, s->gist_row, gists };
     op_ctx ctx = s->e->ctx;
     llama_forward(m, &ctx, &s->acts, &b);
     s->length += n;

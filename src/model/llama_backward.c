@@ -15,8 +15,9 @@
 
 #include "model/model.h"
 
-void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const float *x, dtype type, int T, int K) {
-    s->xt = (op_weight){ type, K, T, s->xt.panels };
+void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const llama_matrix_bwd *d, const float *x, int T) {
+    if (!d->dW) return;
+    s->xt = (op_weight){ d->Wt.type, d->Wt.N, T, s->xt.panels };
     op_weight_pack_t(ctx, &s->xt, x);
 }
 
@@ -43,23 +44,27 @@ static void zero(float *p, size_t n) {
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b) {
     const llama_config *c = &m->cfg;
-    dtype type = w->wq.type;
+    const llama_layer_lora *r = w->lora;
     int T = b->T, HD = c->H * c->D;
     size_t GD = (size_t)c->G * (size_t)c->D;
     float scale = 1.0f / sqrtf((float)c->D);
 
     op_silu_mul_fwd(ctx, s->act, a->gate, a->up, T, c->F);
-    llama_pack_input(ctx, s, s->act, type, T, c->F);
+    llama_pack_input(ctx, s, &d->down, s->act, T);
     llama_matrix_grad(ctx, s->dact, false, &d->down, s, dx, T);                            /* (9) */
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dact, &d->lora->down, s, dx, s->act, &r->down, b);
     op_silu_mul_bwd(ctx, s->dgate, s->dup, s->dact, a->gate, a->up, T, c->F);              /* (8) */
     op_rmsnorm_fwd(ctx, s->n, a->xm, w->ffn_norm, T, c->C, c->eps);
-    llama_pack_input(ctx, s, s->n, type, T, c->C);
+    llama_pack_input(ctx, s, &d->gate, s->n, T);
     llama_matrix_grad(ctx, s->dn, false, &d->gate, s, s->dgate, T);
     llama_matrix_grad(ctx, s->dn, true, &d->up, s, s->dup, T);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->gate, s, s->dgate, s->n, &r->gate, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->up, s, s->dup, s->n, &r->up, b);
     op_rmsnorm_bwd(ctx, dx, d->ffn_norm, s->dn, a->xm, w->ffn_norm, s->rms, T, c->C, c->eps); /* (7) */
 
-    llama_pack_input(ctx, s, a->att, type, T, HD);
+    llama_pack_input(ctx, s, &d->wo, a->att, T);
     llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, T);                              /* (6) */
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->wo, s, dx, a->att, &r->wo, b);
     op_kv_write(ctx, &s->kv, b->rows, a->k, a->v, T, c->G, c->D);
     op_kv_write(ctx, &s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
     zero(s->dq, (size_t)T * (size_t)HD);
@@ -71,10 +76,13 @@ void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_l
     op_rope_bwd(ctx, s->dq, a->cs, T, c->H, c->D);                                         /* (3) */
     op_rope_bwd(ctx, s->dk, a->cs, T, c->G, c->D);
     op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
-    llama_pack_input(ctx, s, s->n, type, T, c->C);
+    llama_pack_input(ctx, s, &d->wq, s->n, T);
     llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq, T);
     llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk, T);
     llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wq, s, s->dq, s->n, &r->wq, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk, s->n, &r->wk, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wv, s, s->dv, s->n, &r->wv, b);
     op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
 }
 

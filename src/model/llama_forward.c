@@ -20,6 +20,7 @@
 void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                      const llama_batch *b) {
     const llama_config *c = &m->cfg;
+    const llama_layer_lora *r = w->lora; /* with an adapter, y = x W^T below goes on with + s (x A^T) B^T */
     int T = b->T;
 
     op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps);                     /* (2) */
@@ -27,26 +28,38 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
     op_linear_fwd(ctx, a->q, n1, &w->wq, T);                                             /* (3) */
     op_linear_fwd(ctx, a->k, n1, &w->wk, T);
     op_linear_fwd(ctx, a->v, n1, &w->wv, T);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->q, a->n1, &r->wq, b);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->k, a->n1, &r->wk, b);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->v, a->n1, &r->wv, b);
     op_rope_fwd(ctx, a->q, a->cs, T, c->H, c->D);
     op_rope_fwd(ctx, a->k, a->cs, T, c->G, c->D);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);                            /* (4) */
     op_attention_fwd(ctx, a->att, a->stats, a->q, kv, b->rows, T, c->H, c->G, c->D,                /* (5) */
                      1.0f / sqrtf((float)c->D), a->scratch);
     op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, a->att, &w->wo, T), &w->wo, T); /* (6) */
+    if (r) llama_lora_fwd(ctx, &a->lora, a->o, a->att, &r->wo, b);
     op_add_fwd(ctx, a->xm, a->x, a->o, T, c->C);
 
     op_rmsnorm_fwd(ctx, a->n2, a->xm, w->ffn_norm, T, c->C, c->eps);                     /* (7) */
     const void *n2 = op_operand(ctx, a->operand, a->n2, &w->gate, T);
     op_linear_fwd(ctx, a->gate, n2, &w->gate, T);                                        /* (8) */
     op_linear_fwd(ctx, a->up, n2, &w->up, T);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->gate, a->n2, &r->gate, b);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->up, a->n2, &r->up, b);
     op_silu_mul_fwd(ctx, a->act, a->gate, a->up, T, c->F);
     op_linear_fwd(ctx, a->down, op_operand(ctx, a->operand, a->act, &w->down, T), &w->down, T); /* (9) */
+    if (r) llama_lora_fwd(ctx, &a->lora, a->down, a->act, &r->down, b);
     op_add_fwd(ctx, a->y, a->xm, a->down, T, c->C);
+}
+
+void llama_embed_fwd(const llama_model *m, op_ctx *ctx, float *x, const llama_batch *b) {
+    op_embed_fwd(ctx, x, m->embed, m->embed_type, m->gist_row, b->ids, b->T, m->cfg.V, m->cfg.C);
+    if (m->adapter && m->adapter->gist_embed) op_rows_fill(ctx, x, m->adapter->gist_embed, b->gist, b->gists, m->cfg.C);
 }
 
 void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
     const llama_config *c = &m->cfg;
-    op_embed_fwd(ctx, a->x, m->embed, m->embed_type, m->gist_row, b->ids, b->T, c->V, c->C); /* (1) */
+    llama_embed_fwd(m, ctx, a->x, b);                                                    /* (1) */
     op_rope_table(ctx, a->cs, b->pos, m->freq, b->T, c->D);
     for (int l = 0; l < c->L; l++) llama_block_fwd(m, ctx, a, &m->layers[l], b->kv + (size_t)l * (size_t)b->stores, b);
 }

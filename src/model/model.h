@@ -33,11 +33,14 @@ void llama_config_hash(const llama_config *c, hasher *h);
 
 /* ---- weights ---- */
 
+typedef struct llama_layer_lora llama_layer_lora;
+
 typedef struct llama_layer {
     float *attn_norm; /* [C] */
     op_weight wq, wk, wv, wo; /* [H*D,C] [G*D,C] [G*D,C] [C,H*D] */
     float *ffn_norm; /* [C] */
     op_weight gate, up, down; /* [F,C] [F,C] [C,F] */
+    const llama_layer_lora *lora; /* an adapter's part; NULL: none */
 } llama_layer;
 
 typedef struct llama_model {
@@ -47,6 +50,7 @@ typedef struct llama_model {
     const void *embed; /* [V,C] in the file's map */
     dtype embed_type;
     float *gist_row;   /* [C], the added row; NULL: none */
+    const struct llama_adapter *adapter; /* NULL: none */
     llama_layer *layers; /* [L] */
     float *final_norm; /* [C] */
     op_weight head; /* [vocab,C] */
@@ -88,6 +92,66 @@ int llama_dim(const llama_config *c, char letter);
 /* The tied head has no tensor of its own. */
 bool llama_has_row(const llama_config *c, const weight_row *r);
 
+/* ---- adapters: llama_lora.c ---- */
+
+/* Low-rank adaptation of one matrix W [N,K] (Hu et al. 2021, equation 3):  y = x W^T + scale (x A^T) B^T */
+typedef struct llama_lora {
+    op_weight A, B; /* [r,K] [N,r]; A.N 0: this matrix has none */
+    float scale;    /* alpha / r */
+    bool gist_only; /* acts on rows of gist tokens alone: all others are not touched, bit for bit */
+} llama_lora;
+
+struct llama_layer_lora {
+    llama_lora wq, wk, wv, wo, gate, up, down;
+};
+
+/* What an adapter is made of.  targets: bit i for name i of llama_lora_names. */
+typedef struct llama_lora_config {
+    int rank; /* 0: no matrices */
+    float alpha;
+    unsigned targets;
+    bool gist_only;
+} llama_lora_config;
+
+enum { LLAMA_LORA_PARTS = 7, LLAMA_LORA_NAME = 96 };
+extern const char *const llama_lora_names[LLAMA_LORA_PARTS]; /* "q", "k", "v", "o", "gate", "up", "down" */
+/* "q,v" or "all"; an unknown name is GIST_ERR_USAGE. */
+gist_status llama_lora_targets(const char *text, unsigned *out, gist_error *err);
+/* GIST_ERR_USAGE for a rank or alpha that cannot be with this model. */
+gist_status llama_lora_check(const llama_lora_config *lora, const llama_config *c, gist_error *err);
+/* The weight a part adapts, and PEFT's names of its factors ('A', 'B') and of the embedding of <GIST>. */
+const weight_row *llama_lora_row(int part);
+void llama_lora_name(char out[LLAMA_LORA_NAME], int part, int layer, char factor);
+#define LLAMA_LORA_EMBED "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+llama_lora *llama_lora_of(llama_layer_lora *layer, int part);
+
+/* Scratch of one adapted product, for T rows. */
+typedef struct llama_lora_acts {
+    float *x, *y, *dx; /* [T,widest] the adapted rows side by side; NULL where all rows are adapted */
+    float *u, *du;     /* [T,r] */
+    void *operand;
+} llama_lora_acts;
+void llama_lora_take(llama_lora_acts *s, arena *ar, const llama_config *c, const llama_lora_config *lora, int T);
+
+/* An adapter packed for the kernels. */
+typedef struct llama_adapter {
+    const gist_allocator *alloc;
+    llama_lora_config cfg;
+    llama_layer_lora *layers; /* [L] */
+    float *gist_embed;        /* [C]; NULL: it has none */
+    int32_t gist_token;       /* the id gist_embed is for */
+    void *block;
+    char hash[33]; /* of all that it computes */
+} llama_adapter;
+/* Read DIR/adapter_config.json and adapter_model.safetensors in PEFT's layout for a model of shape c.  The factors take
+ * `type` (f16: f32).  What PEFT can ask for and this code does not do is GIST_ERR_UNSUPPORTED by name; tensors of another
+ * shape, missing and unknown ones are named. */
+gist_status llama_adapter_open(llama_adapter *ad, const char *dir, const llama_config *c, dtype type, op_ctx *ctx,
+                               const gist_allocator *alloc, gist_error *err);
+void llama_adapter_close(llama_adapter *ad);
+/* From now on m computes with ad (NULL: without), which must outlive it. */
+void llama_adapter_attach(llama_model *m, const llama_adapter *ad);
+
 /* ---- forward ---- */
 
 /* Activations of one block for at most T rows; buffers may alias where inference needs no memory of them. */
@@ -99,6 +163,7 @@ typedef struct llama_acts {
     float *cs;             /* [T,D] rotary table of the batch */
     void *operand;         /* [T, op_operand_bytes(widest input)] */
     void *scratch;         /* op_attention_scratch */
+    llama_lora_acts lora;  /* with an adapter: llama_lora_take */
     float *stats;          /* [T,H,2] of attention, kept for the backward pass; NULL in inference */
 } llama_acts;
 
@@ -111,7 +176,12 @@ typedef struct llama_batch {
     const op_row *rows;       /* [T] */
     const op_kv *kv;          /* [L][stores]: rows name a store by its index */
     int stores;
+    const int *gist;          /* [gists] which rows are gist tokens, ascending: where an adapter may act alone */
+    int gists;
 } llama_batch;
+
+/* x [T,C] = the batch's embeddings */
+void llama_embed_fwd(const llama_model *m, op_ctx *ctx, float *x, const llama_batch *b);
 
 /* One transformer block (docs/MODEL.md, equations 2 to 9). */
 void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
@@ -121,6 +191,10 @@ void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama
 /* logits [T,vocab] of rows [first, first+T) of a->x; overwrites a->n1. */
 void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, int T, float *logits);
 
+/* y += scale (x A^T) B^T on the rows that l acts on. */
+void llama_lora_fwd(op_ctx *ctx, const llama_lora_acts *s, float *y, const float *x, const llama_lora *l,
+                    const llama_batch *b);
+
 /* ---- backward ---- */
 
 /* The backward side of a matrix W [N,K]: its transpose packed for dx = dy W, and where its gradient goes. */
@@ -129,16 +203,27 @@ typedef struct llama_matrix_bwd {
     float *dW;    /* [N,K]; NULL: frozen, not computed */
 } llama_matrix_bwd;
 
+typedef struct llama_lora_bwd {
+    llama_matrix_bwd A, B;
+} llama_lora_bwd;
+
+typedef struct llama_layer_lora_bwd {
+    llama_lora_bwd wq, wk, wv, wo, gate, up, down;
+} llama_layer_lora_bwd;
+llama_lora_bwd *llama_lora_bwd_of(llama_layer_lora_bwd *layer, int part);
+
 typedef struct llama_layer_bwd {
     float *attn_norm;
     llama_matrix_bwd wq, wk, wv, wo;
     float *ffn_norm;
     llama_matrix_bwd gate, up, down;
+    const llama_layer_lora_bwd *lora;
 } llama_layer_bwd;
 
 typedef struct llama_bwd {
     llama_layer_bwd *layers; /* [L] */
     float *embed;            /* [V,C]; the tied head adds here too */
+    float *gist_embed;       /* [C] */
     float *final_norm;
     llama_matrix_bwd head;
 } llama_bwd;
@@ -162,10 +247,13 @@ typedef struct llama_acts_bwd {
  * `a` holds what the forward pass left: x, q, k, v, att, xm, gate, up, stats, cs. */
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b);
-/* dx [T,K] (+)= dy W and dW += dy^T x for one matrix; x packed in s->xt beforehand (llama_pack_input).  dx NULL: not
- * wanted.  add: dx is added to. */
+/* dx [T,K] (+)= dy W and dW += dy^T x for one matrix; x packed in s->xt beforehand (llama_pack_input: nothing to do for
+ * a frozen matrix).  dx NULL: not wanted.  add: dx is added to. */
 void llama_matrix_grad(op_ctx *ctx, float *dx, bool add, const llama_matrix_bwd *d, llama_acts_bwd *s, const float *dy, int T);
-void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const float *x, dtype type, int T, int K);
+void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const llama_matrix_bwd *d, const float *x, int T);
+/* The derivative of llama_lora_fwd: dx [T,K] and the gradients of A and B are added to. */
+void llama_lora_bwd_add(op_ctx *ctx, const llama_lora_acts *t, float *dx, const llama_lora_bwd *d, llama_acts_bwd *s,
+                        const float *dy, const float *x, const llama_lora *l, const llama_batch *b);
 void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *cfg, const op_ctx *ctx, dtype type, int T,
                          int visible);
 
@@ -184,5 +272,11 @@ gist_status llama_save_config(const llama_config *c, const json_t *from, dtype t
 typedef const float *(*llama_values_fn)(void *ctx, const char *name);
 gist_status llama_save_weights(const llama_config *c, dtype type, llama_values_fn values, void *ctx, const char *dir,
                                const gist_allocator *alloc, gist_error *err);
+
+/* DIR/adapter_config.json and adapter_model.safetensors in PEFT's layout, f32.  base: the model's name or path for readers;
+ * gist_token: the id of <GIST> when the adapter has an embedding for it, else -1.  values as above. */
+gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token, const char *base,
+                               llama_values_fn values, void *ctx, const char *dir, const gist_allocator *alloc,
+                               gist_error *err);
 
 #endif

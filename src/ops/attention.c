@@ -31,6 +31,16 @@ typedef struct write_job {
     int G, D;
 } write_job;
 
+/* A key's elements lie OP_KV_BLOCK apart. */
+static void write_key(const op_kv *kv, size_t at, const float *x, int D) {
+    if (kv->type == DT_F32)
+        for (int d = 0; d < D; d++) ((float *)kv->k)[at + (size_t)d * OP_KV_BLOCK] = x[d];
+    else if (kv->type == DT_BF16)
+        for (int d = 0; d < D; d++) ((uint16_t *)kv->k)[at + (size_t)d * OP_KV_BLOCK] = f32_to_bf16(x[d]);
+    else
+        for (int d = 0; d < D; d++) ((uint16_t *)kv->k)[at + (size_t)d * OP_KV_BLOCK] = f32_to_f16(x[d]);
+}
+
 static void write_rows(void *arg, int first, int last) {
     const write_job *j = arg;
     for (int t = first; t < last; t++) {
@@ -38,8 +48,7 @@ static void write_rows(void *arg, int first, int last) {
         int slot = j->rows[t].slot, D = j->D;
         for (int g = 0; g < j->G; g++) {
             size_t src = ((size_t)t * (size_t)j->G + (size_t)g) * (size_t)D;
-            for (int d = 0; d < D; d++)
-                dt_from_f32((uint8_t *)kv->k + dt_bytes(kv->type, key_at(kv, g, slot, d, D)), kv->type, j->k + src + d, 1);
+            write_key(kv, key_at(kv, g, slot, 0, D), j->k + src, D);
             dt_from_f32((uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, slot, D)), kv->type, j->v + src, (size_t)D);
         }
     }
@@ -159,7 +168,7 @@ void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, con
     attend_job j = { .ctx = ctx, .out = out, .q = q, .kv = kv, .rows = rows, .tiles = scratch, .H = H, .G = G, .D = D,
                      .parts = (group + OP_TILE - 1) / OP_TILE, .scale = scale, .stats = stats,
                      .score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int)), .score_stride = padded(visible) };
-    pool_run(ctx->pool, attend_task, &j, n * G * j.parts);
+    op_run(ctx, attend_task, &j, n * G * j.parts, (size_t)T * (size_t)H * (size_t)D * (size_t)visible / 8);
 }
 
 /* ---- attention, backwards ----
@@ -225,5 +234,5 @@ void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const floa
                  .stats = (float *)(uintptr_t)stats, .score = score, .score_stride = padded(visible) },
         .swapped = swapped, .grad = grad, .dout = dout, .dq = dq,
         .dscore = score + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible), .tile_count = n };
-    pool_run(ctx->pool, attend_bwd_task, &b, G);
+    op_run(ctx, attend_bwd_task, &b, G, (size_t)T * (size_t)H * (size_t)D * (size_t)visible / 4);
 }

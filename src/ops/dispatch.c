@@ -63,7 +63,15 @@ static void rows_task(void *ctx, int task, int worker) {
     j->fn(j->arg, first, last);
 }
 
-enum { TASK_COST = 32768 /* below about 10 us of work another thread does not help */ };
+enum { TASK_COST = 32768 /* below some microseconds of work another thread does not help */ };
+
+void op_run(op_ctx *ctx, pool_fn fn, void *arg, int n, size_t cost) {
+    if (cost >= TASK_COST) {
+        pool_run(ctx->pool, fn, arg, n);
+        return;
+    }
+    for (int task = 0; task < n; task++) fn(arg, task, 0);
+}
 
 void op_for_rows(op_ctx *ctx, op_rows_fn fn, void *arg, int T, size_t cost) {
     size_t step = cost < TASK_COST ? TASK_COST / (cost ? cost : 1) : 1;

@@ -111,7 +111,7 @@ static void pack_task(void *arg, int p, int worker) {
 
 void op_weight_pack(op_ctx *ctx, op_weight *W, const void *src, dtype src_type, int rows) {
     pack_job job = { ctx, W, src, src_type, rows };
-    pool_run(ctx->pool, pack_task, &job, panels(W->N));
+    op_run(ctx, pack_task, &job, panels(W->N), (size_t)W->N * (size_t)W->K);
 }
 
 void op_weight_set_row(op_weight *W, int n, const float *x) {
@@ -189,7 +189,7 @@ static void product(op_ctx *ctx, float *y, const void *x, const op_weight *W, in
     if (T <= 0) return;
     int blocks = (T + ROW_BLOCK - 1) / ROW_BLOCK;
     linear_job job = { ctx, y, x, W, T, ROW_BLOCK, blocks, add };
-    pool_run(ctx->pool, linear_task, &job, panels(W->N) * blocks);
+    op_run(ctx, linear_task, &job, panels(W->N) * blocks, (size_t)T * (size_t)W->N * (size_t)W->K / 8);
 }
 
 void op_linear_fwd(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T) {

@@ -59,7 +59,7 @@ static void pack_t_task(void *arg, int task, int worker) {
 
 void op_weight_pack_t(op_ctx *ctx, op_weight *W, const float *src) {
     pack_t_job j = { ctx, W, src, (W->K + PACK_ROWS - 1) / PACK_ROWS };
-    pool_run(ctx->pool, pack_t_task, &j, (W->N + OP_PANEL - 1) / OP_PANEL * j.blocks);
+    op_run(ctx, pack_t_task, &j, (W->N + OP_PANEL - 1) / OP_PANEL * j.blocks, (size_t)W->N * (size_t)W->K);
 }
 
 /* ---- operand rows from columns ---- */
@@ -115,5 +115,5 @@ size_t op_operand_t_bytes(dtype type, int T, int N) {
 
 void op_operand_t(op_ctx *ctx, void *buf, const float *y, dtype type, int T, int N) {
     operand_t_job j = { ctx, buf, y, type, T, N };
-    pool_run(ctx->pool, operand_t_task, &j, (N + TILE - 1) / TILE);
+    op_run(ctx, operand_t_task, &j, (N + TILE - 1) / TILE, (size_t)T * (size_t)N);
 }

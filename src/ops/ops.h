@@ -72,6 +72,19 @@ void op_silu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, 
 /* y = a + b, [T,C]; y may be a or b */
 void op_add_fwd(op_ctx *ctx, float *y, const float *a, const float *b, int T, int C);
 
+/* ---- some rows among many: what an adapter or a new token touches ---- */
+
+/* dst [n,C] = rows row[i] of src */
+void op_rows_gather(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C);
+/* rows row[i] of dst = src [n,C]; no other row is written */
+void op_rows_scatter(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C);
+/* rows row[i] of dst = x [C] */
+void op_rows_fill(op_ctx *ctx, float *dst, const float *x, const int *row, int n, int C);
+/* sum [C] += rows row[i] of x, in order */
+void op_rows_sum(op_ctx *ctx, float *sum, const float *x, const int *row, int n, int C);
+/* x [T,C] *= s */
+void op_scale(op_ctx *ctx, float *x, float s, int T, int C);
+
 /* ---- rotary positions (RoPE; halves of a head paired: i with i + D/2) ---- */
 
 /* cs [T,D] = cos (first half) and sin (second half) of pos[t] * freq[i], i < D/2; angle in f32, as the models trained */

@@ -100,6 +100,10 @@ extern const op_kernels op_kernels_avx512bf16;
 #define EXP_MIN (-87.3f)
 #define EXP_MAX 88.7f
 
+/* Run fn for every task in [0,n): on the pool, or on the caller alone when the whole is too small to share (cost: rough
+ * f32 operations of all tasks together).  Tasks must not care. */
+void op_run(op_ctx *ctx, pool_fn fn, void *arg, int n, size_t cost);
+
 /* Kernels on a row-independent range [first, last) of rows. */
 typedef void (*op_rows_fn)(void *ctx, int first, int last);
 /* Cut T rows into tasks for the pool; small work stays on the caller.  cost: rough f32 operations per row. */

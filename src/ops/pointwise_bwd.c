@@ -31,7 +31,7 @@ static void embed_task(void *arg, int task, int worker) {
 
 void op_embed_bwd(op_ctx *ctx, float *dE, const float *dx, const int32_t *ids, int T, int C) {
     bwd_job j = { .ctx = ctx, .dw = dE, .dy = dx, .ids = ids, .T = T, .C = C };
-    pool_run(ctx->pool, embed_task, &j, (C + COLUMNS - 1) / COLUMNS);
+    op_run(ctx, embed_task, &j, (C + COLUMNS - 1) / COLUMNS, (size_t)T * (size_t)C);
 }
 
 /* ---- RMS norm: y = x r w ---- */
@@ -55,7 +55,7 @@ void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const fl
                     int C, float eps) {
     bwd_job j = { ctx, dx, dw, rms, dy, x, w, NULL, T, C, eps };
     op_for_rows(ctx, rmsnorm_dx, &j, T, (size_t)C * 2);
-    if (dw) pool_run(ctx->pool, rmsnorm_dw, &j, (C + COLUMNS - 1) / COLUMNS);
+    if (dw) op_run(ctx, rmsnorm_dw, &j, (C + COLUMNS - 1) / COLUMNS, (size_t)T * (size_t)C);
 }
 
 /* ---- gated activation: y = silu(gate) up ---- */

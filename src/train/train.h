@@ -170,6 +170,9 @@ typedef struct train_model_options {
     bool recompute;      /* keep only each block's input, run the block again before its backward */
     int max_rows;        /* T of the largest batch */
     float lm, distill;   /* weights of the two objectives */
+    llama_lora_config lora; /* rank > 0: A and B of its targets train, and the embedding of <GIST>; the base is frozen */
+    bool only_gist;      /* the embedding of <GIST> trains, and lora when it acts at gist positions only; nothing else */
+    int32_t gist_token;  /* its id, where one of these is set; -1 otherwise */
 } train_model_options;
 
 /* From a checkpoint's weights (w), or from scratch with normal(0, 0.02) scaled as docs/TRAINING.md says (w NULL, seed).
@@ -200,13 +203,27 @@ void train_model_adamw(train_model *tm, const adamw *o, int64_t t);
 
 int train_model_tensors(const train_model *tm);
 const train_tensor *train_model_tensor(const train_model *tm, int i);
-/* Flat f32 arrays of all tensors, [train_model_count]: weights, gradients, first and second moments. */
+/* The first of them train, the others are frozen: they have values, but no gradients and no moments. */
+int train_model_trained(const train_model *tm);
+/* Flat f32 arrays: weights of all tensors; gradients, first and second moments of those that train, [train_model_count]. */
 size_t train_model_count(const train_model *tm);
 float *train_model_w(train_model *tm);
 float *train_model_g(train_model *tm);
 float *train_model_m(train_model *tm);
 float *train_model_v(train_model *tm);
 void train_model_repack(train_model *tm);  /* after w was written from outside */
+/* What trains is an adapter, not the model: its config, else NULL. */
+const llama_lora_config *train_model_lora(const train_model *tm);
+int32_t train_model_gist_token(const train_model *tm); /* as the options said */
+/* A copy of all weights with the adapter in them: W + s B A, and the trained embedding in its table (where the head is
+ * tied to that, the logit of <GIST> moves with it).  GIST_ERR_USAGE for an adapter of gist positions only. */
+typedef struct train_merged {
+    train_model *tm;
+    float *w;
+} train_merged;
+gist_status train_model_merge(train_model *tm, train_merged *out, gist_error *err);
+void train_merged_free(train_merged *merged);
+const float *train_merged_values(void *merged, const char *name); /* a llama_values_fn */
 /* The same weights as inference sees them (masters packed as `type`), for validation by generation. */
 const llama_model *train_model_llama(const train_model *tm);
 size_t train_model_bytes(const train_model *tm);
@@ -261,12 +278,42 @@ typedef struct train_origin {
     int32_t gist_added;      /* id that <GIST> was given because the vocabulary lacked it; -1: it has it */
     int32_t bos, eos, end;   /* end: the token that ends the template's answers; -1: none */
     dtype type;              /* of the weights as saved */
+    bool merge;              /* an adapter goes into the weights; otherwise it is saved beside them, in PEFT's layout */
+    const char *base;        /* with an adapter: the model it is for, as its readers shall find it; NULL: not said */
 } train_origin;
 /* The tokenizer's files copied to dir, with <GIST> added where it is new, and generation_config.json. */
 gist_status train_export_tokenizer(const train_origin *from, const char *dir, const gist_allocator *alloc, gist_error *err);
-/* config.json and model.safetensors of the present weights. */
+/* config.json and model.safetensors of the present weights; an adapter that is not merged: adapter_config.json and
+ * adapter_model.safetensors. */
 gist_status train_export_model(train_model *tm, const train_origin *from, const char *dir, const gist_allocator *alloc,
                                gist_error *err);
+
+/* ---- where a run begins: train_base.c ---- */
+
+/* A checkpoint, or a config and a tokenizer, opened and agreed on <GIST>. */
+typedef struct train_base {
+    const gist_allocator *alloc;
+    tokenizer *tok;
+    llama_config cfg;   /* as stored: without an added row */
+    json_t *config;     /* config.json */
+    weights w;
+    bool scratch;       /* no weights: they are drawn */
+    int32_t gist_token;
+    bool gist_added;    /* the vocabulary lacked it */
+    bool gist_row;      /* the tables have no row for it: one is appended; else it takes the first unused one */
+    char model[33], tokenizer[33]; /* fingerprints: of config and weights, of the tokenizer */
+    char *tokenizer_path;
+} train_base;
+/* init: a Hugging Face directory; NULL: from scratch, config (a config.json) and tok (a tokenizer
+ * directory or file; with init: instead of its own). */
+gist_status train_base_open(train_base *b, const char *init, const char *config, const char *tok, pool *p,
+                            const gist_allocator *alloc, gist_error *err);
+void train_base_close(train_base *b);
+/* The model, with the new row of <GIST> the mean of the others (from scratch: drawn like them). */
+gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, const train_model_options *opt, op_ctx *ctx,
+                             gist_error *err);
+/* What the run's output is made from; borrows from b. */
+train_origin train_base_origin(const train_base *b, const tok_template *tp, dtype type);
 
 /* ---- the loop: train_loop.c, train_eval.c, train_log.c, train_curve.c ---- */
 
@@ -301,7 +348,8 @@ typedef struct train_events {
     void *ctx;
     void (*step)(void *ctx, const train_report *r);
     void (*evaluated)(void *ctx, int64_t step, const train_metric *metrics, int n, bool best);
-    /* Add metrics of generated answers of a split at most *n .. cap; called with the model as it is after `step`. */
+    /* Append metrics of generated answers of a split at metrics[*n], at most cap in all; called with the model as it is
+     * after `step`.  Their names begin with "answers/". */
     gist_status (*answers)(void *ctx, train_model *tm, const train_split *split, int64_t step, train_metric *metrics,
                            int cap, int *n, gist_error *err);
     bool (*stop)(void *ctx); /* asked after every step and evaluated batch: true ends the run with a checkpoint */

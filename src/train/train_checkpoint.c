@@ -119,7 +119,7 @@ static gist_status checksum(const tensor_view *view, size_t n, const train_facts
 
 gist_status train_checkpoint_save(const char *path, train_model *tm, const train_facts *run, const train_place *at,
                                   const gist_allocator *alloc, gist_error *err) {
-    size_t n = (size_t)train_model_tensors(tm) * KINDS;
+    size_t n = (size_t)train_model_trained(tm) * KINDS;
     tensor_view *view = mem_alloc(alloc, n, sizeof *view);
     named *name = mem_alloc(alloc, n, sizeof *name);
     named *key = mem_alloc(alloc, (size_t)run->n + 1, sizeof *key);
@@ -215,7 +215,7 @@ gist_status train_checkpoint_load(const char *path, train_model *tm, const train
                                   const gist_allocator *alloc, gist_error *err) {
     st_file st;
     TRY(st_open(&st, alloc, path, err));
-    size_t n = (size_t)train_model_tensors(tm) * KINDS;
+    size_t n = (size_t)train_model_trained(tm) * KINDS;
     tensor_view *view = mem_alloc(alloc, n, sizeof *view);
     named *name = mem_alloc(alloc, n, sizeof *name);
     gist_status status = view && name ? check_run(&st, run, path, err) : err_memory(err, "checkpoint");

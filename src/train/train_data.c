@@ -242,8 +242,7 @@ static gist_status read_messages(reader *r, const json_t *list) {
     if (first && strcmp(first, "system") == 0) TRY(get_message(r, list, at++, "system", &prompt));
     if (n - at > 3 && !tok_template_has_turns(r->opt->tp))
         return row_error(r, "the template has one turn only; chatml and llama3 have conversations");
-    bool kept = !blank(prompt.s, prompt.len);
-    if (!kept) r->set->no_prompt += (int)((n - at) / 2);
+    bool nothing = blank(prompt.s, prompt.len), kept = !nothing;
     if (kept) TRY(set_prompt(r, prompt));
     r->rest.n = 0;
     for (bool later = false; at + 1 < n; at += 2, later = true) {
@@ -251,7 +250,7 @@ static gist_status read_messages(reader *r, const json_t *list) {
         TRY(get_message(r, list, at + 1, "assistant", &answer));
         if (!kept) {
             r->set->read++;
-            if (later) r->set->law++; /* the turn before it has no tokens */
+            *(nothing ? &r->set->no_prompt : &r->set->law) += 1; /* without a prompt, or behind a turn without tokens */
             continue;
         }
         if (later) {

@@ -121,15 +121,16 @@ typedef struct exporter {
     gist_error *err;
 } exporter;
 
-/* Is the key an object in the source's file? */
-static bool has_object(const exporter *e, const char *name, const char *key) {
+/* *has: the source's file is there, and holds an object under the key. */
+static gist_status has_object(const exporter *e, const char *name, const char *key, bool *has) {
     char *path = path_join(e->alloc, e->o->tokenizer, name);
     json_t *root = NULL;
-    bool has = path && path_exists(path) && json_read_file(path, &root, NULL) == GIST_OK &&
-               json_is_object(json_object_get(root, key));
+    gist_status status = path ? GIST_OK : err_memory(e->err, name);
+    if (status == GIST_OK && path_exists(path)) status = json_read_file(path, &root, e->err);
+    *has = json_is_object(json_object_get(root, key));
     json_decref(root);
     mem_free(e->alloc, path);
-    return has;
+    return status;
 }
 
 /* Copy one file of the source, when it is there, through `add` (NULL: as it is; `make`: also when it is not there). */
@@ -145,12 +146,12 @@ static gist_status carry(const exporter *e, const char *name, int (*add)(json_t 
 
 static gist_status carry_directory(const exporter *e) {
     static const char *const plain[] = { "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja" };
-    bool add = e->o->gist_added >= 0, json = false;
+    bool add = e->o->gist_added >= 0, json, decoder;
     char *path = path_join(e->alloc, e->o->tokenizer, "tokenizer.json");
     if (!path) return err_memory(e->err, "tokenizer.json");
     json = path_exists(path);
     mem_free(e->alloc, path);
-    bool decoder = has_object(e, "tokenizer_config.json", "added_tokens_decoder");
+    TRY(has_object(e, "tokenizer_config.json", "added_tokens_decoder", &decoder));
     bool apart = add && !json && !decoder;
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) TRY(carry(e, plain[i], NULL, false));
     TRY(carry(e, "tokenizer.json", add ? add_to_tokenizer_json : NULL, false));
@@ -250,6 +251,15 @@ static const float *values_of(void *ctx, const char *name) {
 gist_status train_export_model(train_model *tm, const train_origin *from, const char *dir, const gist_allocator *alloc,
                                gist_error *err) {
     const llama_config *c = &train_model_llama(tm)->cfg;
-    TRY(llama_save_config(c, from->config, from->type, dir, alloc, err));
-    return llama_save_weights(c, from->type, values_of, tm, dir, alloc, err);
+    const llama_lora_config *lora = train_model_lora(tm);
+    if (lora && !from->merge)
+        return llama_adapter_save(lora, c, train_model_gist_token(tm), from->base, values_of, tm, dir, alloc, err);
+    train_merged merged = { tm, NULL };
+    if (lora) TRY(train_model_merge(tm, &merged, err));
+    gist_status status = llama_save_config(c, from->config, from->type, dir, alloc, err);
+    if (status == GIST_OK)
+        status = llama_save_weights(c, from->type, lora ? train_merged_values : values_of, lora ? (void *)&merged : tm, dir,
+                                    alloc, err);
+    train_merged_free(&merged);
+    return status;
 }

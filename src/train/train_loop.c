@@ -347,10 +347,7 @@ static gist_status validate(loop *l, gist_error *err) {
 static gist_status save(loop *l, gist_error *err) {
     TRY(train_log_sync(&l->log, err));
     TRY(train_checkpoint_save(l->checkpoint, l->tm, &l->facts, &l->at, l->alloc, err));
-    gist_error drawing = { 0 };
-    if (train_curve(l->metrics, l->curve, l->alloc, &drawing) != GIST_OK)
-        log_msg(&l->ev->log, GIST_LOG_WARN, "no curve: %s", drawing.msg);
-    return GIST_OK;
+    return train_curve(l->metrics, l->curve, l->alloc, err);
 }
 
 static gist_status run(loop *l, gist_error *err) {

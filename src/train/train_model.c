@@ -1,6 +1,7 @@
 /* train_model.c - a model being trained: flat f32 masters, gradients and moments; packed copies for the kernels.
  *
- *   w, g, m, v   [count] f32, tensors in the weight table's order, each starting at a multiple of 16 elements
+ *   w            [count] f32, tensors in the weight table's order, each starting at a multiple of 16 elements
+ *   g, m, v      [trained] of those that train, which come first: all of them, or an adapter's before a frozen base
  *   model        panels of W for y = x W^T        (f32, or bf16: rounded copies of the masters)
  *   bwd          panels of W^T for dx = dy W, and where each dW lies in g
  *
@@ -15,36 +16,55 @@ enum { ALIGN = 16 };
 
 /* ---- tensors: the weight table laid out flat ---- */
 
-static gist_status lay_out(train_model *tm, gist_error *err) {
+train_tensor *train_add_tensor(train_model *tm, int rows, int cols) {
+    train_tensor *t = &tm->tensors[tm->tensor_count++];
+    t->dims = cols ? 2 : 1;
+    t->shape[0] = rows;
+    t->shape[1] = cols ? cols : 1;
+    t->count = (size_t)t->shape[0] * (size_t)t->shape[1];
+    t->at = tm->count;
+    tm->count += (t->count + ALIGN - 1) / ALIGN * ALIGN;
+    return t;
+}
+
+static void lay_out_base(train_model *tm, bool frozen) {
     const llama_config *c = &tm->model.cfg;
-    int n = 0;
-    for (int i = 0; i < llama_weight_rows; i++)
-        if (llama_has_row(c, &llama_weights[i])) n += llama_weights[i].per_layer ? c->L : 1;
-    tm->tensors = mem_calloc(tm->alloc, (size_t)n, sizeof *tm->tensors);
-    if (!tm->tensors) return err_memory(err, "tensors");
     for (int i = 0; i < llama_weight_rows; i++) {
         const weight_row *r = &llama_weights[i];
         if (!llama_has_row(c, r)) continue;
         for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
-            train_tensor *t = &tm->tensors[tm->tensor_count++];
+            train_tensor *t = train_add_tensor(tm, llama_dim(c, r->shape[0]), r->shape[1] ? llama_dim(c, r->shape[1]) : 0);
             snprintf(t->name, sizeof t->name, r->hf, layer);
-            t->dims = r->shape[1] ? 2 : 1;
-            t->shape[0] = llama_dim(c, r->shape[0]);
-            t->shape[1] = llama_dim(c, r->shape[1]);
-            t->count = (size_t)t->shape[0] * (size_t)t->shape[1];
-            t->at = tm->count;
             t->decay = r->kind != WEIGHT_VECTOR;
-            tm->count += (t->count + ALIGN - 1) / ALIGN * ALIGN;
+            t->frozen = frozen;
         }
     }
+}
+
+static gist_status lay_out(train_model *tm, gist_error *err) {
+    const llama_config *c = &tm->model.cfg;
+    bool frozen = train_has_adapter(tm);
+    int n = train_adapter_tensors(tm);
+    for (int i = 0; i < llama_weight_rows; i++)
+        if (llama_has_row(c, &llama_weights[i])) n += llama_weights[i].per_layer ? c->L : 1;
+    tm->tensors = mem_calloc(tm->alloc, (size_t)n, sizeof *tm->tensors);
+    if (!tm->tensors) return err_memory(err, "tensors");
+    train_adapter_lay_out(tm);
+    tm->trained_tensors = tm->tensor_count;
+    tm->trained = tm->count;
+    lay_out_base(tm, frozen);
+    if (!frozen) {
+        tm->trained_tensors = tm->tensor_count;
+        tm->trained = tm->count;
+    }
     tm->w = mem_calloc(tm->alloc, tm->count, sizeof *tm->w);
-    tm->g = mem_calloc(tm->alloc, tm->count, sizeof *tm->g);
-    tm->m = mem_calloc(tm->alloc, tm->count, sizeof *tm->m);
-    tm->v = mem_calloc(tm->alloc, tm->count, sizeof *tm->v);
+    tm->g = mem_calloc(tm->alloc, tm->trained, sizeof *tm->g);
+    tm->m = mem_calloc(tm->alloc, tm->trained, sizeof *tm->m);
+    tm->v = mem_calloc(tm->alloc, tm->trained, sizeof *tm->v);
     return tm->w && tm->g && tm->m && tm->v ? GIST_OK : err_memory(err, "weights, gradients and moments");
 }
 
-static train_tensor *tensor_named(const train_model *tm, const char *name) {
+train_tensor *train_find_tensor(const train_model *tm, const char *name) {
     for (int i = 0; i < tm->tensor_count; i++)
         if (strcmp(tm->tensors[i].name, name) == 0) return &tm->tensors[i];
     return NULL;
@@ -53,8 +73,8 @@ static train_tensor *tensor_named(const train_model *tm, const char *name) {
 static train_tensor *tensor_of(const train_model *tm, const weight_row *r, int layer) {
     char name[96];
     snprintf(name, sizeof name, r->hf, layer);
-    train_tensor *t = tensor_named(tm, name);
-    return t ? t : tensor_named(tm, llama_weights[0].hf); /* the tied head is the embedding */
+    train_tensor *t = train_find_tensor(tm, name);
+    return t ? t : train_find_tensor(tm, llama_weights[0].hf); /* the tied head is the embedding */
 }
 
 /* ---- initial values ---- */
@@ -68,8 +88,9 @@ static bool ends_with(const char *s, const char *end) {
  * from a generator of its own. */
 static void init_scratch(train_model *tm, uint64_t seed) {
     double residual = 1 / sqrt(2.0 * tm->model.cfg.L);
-    for (int i = 0; i < tm->tensor_count; i++) {
-        train_tensor *t = &tm->tensors[i];
+    int first = train_adapter_tensors(tm);
+    for (int i = 0; i < tm->tensor_count - first; i++) {
+        train_tensor *t = &tm->tensors[first + i];
         bool writes = ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
         rng r;
         rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
@@ -79,7 +100,7 @@ static void init_scratch(train_model *tm, uint64_t seed) {
 }
 
 static gist_status init_from(train_model *tm, const weights *w, bool gist_row, gist_error *err) {
-    for (int i = 0; i < tm->tensor_count; i++) {
+    for (int i = train_adapter_tensors(tm); i < tm->tensor_count; i++) {
         train_tensor *t = &tm->tensors[i];
         const tensor_view *from = weights_find(w, t->name);
         char got[64];
@@ -125,14 +146,19 @@ static void place_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, tra
     b->dW = t->frozen ? NULL : tm->g + t->at;
 }
 
-static void repack_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, train_tensor *t, int N, int K) {
+static void pack_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, train_tensor *t, int N, int K) {
     (void)N, (void)K;
     op_weight_pack(&tm->ctx, W, tm->w + t->at, DT_F32, W->N);
     op_weight_pack_t(&tm->ctx, &b->Wt, tm->w + t->at);
 }
 
+static void repack_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, train_tensor *t, int N, int K) {
+    if (!t->frozen) pack_matrix(tm, W, b, t, N, K);
+}
+
 void train_model_repack(train_model *tm) {
     each_matrix(tm, repack_matrix);
+    train_adapter_repack(tm);
 }
 
 /* Vectors are used as they are: model and gradients point into w and g. */
@@ -176,13 +202,17 @@ static gist_status pack_model(train_model *tm, gist_error *err) {
     if (!tm->model.layers || !tm->bwd.layers || !tm->model.freq) return err_memory(err, "layers");
     arena_init(&tm->packed, NULL, 0);
     each_matrix(tm, place_matrix);
+    TRY(train_adapter_place(tm, err));
     size_t bytes = tm->packed.peak;
     tm->packed_block = mem_alloc(tm->alloc, bytes, 1);
     if (!tm->packed_block) return err_set(err, GIST_ERR_MEMORY, "out of memory: %zu MiB of packed weights", bytes >> 20);
     arena_init(&tm->packed, tm->packed_block, bytes);
     each_matrix(tm, place_matrix);
+    TRY(train_adapter_place(tm, err));
     place_vectors(tm);
     llama_frequencies(c, tm->model.freq);
+    each_matrix(tm, pack_matrix);
+    train_adapter_repack(tm);
     return rope_table(tm, err);
 }
 
@@ -210,6 +240,7 @@ static void take_acts(train_model *tm, arena *ar) {
     llama_acts shared = { .n1 = tm->s.n, .n2 = tm->s.n, .o = tm->s.dn, .down = tm->s.dn, .act = tm->s.act,
                           .operand = tm->s.operand, .scratch = tm->s.scratch };
     shared.cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
+    if (tm->opt.lora.rank) llama_lora_take(&shared.lora, ar, c, &tm->opt.lora, T);
     if (tm->opt.recompute) take_kept(&shared, ar, c, rows);
     for (int l = 0; l < c->L; l++) {
         tm->acts[l] = shared;
@@ -220,6 +251,7 @@ static void take_acts(train_model *tm, arena *ar) {
     tm->last = tm->acts[c->L - 1].y = arena_take(ar, rows * C, sizeof(float));
     tm->dx = arena_take(ar, rows * C, sizeof(float));
     tm->head_row = arena_take(ar, rows, sizeof(int));
+    tm->gist_row = arena_take(ar, rows, sizeof(int));
     tm->loss_row = arena_take(ar, R, sizeof *tm->loss_row);
     tm->xh = arena_take(ar, R * C, sizeof(float));
     tm->nh = arena_take(ar, R * C, sizeof(float));
@@ -250,15 +282,15 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
 /* ---- life ---- */
 
 static gist_status build(train_model *tm, const weights *w, bool gist_row, uint64_t seed, gist_error *err) {
+    TRY(train_adapter_check(tm, err));
     TRY(lay_out(tm, err));
     if (w)
         TRY(init_from(tm, w, gist_row, err));
     else
         init_scratch(tm, seed);
+    train_adapter_init(tm, seed);
     TRY(pack_model(tm, err));
-    TRY(make_acts(tm, err));
-    train_model_repack(tm);
-    return GIST_OK;
+    return make_acts(tm, err);
 }
 
 gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row, uint64_t seed,
@@ -285,6 +317,7 @@ gist_status train_model_create(train_model **out, const llama_config *cfg, const
 
 void train_model_free(train_model *tm) {
     if (!tm) return;
+    train_adapter_free(tm);
     mem_free(tm->alloc, tm->tensors);
     mem_free(tm->alloc, tm->w);
     mem_free(tm->alloc, tm->g);
@@ -304,14 +337,14 @@ void train_model_free(train_model *tm) {
 /* ---- the optimiser ---- */
 
 void train_model_zero_grad(train_model *tm) {
-    memset(tm->g, 0, tm->count * sizeof *tm->g);
+    memset(tm->g, 0, tm->trained * sizeof *tm->g);
 }
 
 double train_model_grad_norm(const train_model *tm) {
     op_ctx ctx = tm->ctx;
     double sum = 0;
-    for (int i = 0; i < tm->tensor_count; i++)
-        if (!tm->tensors[i].frozen) sum += op_sum_squares(&ctx, tm->g + tm->tensors[i].at, tm->tensors[i].count);
+    for (int i = 0; i < tm->trained_tensors; i++)
+        sum += op_sum_squares(&ctx, tm->g + tm->tensors[i].at, tm->tensors[i].count);
     return sqrt(sum);
 }
 
@@ -321,9 +354,8 @@ void train_model_adamw(train_model *tm, const adamw *o, int64_t t) {
         double norm = train_model_grad_norm(tm);
         if (norm + 1e-6 > (double)o->clip) scale = (float)((double)o->clip / (norm + 1e-6));
     }
-    for (int i = 0; i < tm->tensor_count; i++) {
+    for (int i = 0; i < tm->trained_tensors; i++) {
         const train_tensor *x = &tm->tensors[i];
-        if (x->frozen) continue;
         op_adamw_step s = { o->lr, o->beta1, o->beta2, o->eps, x->decay ? o->decay : 0, scale, t };
         op_adamw_update(&tm->ctx, tm->w + x->at, tm->m + x->at, tm->v + x->at, tm->g + x->at, x->count, &s);
     }
@@ -338,8 +370,11 @@ int train_model_tensors(const train_model *tm) {
 const train_tensor *train_model_tensor(const train_model *tm, int i) {
     return &tm->tensors[i];
 }
+int train_model_trained(const train_model *tm) {
+    return tm->trained_tensors;
+}
 size_t train_model_count(const train_model *tm) {
-    return tm->count;
+    return tm->trained;
 }
 float *train_model_w(train_model *tm) {
     return tm->w;
@@ -357,5 +392,5 @@ const llama_model *train_model_llama(const train_model *tm) {
     return &tm->model;
 }
 size_t train_model_bytes(const train_model *tm) {
-    return 4 * tm->count * sizeof(float) + tm->packed.size + tm->act_bytes;
+    return (tm->count + 3 * tm->trained) * sizeof(float) + tm->packed.size + tm->act_bytes;
 }

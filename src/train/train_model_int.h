@@ -14,14 +14,18 @@ struct train_model {
     llama_model model;
     llama_bwd bwd;
     train_tensor *tensors;
-    int tensor_count;
-    size_t count;
-    float *w, *g, *m, *v; /* [count] */
+    int tensor_count, trained_tensors; /* those that train come first */
+    size_t count, trained;
+    float *w;         /* [count] */
+    float *g, *m, *v; /* [trained] */
+    llama_adapter adapter;          /* being trained; views into w, and packed */
+    llama_layer_lora_bwd *lora_bwd; /* [L] */
     arena packed;
     void *packed_block;
     /* one batch */
     llama_acts *acts;     /* [L]; acts[l].y is acts[l+1].x */
     op_kv *kv;            /* [L] the same store for every block */
+    int *gist_row;        /* [T] rows of gist tokens */
     llama_acts_bwd s;
     float *rope;          /* [rope_positions,D] rotary angles of the first positions; computed once */
     int rope_positions;
@@ -33,5 +37,22 @@ struct train_model {
     void *act_block;
     size_t act_bytes;
 };
+
+/* Append a tensor of the given shape (cols 0: a vector); its name is for the caller to set. */
+train_tensor *train_add_tensor(train_model *tm, int rows, int cols);
+train_tensor *train_find_tensor(const train_model *tm, const char *name); /* NULL: none */
+
+/* ---- train_adapter.c: what trains beside a frozen base ---- */
+
+bool train_has_adapter(const train_model *tm);
+int train_adapter_tensors(const train_model *tm); /* how many */
+gist_status train_adapter_check(const train_model *tm, gist_error *err);
+void train_adapter_lay_out(train_model *tm);
+/* A uniform in +-1/sqrt(K) as PEFT (Kaiming, a = sqrt 5), B zero; <GIST> starts as its row of the table. */
+void train_adapter_init(train_model *tm, uint64_t seed);
+/* Views into w and g; panels from tm->packed (a dry run counts). */
+gist_status train_adapter_place(train_model *tm, gist_error *err);
+void train_adapter_repack(train_model *tm);
+void train_adapter_free(train_model *tm);
 
 #endif

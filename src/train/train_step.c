@@ -8,8 +8,12 @@
  */
 #include "train/train_model_int.h"
 
-static llama_batch batch_of(const train_model *tm, const train_batch *b) {
-    return (llama_batch){ b->T, b->ids, b->pos, b->rows, tm->kv, 1 };
+static llama_batch batch_of(train_model *tm, const train_batch *b) {
+    int n = 0;
+    for (int t = 0; t < b->T; t++)
+        if (b->is_gist[t]) tm->gist_row[n++] = t;
+    return (llama_batch){ .T = b->T, .ids = b->ids, .pos = b->pos, .rows = b->rows, .kv = tm->kv, .stores = 1,
+                          .gist = tm->gist_row, .gists = n };
 }
 
 static void rotary_rows(train_model *tm, const llama_batch *b) {
@@ -25,7 +29,7 @@ static void rotary_rows(train_model *tm, const llama_batch *b) {
 
 static void forward(train_model *tm, const llama_batch *b) {
     const llama_model *m = &tm->model;
-    op_embed_fwd(&tm->ctx, tm->acts[0].x, m->embed, m->embed_type, NULL, b->ids, b->T, m->cfg.V, m->cfg.C);
+    llama_embed_fwd(m, &tm->ctx, tm->acts[0].x, b);
     rotary_rows(tm, b);
     for (int l = 0; l < m->cfg.L; l++) llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l], b);
 }
@@ -88,7 +92,7 @@ static void head_chunk(train_model *tm, const train_batch *b, const int *row, in
     llama_acts_bwd s = tm->s;
     s.operand_t = tm->s.operand_head;
     s.operand = tm->s.operand_head; /* dx's operand is consumed before the transposed one is made */
-    llama_pack_input(&tm->ctx, &s, tm->nh, m->head.type, n, C);
+    llama_pack_input(&tm->ctx, &s, &tm->bwd.head, tm->nh, n);
     memset(tm->dxh, 0, (size_t)n * (size_t)C * sizeof *tm->dxh);
     llama_matrix_grad(&tm->ctx, tm->nh, false, &tm->bwd.head, &s, tm->logits, n); /* nh becomes its own gradient */
     op_rmsnorm_bwd(&tm->ctx, tm->dxh, tm->bwd.final_norm, tm->nh, tm->xh, m->final_norm, tm->s.rms, n, C, m->cfg.eps);
@@ -146,6 +150,7 @@ gist_status train_model_step(train_model *tm, const train_batch *b, float scale,
         llama_block_bwd(m, &tm->ctx, tm->dx, &tm->bwd.layers[l], &tm->s, &a, &m->layers[l], &rows);
     }
     if (tm->bwd.embed) op_embed_bwd(&tm->ctx, tm->bwd.embed, tm->dx, b->ids, b->T, m->cfg.C);
+    if (tm->bwd.gist_embed) op_rows_sum(&tm->ctx, tm->bwd.gist_embed, tm->dx, rows.gist, rows.gists, m->cfg.C);
     return GIST_OK;
 }
 
@@ -158,5 +163,6 @@ double train_model_flops(const train_model *tm, const train_batch *b) {
         heads += b->label[t] >= 0 || b->teacher[t] >= 0;
         visible += (r->hi - r->lo) + (r->mem >= 0 ? r->mhi - r->mlo : 0);
     }
-    return 6 * (blocks * b->T + head * heads) + 12.0 * c->L * c->H * c->D * visible;
+    double products = train_has_adapter(tm) ? 4 : 6; /* a frozen matrix has no gradient of its own */
+    return products * (blocks * b->T + head * heads) + 12.0 * c->L * c->H * c->D * visible;
 }

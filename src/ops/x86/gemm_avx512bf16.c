@@ -20,12 +20,13 @@ INLINE void tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECS; v++)
         acc[r][v] = add ? _mm512_loadu_ps(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : _mm512_setzero_ps();
     const uint16_t *w = panel + (size_t)k0 * OP_PANEL;
-    for (int k = k0; k < k1; k += 2, w += 2 * OP_PANEL) {
+    const uint16_t *upper = x + k0, *lower = upper + 3 * ldx; /* rows 0..2 and 3..5: two pointers reach all six */
+    for (int k = k0; k < k1; k += 2, w += 2 * OP_PANEL, upper += 2, lower += 2) {
         __m512bh b[VECS];
         UNROLL for (int v = 0; v < VECS; v++) b[v] = (__m512bh)_mm512_loadu_si512(w + v * 2 * OP_LANES);
         UNROLL for (int r = 0; r < rows; r++) {
             int pair;
-            memcpy(&pair, x + (size_t)r * ldx + (size_t)k, sizeof pair);
+            memcpy(&pair, r < 3 ? upper + (size_t)r * ldx : lower + (size_t)(r - 3) * ldx, sizeof pair);
             __m512bh a = (__m512bh)_mm512_set1_epi32(pair);
             UNROLL for (int v = 0; v < VECS; v++) acc[r][v] = _mm512_dpbf16_ps(acc[r][v], a, b[v]);
         }

@@ -64,12 +64,13 @@ INLINE void gemm_tile(float *y, size_t ldy, const float *x, size_t ldx, const vo
     vf acc[GEMM_ROWS][GEMM_VECS];
     UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < GEMM_VECS; v++)
         acc[r][v] = add ? vf_load(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : vf_zero();
-    for (int k = k0; k < k1; k++) {
+    const float *upper = x + k0, *lower = upper + 3 * ldx; /* rows 0..2 and 3..: two pointers reach all */
+    for (int k = k0; k < k1; k++, upper++, lower++) {
         size_t at = (size_t)k * OP_PANEL + (size_t)col0;
         vf w[GEMM_VECS];
         UNROLL for (int v = 0; v < GEMM_VECS; v++) w[v] = vf_load_typed(panel, type, at + (size_t)(v * OP_LANES));
         UNROLL for (int r = 0; r < rows; r++) {
-            vf b = vf_set(x[(size_t)r * ldx + (size_t)k]);
+            vf b = vf_set(r < 3 ? upper[(size_t)r * ldx] : lower[(size_t)(r - 3) * ldx]);
             UNROLL for (int v = 0; v < GEMM_VECS; v++) acc[r][v] = vf_fma(b, w[v], acc[r][v]);
         }
     }

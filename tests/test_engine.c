@@ -1,0 +1,660 @@
+/* test_engine.c - what the public functions of gist.h do when all goes well: tokenization, sessions, gists, generation.
+ *
+ *   generate   greedy = arg max of the logits; log-probabilities; seeds; top-k, top-p; ends: eos, length, context, stop,
+ *              callback; stop strings anywhere; what is streamed = the answer
+ *   sampler    draws come as often as their probabilities say, and never from outside top-k or top-p
+ *   sessions   reset, positions, prompts, growing, KV types
+ *   gists      facts, identity, inspection
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "engine/engine_int.h"
+#include "tiny.h"
+
+static gist_engine *engine;     /* template raw: text and nothing else */
+static const tiny_model model = TINY_MODEL;
+static const char question[] = "Is there another in the outer?";
+
+static gist_session *session_of(gist_engine *e, int context, gist_type kv) {
+    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
+    gist_session *s = NULL;
+    gist_error err = { 0 };
+    o.context = context;
+    o.kv = kv;
+    assert_ok(gist_session_open(e, &o, &s, &err), &err);
+    return s;
+}
+
+static gist_session *session(void) {
+    return session_of(engine, 0, GIST_TYPE_F32);
+}
+
+static gist *compress(gist_engine *e, const char *prompt, int k, gist_type kv) {
+    gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
+    gist *g = NULL;
+    gist_error err = { 0 };
+    o.k = k;
+    o.kv = kv;
+    assert_ok(gist_compress(e, prompt, strlen(prompt), &o, &g, &err), &err);
+    return g;
+}
+
+/* ---- generation ---- */
+
+typedef struct stream {
+    char text[4096];
+    size_t len;
+    int events, tokens, stop_after; /* stop_after: events until the callback says no; 0: never */
+    int32_t ids[512];
+    float logprobs[512];
+} stream;
+
+static bool on_token(void *ctx, const gist_token_event *ev) {
+    stream *st = ctx;
+    size_t bad;
+    assert_true(utf8_valid(ev->text, ev->text_len, &bad)); /* whole characters only */
+    assert_true(st->len + ev->text_len < sizeof st->text);
+    memcpy(st->text + st->len, ev->text, ev->text_len);
+    st->len += ev->text_len;
+    if (ev->id >= 0) {
+        st->ids[st->tokens] = ev->id;
+        st->logprobs[st->tokens++] = ev->logprob;
+    }
+    return ++st->events != st->stop_after;
+}
+
+/* A fresh session's answer to the question, streamed too; the two must agree. */
+static gist_answer ask(gist_session *s, gist_generate_options *o, stream *st) {
+    gist_answer a;
+    gist_error err = { 0 };
+    int stop_after = st->stop_after;
+    *st = (stream){ .stop_after = stop_after };
+    o->on_token = on_token;
+    o->on_token_ctx = st;
+    assert_ok(gist_generate(s, question, strlen(question), o, &a, &err), &err);
+    assert_int_equal(a.text[a.text_len], 0); /* a byte token may be a NUL inside */
+    assert_int_equal(st->tokens, a.n);
+    for (int i = 0; i < a.n; i++) {
+        assert_int_equal(st->ids[i], a.ids[i]);
+        assert_true(st->logprobs[i] == a.logprobs[i]);
+        assert_true(a.logprobs[i] <= 0);
+        assert_true(a.ids[i] != TINY_GIST);
+    }
+    if (strcmp(a.finish, "callback") != 0) {
+        assert_int_equal(st->len, a.text_len);
+        assert_memory_equal(st->text, a.text, a.text_len);
+    } else {
+        assert_true(st->len <= a.text_len);
+        assert_memory_equal(st->text, a.text, st->len);
+    }
+    assert_true(a.first_token_ms >= 0 && a.first_token_ms <= a.total_ms);
+    return a;
+}
+
+static gist_answer ask_fresh(gist_generate_options *o, stream *st) {
+    gist_session *s = session();
+    gist_answer a = ask(s, o, st);
+    gist_answer copy = a; /* the engine's allocator outlives the session, so the strings do too */
+    gist_session_close(s);
+    return copy;
+}
+
+static void drop(gist_answer *a) {
+    gist_session *s = session();
+    gist_answer_free(s, a);
+    assert_null(a->text);
+    gist_answer_free(s, a);
+    gist_answer_free(s, NULL);
+    gist_session_close(s);
+}
+
+static double logprob(const float *x, int V, int32_t id) {
+    double sum = 0;
+    float top = -INFINITY;
+    for (int v = 0; v < V; v++) top = fmaxf(top, x[v]);
+    for (int v = 0; v < V; v++) sum += exp((double)x[v] - (double)top);
+    return (double)x[id] - (double)top - log(sum);
+}
+
+static void test_greedy(void **state) {
+    (void)state;
+    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
+    stream st = { 0 };
+    o.max_tokens = 40;
+    o.ignore_eos = true;
+    gist_answer a = ask_fresh(&o, &st), again = ask_fresh(&o, &st);
+    assert_int_equal(a.n, 40);
+    assert_string_equal(a.finish, "length");
+    assert_memory_equal(a.ids, again.ids, 40 * sizeof *a.ids);
+    assert_memory_equal(a.logprobs, again.logprobs, 40 * sizeof *a.logprobs);
+    int32_t ids[128];
+    size_t n;
+    int V = engine_model(engine)->vocab;
+    float logits[512];
+    assert_ok(gist_tokenize(engine, question, strlen(question), GIST_TOKENIZE_BOS, ids, 128, &n, NULL), NULL);
+    assert_int_equal(a.input_tokens, n);
+    assert_int_equal(ids[0], TINY_BOS);
+    gist_session *s = session();
+    assert_ok(gist_session_feed(s, ids, n, logits, NULL), NULL);
+    for (int i = 0; i < a.n; i++) {
+        int32_t best = 0;
+        for (int32_t v = 1; v < V; v++)
+            if (v != TINY_GIST && logits[v] > logits[best]) best = v;
+        assert_int_equal(a.ids[i], best);
+        assert_true(fabs((double)a.logprobs[i] - logprob(logits, V, best)) < 1e-5);
+        assert_ok(gist_session_feed(s, &best, 1, logits, NULL), NULL);
+    }
+    gist_session_close(s);
+    char *text = NULL; /* the text is the ids' text */
+    assert_ok(gist_detokenize(engine, a.ids, (size_t)a.n, &text, NULL), NULL);
+    assert_string_equal(text, a.text);
+    gist_string_free(engine, text);
+    drop(&a);
+    drop(&again);
+}
+
+static void same_answer(const gist_answer *a, const gist_answer *b) {
+    assert_int_equal(a->n, b->n);
+    for (int i = 0; i < a->n; i++) {
+        assert_int_equal(a->ids[i], b->ids[i]);
+        assert_true(a->logprobs[i] == b->logprobs[i]);
+    }
+    assert_string_equal(a->text, b->text);
+    assert_string_equal(a->finish, b->finish);
+}
+
+static void test_seeds(void **state) {
+    (void)state;
+    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
+    stream st = { 0 };
+    int differ = 0;
+    o.max_tokens = 30;
+    o.ignore_eos = true;
+    gist_answer greedy = ask_fresh(&o, &st);
+    for (uint64_t seed = 0; seed < 6; seed++) {
+        o.seed = seed;
+        o.temperature = 1.3f;
+        o.top_k = 0;
+        o.top_p = 1;
+        gist_answer a = ask_fresh(&o, &st), b = ask_fresh(&o, &st);
+        same_answer(&a, &b);
+        differ += a.n != greedy.n || memcmp(a.ids, greedy.ids, (size_t)a.n * sizeof *a.ids) != 0;
+        drop(&a);
+        drop(&b);
+        o.top_k = 1;
+        a = ask_fresh(&o, &st);
+        same_answer(&a, &greedy);
+        drop(&a);
+        o.top_k = 0;
+        o.top_p = 1e-6f;
+        a = ask_fresh(&o, &st);
+        same_answer(&a, &greedy);
+        drop(&a);
+        o.top_p = 1;
+        o.temperature = 1e-5f;
+        a = ask_fresh(&o, &st);
+        same_answer(&a, &greedy);
+        drop(&a);
+    }
+    assert_true(differ >= 5);
+    drop(&greedy);
+}
+
+static void test_ends(void **state) {
+    (void)state;
+    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
+    stream st = { 0 };
+    o.max_tokens = 1;
+    o.ignore_eos = true;
+    gist_answer a = ask_fresh(&o, &st);
+    assert_int_equal(a.n, 1);
+    assert_string_equal(a.finish, "length");
+    drop(&a);
+    o.max_tokens = 0; /* until the context is full: the session's own, or the model's */
+    for (int context = 0; context <= 100; context += 50) {
+        gist_session *s = session_of(engine, context, GIST_TYPE_F32);
+        a = ask(s, &o, &st);
+        int most = context ? context : model.context;
+        assert_string_equal(a.finish, "context");
+        assert_int_equal(gist_session_length(s), most);
+        assert_int_equal(a.input_tokens + a.n, most + 1); /* the last token drawn is not fed */
+        gist_answer_free(s, &a);
+        gist_session_close(s);
+    }
+    o.max_tokens = 60;
+    for (int after = 1; after <= 20; after += 19) {
+        st.stop_after = after;
+        a = ask_fresh(&o, &st);
+        assert_string_equal(a.finish, "callback");
+        assert_int_equal(a.n, after);
+        drop(&a);
+    }
+}
+
+/* Some seed draws the end-of-text token: the answer ends before it; told to ignore it, the same seed goes on with it. */
+static void test_eos(void **state) {
+    (void)state;
+    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
+    stream st = { 0 };
+    o.max_tokens = 100;
+    o.temperature = 3;
+    for (o.seed = 0; o.seed < 200; o.seed++) {
+        o.ignore_eos = false;
+        gist_answer a = ask_fresh(&o, &st);
+        bool ended = strcmp(a.finish, "eos") == 0;
+        if (ended) {
+            o.ignore_eos = true;
+            gist_answer b = ask_fresh(&o, &st);
+            assert_int_equal(b.n, 100);
+            assert_true(a.n < 100);
+            assert_int_equal(b.ids[a.n], TINY_EOS);
+            for (int i = 0; i < a.n; i++) {
+                assert_int_equal(a.ids[i], b.ids[i]);
+                assert_int_not_equal(a.ids[i], TINY_EOS);
+            }
+            drop(&b);
+        }
+        drop(&a);
+        if (ended) return;
+    }
+    fail_msg("no seed ever ended its answer");
+}
+
+/* ---- stop strings ---- */
+
+static void check_stop(const gist_answer *base, const char *const *stop, uint64_t seed) {
+    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
+    stream st = { 0 };
+    const char *first = NULL;
+    o.max_tokens = base->n;
+    o.ignore_eos = true;
+    o.temperature = 1;
+    o.seed = seed;
+    o.stop = stop;
+    for (int i = 0; stop[i]; i++) {
+        const char *at = stop[i][0] ? strstr(base->text, stop[i]) : NULL;
+        if (at && (!first || at < first)) first = at;
+    }
+    gist_answer a = ask_fresh(&o, &st);
+    if (!first) {
+        assert_string_equal(a.finish, "length");
+        same_answer(&a, base);
+    } else {
+        /* Of overlapping stop strings the one complete first counts, even if another began before it. */
+        size_t len = a.text_len;
+        bool one = stop[0] && !stop[1];
+        assert_memory_equal(a.text, base->text, len);
+        if (one) assert_int_equal(len, first - base->text);
+        bool stopped = false;
+        for (int i = 0; stop[i]; i++) stopped = stopped || (stop[i][0] && strncmp(base->text + len, stop[i], strlen(stop[i])) == 0);
+        assert_true(stopped);
+        if (strcmp(a.finish, "stop") != 0) assert_int_equal(a.n, base->n); /* found in what the end let go of */
+    }
+    drop(&a);
+}
+
+/* The next character boundary at or behind i. */
+static size_t boundary(const char *text, size_t i) {
+    while ((text[i] & 0xc0) == 0x80) i++;
+    return i;
+}
+
+static void test_stop(void **state) {
+    (void)state;
+    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
+    uint64_t seed = 9;
+    o.max_tokens = 60;
+    o.ignore_eos = true;
+    o.temperature = 1;
+    for (o.seed = 1; o.seed <= 3; o.seed++) {
+        stream st = { 0 };
+        gist_answer base = ask_fresh(&o, &st);
+        for (int i = 0; i < 60; i++) {
+            char one[64], two[64], none[96];
+            size_t from = boundary(base.text, test_rand(&seed) % (base.text_len - 20));
+            size_t len = boundary(base.text, from + 1 + test_rand(&seed) % 12) - from;
+            snprintf(one, sizeof one, "%.*s", (int)len, base.text + from);
+            snprintf(two, sizeof two, "%.*s", (int)(boundary(base.text, from + 3) - from), base.text + from);
+            snprintf(none, sizeof none, "%s#!never!#", one); /* held back as long as it may come, then let go */
+            check_stop(&base, (const char *const[]){ one, NULL }, o.seed);
+            check_stop(&base, (const char *const[]){ "", none, NULL }, o.seed);
+            check_stop(&base, (const char *const[]){ none, one, two, NULL }, o.seed);
+        }
+        char tail[64]; /* the text ends while a stop string may still be coming */
+        for (size_t back = 1; back < 12; back++) {
+            size_t from = boundary(base.text, base.text_len - back);
+            snprintf(tail, sizeof tail, "%s#!never!#", base.text + from);
+            check_stop(&base, (const char *const[]){ tail, NULL }, o.seed);
+        }
+        check_stop(&base, (const char *const[]){ NULL }, o.seed);
+        check_stop(&base, (const char *const[]){ "", NULL }, o.seed);
+        check_stop(&base, (const char *const[]){ base.text, NULL }, o.seed);
+        drop(&base);
+    }
+}
+
+/* ---- the sampler ---- */
+
+static void test_sampler(void **state) {
+    (void)state;
+    enum { V = 9, DRAWS = 40000, NEVER = 7 };
+    static const float logits[V] = { 0.5f, 2, -1, 2, 1.5f, -30, 0, 5, 1 };
+    static const struct { float temperature, top_p; int top_k; } how[] = {
+        { 1, 1, 0 }, { 0.5f, 1, 0 }, { 2, 1, 3 }, { 1, 0.7f, 0 }, { 1, 0.3f, 5 }, { 1, 1, 100 }, { 1.5f, 0.999f, 0 } };
+    for (size_t h = 0; h < sizeof how / sizeof *how; h++) {
+        double p[V], total = 0, kept = 0;
+        int order[V], count[V] = { 0 }, n = 0;
+        for (int v = 0; v < V; v++) {
+            order[v] = v;
+            total += p[v] = v == NEVER ? 0 : exp((double)logits[v] / (double)how[h].temperature);
+        }
+        for (int i = 1; i < V; i++) /* most probable first, equal ones by id */
+            for (int j = i; j > 0 && p[order[j]] > p[order[j - 1]]; j--) {
+                int t = order[j];
+                order[j] = order[j - 1];
+                order[j - 1] = t;
+            }
+        while (n < V && (how[h].top_k == 0 || n < how[h].top_k) && (n == 0 || kept < (double)how[h].top_p * total)) kept += p[order[n++]];
+        for (int i = n; i < V; i++) p[order[i]] = 0;
+        sampler s;
+        assert_ok(sampler_init(&s, mem_default(), V, how[h].temperature, how[h].top_k, how[h].top_p, 3, NEVER, NULL), NULL);
+        for (int i = 0; i < DRAWS; i++) {
+            float lp;
+            int32_t id = sampler_draw(&s, logits, &lp);
+            assert_true(id >= 0 && id < V && id != NEVER);
+            count[id]++;
+            assert_true(fabs((double)lp - logprob(logits, V, id)) < 1e-5); /* of the model's distribution, <GIST> included */
+        }
+        for (int v = 0; v < V; v++) {
+            double want = p[v] / kept, sd = sqrt(want * (1 - want) / DRAWS), got = (double)count[v] / DRAWS;
+            if (want == 0 ? count[v] != 0 : fabs(got - want) > 5 * sd + 1e-9)
+                fail_msg("case %zu: id %d drawn %g of the time, expected %g", h, v, got, want);
+        }
+        sampler_reset(&s);
+        sampler_reset(&s);
+    }
+    sampler s; /* greedy: the first of the largest, and not the one that is never drawn */
+    assert_ok(sampler_init(&s, mem_default(), V, 0, 0, 1, 0, NEVER, NULL), NULL);
+    assert_int_equal(sampler_draw(&s, logits, NULL), 1);
+    sampler_reset(&s);
+    static const float first[2] = { 3, 1 };
+    assert_ok(sampler_init(&s, mem_default(), 2, 0, 0, 1, 0, 0, NULL), NULL);
+    assert_int_equal(sampler_draw(&s, first, NULL), 1);
+    sampler_reset(&s);
+}
+
+/* ---- text ---- */
+
+static void test_tokenize(void **state) {
+    (void)state;
+    int32_t ids[16], untouched[16];
+    size_t n = 99;
+    gist_error err = { 0 };
+    memset(ids, 0x5a, sizeof ids);
+    memcpy(untouched, ids, sizeof ids);
+    assert_ok(gist_tokenize(engine, "the other", 9, 0, NULL, 0, &n, &err), &err); /* to measure */
+    size_t full = n;
+    assert_true(full >= 3 && full <= 9);
+    assert_fails(gist_tokenize(engine, "the other", 9, 0, ids, full - 1, &n, &err), &err, GIST_ERR_LIMIT, "tokens");
+    assert_int_equal(n, full);
+    assert_memory_equal(ids, untouched, sizeof ids);
+    err = (gist_error){ 0 };
+    assert_ok(gist_tokenize(engine, "the other", 9, 0, ids, full, &n, &err), &err);
+    assert_int_equal(ids[0], TINY_MERGED + 1); /* "the" */
+    assert_int_equal(ids[full], untouched[0]);
+    char *text = NULL;
+    assert_ok(gist_detokenize(engine, ids, full, &text, &err), &err);
+    assert_string_equal(text, "the other");
+    gist_string_free(engine, text);
+    assert_ok(gist_tokenize(engine, "", 0, GIST_TOKENIZE_BOS, ids, 16, &n, &err), &err);
+    assert_int_equal(n, 1);
+    assert_int_equal(ids[0], TINY_BOS);
+    assert_ok(gist_tokenize(engine, "a<GIST><eos>", 12, GIST_TOKENIZE_SPECIAL, ids, 16, &n, &err), &err);
+    assert_int_equal(n, 3);
+    assert_int_equal(ids[1], TINY_GIST);
+    assert_int_equal(ids[2], TINY_EOS);
+    assert_ok(gist_tokenize(engine, "a<GIST><eos>", 12, 0, ids, 16, &n, &err), &err);
+    assert_int_equal(n, 12); /* plain text */
+    assert_fails(gist_tokenize(engine, "ab\xff", 3, 0, ids, 16, &n, &err), &err, GIST_ERR_TEXT, NULL);
+    err = (gist_error){ 0 };
+    int32_t half[] = { TINY_BYTE + 0xc3, TINY_BYTE + 0xa9, TINY_BYTE + 0xc3, TINY_BOS }; /* é, and the start of another */
+    assert_ok(gist_detokenize(engine, half, 4, &text, &err), &err);
+    assert_string_equal(text, "\xc3\xa9\xef\xbf\xbd");
+    gist_string_free(engine, text);
+    assert_ok(gist_detokenize(engine, NULL, 0, &text, &err), &err);
+    assert_string_equal(text, "");
+    gist_string_free(engine, text);
+    text = (char *)(uintptr_t)1;
+    half[1] = engine_model(engine)->vocab;
+    assert_fails(gist_detokenize(engine, half, 2, &text, &err), &err, GIST_ERR_USAGE, "token 1 is");
+    assert_ptr_equal(text, (void *)1);
+    gist_string_free(engine, NULL);
+}
+
+/* ---- sessions ---- */
+
+static void test_reset(void **state) {
+    (void)state;
+    int32_t ids[90];
+    float want[512], got[512];
+    size_t V = (size_t)engine_model(engine)->vocab;
+    tiny_ids(ids, 90, 4);
+    gist *g = compress(engine, question, 2, GIST_TYPE_F16);
+    gist_session *s = session_of(engine, 0, GIST_TYPE_AUTO), *fresh = session_of(engine, 0, GIST_TYPE_BF16);
+    assert_ok(gist_session_feed(fresh, ids, 90, want, NULL), NULL);
+    for (int round = 0; round < 3; round++) {
+        assert_int_equal(gist_session_length(s), 0);
+        assert_int_equal(gist_session_position(s), 0);
+        assert_ok(gist_session_feed(s, ids, 90, got, NULL), NULL);
+        assert_int_equal(gist_session_length(s), 90);
+        assert_int_equal(gist_session_position(s), 90);
+        assert_same_floats(got, want, V, "after a reset");
+        gist_session_reset(s);
+        if (round == 1) { /* a gist of another KV type in between, and a mask */
+            assert_ok(gist_session_attach(s, g, NULL), NULL);
+            assert_ok(gist_session_feed(s, ids, 5, NULL, NULL), NULL);
+            session_hide_before(s, 3);
+            gist_session_reset(s);
+        }
+    }
+    gist_session_close(s);
+    gist_session_close(fresh);
+    gist_free(g);
+}
+
+/* Only relative positions matter, up to rounding; an absolute one is what it is told. */
+static void test_position(void **state) {
+    (void)state;
+    int32_t ids[30];
+    float *a = malloc(30 * 512 * sizeof *a), *b = malloc(30 * 512 * sizeof *b);
+    size_t V = (size_t)engine_model(engine)->vocab;
+    tiny_ids(ids, 30, 6);
+    gist_session *s = session(), *t = session();
+    assert_ok(gist_session_set_position(t, 100, NULL), NULL);
+    assert_int_equal(gist_session_position(t), 100);
+    assert_ok(gist_session_feed_all(s, ids, 30, a, NULL), NULL);
+    assert_ok(gist_session_feed_all(t, ids, 30, b, NULL), NULL);
+    assert_int_equal(gist_session_position(t), 130);
+    assert_int_equal(gist_session_length(t), 30);
+    assert_close(b, a, 30 * V, 1e-4, "shifted by 100 positions");
+    gist_error err = { 0 };
+    assert_fails(gist_session_set_position(t, 5, &err), &err, GIST_ERR_USAGE, "before the first token");
+    assert_int_equal(gist_session_position(t), 130);
+    gist_session_reset(t);
+    err = (gist_error){ 0 };
+    assert_fails(gist_session_set_position(t, model.context, &err), &err, GIST_ERR_LIMIT, NULL);
+    err = (gist_error){ 0 };
+    assert_fails(gist_session_set_position(t, -1, &err), &err, GIST_ERR_LIMIT, NULL);
+    assert_ok(gist_session_set_position(t, model.context - 2, NULL), NULL);
+    err = (gist_error){ 0 };
+    assert_fails(gist_session_feed(t, ids, 3, b, &err), &err, GIST_ERR_LIMIT, NULL);
+    assert_ok(gist_session_feed(t, ids, 2, b, NULL), NULL);
+    gist_session_close(s);
+    gist_session_close(t);
+    free(a);
+    free(b);
+}
+
+/* gist_session_prompt and gist_generate put the template's text around prompt and input. */
+static void test_templates(void **state) {
+    (void)state;
+    gist_engine *e = tiny_open(&model, "paper", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, "paper");
+    static const char before[] = "Instruction: Sum the numbers.", behind[] = "Input: 1 2\nOutput:";
+    int32_t ids[128];
+    size_t p, n;
+    float logits[512];
+    assert_ok(gist_tokenize(e, before, strlen(before), GIST_TOKENIZE_BOS, ids, 128, &p, NULL), NULL);
+    assert_ok(gist_tokenize(e, behind, strlen(behind), 0, ids + p, 128 - p, &n, NULL), NULL);
+    gist_session *s = session_of(e, 0, GIST_TYPE_F32), *t = session_of(e, 0, GIST_TYPE_F32);
+    assert_ok(gist_session_prompt(s, "Sum the numbers.", 16, NULL), NULL);
+    assert_int_equal(gist_session_length(s), p);
+    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
+    gist_answer a;
+    o.max_tokens = 1;
+    o.ignore_eos = true;
+    assert_ok(gist_generate(s, "1 2", 3, &o, &a, NULL), NULL);
+    assert_int_equal(a.input_tokens, n);
+    assert_ok(gist_session_feed(t, ids, p + n, logits, NULL), NULL);
+    assert_true(fabs((double)a.logprobs[0] - logprob(logits, engine_model(e)->vocab, a.ids[0])) < 1e-5);
+    gist_answer_free(s, &a);
+    gist_error err = { 0 };
+    assert_fails(gist_session_prompt(s, "Again", 5, &err), &err, GIST_ERR_USAGE, "first");
+    gist_session_close(s);
+    gist_session_close(t);
+    gist_engine_close(e);
+    assert_non_null(strstr(gist_template_names(), "paper"));
+}
+
+/* ---- gists ---- */
+
+static void test_gist_facts(void **state) {
+    (void)state;
+    gist *g = compress(engine, question, 4, GIST_TYPE_BF16), *same = compress(engine, question, 4, GIST_TYPE_BF16);
+    gist *others[3] = { compress(engine, question, 3, GIST_TYPE_BF16), compress(engine, question, 4, GIST_TYPE_F32),
+                        compress(engine, "Another one", 4, GIST_TYPE_BF16) };
+    gist_info i, j;
+    gist_engine_info e;
+    size_t n;
+    gist_engine_get_info(engine, &e);
+    assert_ok(gist_tokenize(engine, question, strlen(question), GIST_TOKENIZE_BOS, NULL, 0, &n, NULL), NULL);
+    gist_get_info(g, &i);
+    assert_int_equal(i.k, 4);
+    assert_int_equal(i.kv, GIST_TYPE_BF16);
+    assert_int_equal(i.prompt_tokens, n);
+    assert_int_equal(i.first_position, n);
+    assert_int_equal(i.layers, model.L);
+    assert_int_equal(i.kv_heads, model.G);
+    assert_int_equal(i.head_dim, model.D);
+    assert_int_equal(i.bytes, 2 * model.L * 4 * model.G * model.D * 2);
+    assert_string_equal(i.model_fingerprint, e.fingerprint);
+    assert_string_equal(i.tokenizer_fingerprint, e.tokenizer_fingerprint);
+    assert_string_equal(i.family, "llama");
+    assert_string_equal(i.template_name, "raw");
+    assert_string_equal(i.condition, "gist");
+    assert_string_equal(i.kernels, gist_kernels_name(e.kernels));
+    gist_get_info(same, &j);
+    assert_string_equal(i.id, j.id); /* what it was made from, not when */
+    for (int o = 0; o < 3; o++) {
+        gist_get_info(others[o], &j);
+        assert_string_not_equal(i.id, j.id);
+        gist_free(others[o]);
+    }
+    char path[TEST_PATH], id[40];
+    gist *seen = NULL;
+    snprintf(id, sizeof id, "%s", i.id);
+    assert_ok(gist_save(g, test_tmp(path, "facts.gist"), NULL), NULL);
+    gist_free(g);
+    assert_ok(gist_inspect(path, &seen, NULL), NULL);
+    gist_get_info(seen, &j);
+    assert_string_equal(j.id, id);
+    assert_string_equal(j.model_fingerprint, e.fingerprint);
+    assert_int_equal(j.bytes, 2 * model.L * 4 * model.G * model.D * 2);
+    gist_free(seen);
+    gist_free(same);
+    gist_free(NULL);
+}
+
+/* A longest possible prompt still makes a gist; a prompt's KV type is the session's when the session leaves it open. */
+static void test_edges(void **state) {
+    (void)state;
+    char text[300];
+    memset(text, 'x', sizeof text);
+    text[model.context - 1 - 3] = 0; /* with BOS and 2 gist tokens one position is left */
+    gist *g = compress(engine, text, 2, GIST_TYPE_F16);
+    gist_session *s = session_of(engine, 0, GIST_TYPE_AUTO);
+    gist_error err = { 0 };
+    assert_ok(gist_session_attach(s, g, &err), &err);
+    assert_int_equal(gist_session_position(s), model.context - 1);
+    assert_int_equal(s->kv, DT_F16);
+    int32_t id = TINY_BYTE;
+    assert_fails(gist_session_feed(s, (int32_t[]){ id, id }, 2, NULL, &err), &err, GIST_ERR_LIMIT, NULL);
+    assert_ok(gist_session_feed(s, &id, 1, NULL, NULL), NULL);
+    err = (gist_error){ 0 };
+    assert_fails(gist_session_feed(s, &id, 1, NULL, &err), &err, GIST_ERR_LIMIT, NULL);
+    gist_session_close(s);
+    gist_free(g);
+}
+
+static void count_warnings(void *ctx, gist_log_level lvl, const char *msg) {
+    if (lvl == GIST_LOG_WARN && strstr(msg, "<GIST>")) ++*(int *)ctx;
+}
+
+static void test_added_gist(void **state) {
+    (void)state;
+    char dir[TEST_PATH];
+    for (int has = 0; has < 2; has++) {
+        tiny_model t = model;
+        t.gist = has;
+        int warnings = 0;
+        gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
+        o.log = count_warnings;
+        o.log_ctx = &warnings;
+        o.threads = 1;
+        gist_engine *e = NULL;
+        assert_ok(gist_engine_open(tiny_save(&t, has ? "with" : "without", dir), &o, &e, NULL), NULL);
+        gist_engine_info i;
+        gist_engine_get_info(e, &i);
+        assert_int_equal(warnings, !has);
+        assert_int_equal(i.gist_token_added, !has);
+        assert_int_equal(i.gist_token, TINY_GIST);
+        assert_int_equal(i.vocab, TINY_GIST + 1);
+        if (!has) { /* the mean of the other rows */
+            const llama_model *m = engine_model(e);
+            for (int c = 0; c < t.C; c++) {
+                double sum = 0;
+                for (int v = 0; v < TINY_GIST; v++) {
+                    float x[64];
+                    dt_to_f32(x, (const uint8_t *)m->embed + dt_bytes(m->embed_type, (size_t)v * (size_t)t.C), m->embed_type, (size_t)t.C);
+                    sum += (double)x[c];
+                }
+                assert_true(fabs(sum / TINY_GIST - (double)m->gist_row[c]) < 1e-6);
+            }
+        }
+        gist_engine_close(e);
+    }
+    gist_engine_close(NULL);
+}
+
+static int open_engine(void **state) {
+    (void)state;
+    engine = tiny_open(&model, "engine", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, "raw");
+    return 0;
+}
+
+static int close_engine(void **state) {
+    (void)state;
+    gist_engine_close(engine);
+    return 0;
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_greedy),   cmocka_unit_test(test_seeds),     cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_eos),      cmocka_unit_test(test_stop),      cmocka_unit_test(test_sampler),
+        cmocka_unit_test(test_tokenize), cmocka_unit_test(test_reset),     cmocka_unit_test(test_position),
+        cmocka_unit_test(test_templates), cmocka_unit_test(test_gist_facts), cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_added_gist),
+    };
+    return cmocka_run_group_tests(tests, open_engine, close_engine);
+}

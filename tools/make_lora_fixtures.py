@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Make tests/data/lora: two LoRA adapters for tests/data/llama/grad-f32 and what PyTorch says about them.
+
+    python tools/make_lora_fixtures.py [OUT]        (default OUT: tests/data/lora beside this directory)
+
+    everywhere/   rank 3 on q, v, o, gate, down: written by PEFT itself, its logits are the expected ones
+    gist/         rank 2 on all seven matrices, acting on rows of <GIST> only, with "gist_positions_only": true
+    each with expected.safetensors: ids, p, targets, logits, loss and grad.NAME of every tensor of the adapter
+
+Condition gist, k = 3.  Both kinds are computed by hooks that add s (x A^T) B^T on the rows that count and put the adapter's
+own embedding where <GIST> stands; for the first kind PEFT must agree.  Gradients are checked by finite differences in
+float64.  Ran with peft 0.21.2 and accelerate 1.15.0 beside tools/requirements.txt.  Two runs give the same bytes.
+"""
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+import make_llama_fixtures as llama
+import reference as ref
+
+GIST = llama.GRAD["vocab"] - 1
+EMBED = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+def draw(model, rank, targets, rng):
+    """A and B of every target, and the embedding: none of them zero, sizes that matter to the loss."""
+    t = {}
+    for name, m in model.named_modules():
+        if name.split(".")[-1] in targets:
+            out, width = m.weight.shape
+            at = f"base_model.model.{name}."
+            t[at + "lora_A.weight"] = torch.tensor(rng.standard_normal((rank, width)) / width ** 0.5)
+            t[at + "lora_B.weight"] = torch.tensor(rng.standard_normal((out, rank)) * 0.3)
+    t[EMBED] = torch.tensor(rng.standard_normal((1, model.config.hidden_size)))
+    return {k: v.float() for k, v in sorted(t.items())}
+
+
+def adapted(model, tensors, scale, ids, rows, gist_only):
+    """Logits with the adapter, differentiable in its tensors."""
+    is_gist = torch.tensor(ids) == GIST
+    mask = (is_gist if gist_only else torch.ones_like(is_gist)).to(next(iter(tensors.values())).dtype)[:, None]
+    hooks = []
+    for name, m in model.named_modules():
+        at = f"base_model.model.{name}."
+        if at + "lora_A.weight" in tensors:
+            a, b = tensors[at + "lora_A.weight"], tensors[at + "lora_B.weight"]
+            hooks.append(m.register_forward_hook(
+                lambda _, x, y, a=a, b=b: y + mask * scale * (x[0] @ a.T) @ b.T))
+    hooks.append(model.model.embed_tokens.register_forward_hook(
+        lambda _, x, y: torch.where(is_gist[:, None], tensors[EMBED], y)))
+    logits = ref.forward(model, ids, rows)[0]
+    for h in hooks:
+        h.remove()
+    return logits
+
+
+def make(out, base, kind, rank, alpha, targets, seed):
+    gist_only, path, rng = kind == "gist", os.path.join(out, kind), np.random.default_rng(seed)
+    shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(path)
+    model = llama.load_f32(base)
+    tensors = draw(model, rank, targets, rng)
+    ref.write_safetensors(os.path.join(path, "adapter_model.safetensors"), tensors, {"format": "pt"})
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=sorted(targets), trainable_token_indices=[GIST],
+                        task_type="CAUSAL_LM")
+    get_peft_model(llama.load_f32(base), config).save_pretrained(path + ".peft")
+    with open(os.path.join(path + ".peft", "adapter_config.json")) as f:
+        written = json.load(f)
+    shutil.rmtree(path + ".peft")
+    written["target_modules"], written["base_model_name_or_path"] = sorted(targets), "grad-f32"
+    if gist_only:
+        written["gist_positions_only"] = True
+    llama.write_json(os.path.join(path, "adapter_config.json"), written)
+
+    ids, p, k, _, targets_of = llama.random_example(rng, 3, "gist", GIST, GIST + 1)
+    rows, scale = ref.spans(p, k, len(ids), "gist"), alpha / rank
+    for x in tensors.values():
+        x.requires_grad_(True)
+    logits = adapted(model, tensors, scale, ids, rows, gist_only)
+    loss = ref.loss_of(logits, targets_of)
+    loss.backward()
+    plain = ref.forward(model, ids, rows)[0]
+    assert ref.relative(logits[p:].detach(), plain[p:].detach()) > 0.1
+    if gist_only:
+        assert torch.equal(logits[:p], plain[:p])
+    else:
+        peft = PeftModel.from_pretrained(llama.load_f32(base), path).eval()
+        assert ref.relative(logits.detach(), ref.forward(peft, ids, rows)[0].detach()) < 1e-5
+    double = llama.load_f32(base).double()
+    for name, x in tensors.items():  # one central difference along a random direction each, in float64
+        wide = {n: y.detach().double() for n, y in tensors.items()}
+        d, ends = torch.tensor(rng.standard_normal(x.shape)), []
+        for sign in (1, -1):
+            wide[name] = x.detach().double() + sign * 1e-5 * d
+            ends.append(float(ref.loss_of(adapted(double, wide, scale, ids, rows, gist_only), targets_of).detach()))
+        error = abs((ends[0] - ends[1]) / 2e-5 - float((x.grad.double() * d).sum()))
+        assert error <= 1e-4 * float(x.grad.double().norm()), (name, error)
+    t = {"ids": ids, "p": [p], "targets": targets_of, "logits": logits, "loss": loss.reshape(1)}
+    t.update({f"grad.{name}": x.grad for name, x in tensors.items()})
+    ref.write_safetensors(os.path.join(path, "expected.safetensors"), t)
+    print(f"{kind}: loss {float(ref.loss_of(plain, targets_of).detach()):.3f} without, {float(loss.detach()):.3f} with")
+
+
+def main():
+    here = os.path.dirname(os.path.abspath(__file__))
+    data = os.path.join(here, "..", "tests", "data")
+    out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(data, "lora")
+    base = os.path.join(data, "llama", "grad-f32")
+    make(out, base, "everywhere", 3, 6, {"q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"}, 51)
+    make(out, base, "gist", 2, 8, set(MODULES), 52)
+    with open(os.path.join(out, "README.md"), "w") as f:
+        f.write("Made by tools/make_lora_fixtures.py (its header says what is in here), seeds 51 and 52.\n")
+
+
+if __name__ == "__main__":
+    main()
