@@ -89,6 +89,7 @@ gist_status open_engine(const model_args *m, bool quiet, gist_engine **out, doub
     o.kernels = (gist_kernels)m->kernels;
     o.weights = (gist_type)m->type;
     o.template_name = m->template_name;
+    o.adapter = m->adapter;
     if (!quiet) o.log = log_line;
     double start = time_now();
     if (!quiet) progress("loading %s ...", m->path);

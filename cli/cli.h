@@ -21,7 +21,7 @@ extern const command cmd_train;
 /* ---- a model's options ---- */
 
 typedef struct model_args {
-    const char *path, *template_name;
+    const char *path, *template_name, *adapter;
     int threads, kernels, type; /* kernels, type: values of gist_kernels, gist_type */
 } model_args;
 
@@ -32,6 +32,9 @@ typedef struct model_args {
 #define OPT_MODEL(type, field)                                                                                         \
     OPT_NEED_TEXT(type, field.path, 'm', "model", "MODEL",                                                             \
                   "a Hugging Face directory: config.json, *.safetensors, tokenizer files")
+#define OPT_ADAPTER(type, field)                                                                                       \
+    OPT_TEXT(type, field.adapter, 0, "adapter", "DIR", NULL,                                                           \
+             "a LoRA adapter for the model (PEFT's layout): adapter_config.json, adapter_model.safetensors")
 #define OPT_MACHINE(args, field)                                                                                       \
     OPT_HEADING("Machine"),                                                                                            \
         OPT_CHOICE(args, field.type, 0, "type", WEIGHTS_CHOICES, "auto", "weights in memory; auto: as stored"),        \

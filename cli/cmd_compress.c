@@ -17,6 +17,7 @@ static const option table[] = {
              "the prompt from a file (- standard input); one final newline is dropped"),
     OPT_HEADING("Gist"),
     OPT_MODEL(compress_args, model),
+    OPT_ADAPTER(compress_args, model),
     OPT_INT(compress_args, k, 'k', "gists", "N", 1, 1024, "1", "gist tokens to compress into"),
     OPT_NEED_TEXT(compress_args, out, 'o', "output", "FILE", "the gist file; written whole or not at all"),
     OPT_KV(compress_args, kv, "number type of the stored rows; auto: bf16"),

@@ -24,6 +24,7 @@ typedef struct generate_args {
 static const option table[] = {
     OPT_HEADING("What stands in front"),
     OPT_MODEL(generate_args, model),
+    OPT_ADAPTER(generate_args, model),
     OPT_TEXT(generate_args, gist, 'g', "gist", "FILE", NULL, "a gist file made with this model"),
     OPT_FLAG(generate_args, force, 0, "force", "accept a gist of another model when every shape fits"),
     OPT_TEXT(generate_args, prompt, 'p', "prompt", "TEXT", NULL, "a prompt, uncompressed"),

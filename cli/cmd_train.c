@@ -4,11 +4,12 @@
  *                         |                               |                    |
  *                         +-------------------------------+--------------------+--> train_run --> OUT
  *
- * Ctrl-C (SIGINT) and SIGTERM save and stop; a second one ends the program at once.
+ * Ctrl-C (SIGINT) and SIGTERM save and stop; another one, seconds later, ends the program at once.
  */
 #include <math.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -23,19 +24,26 @@ typedef struct train_args {
     int schedule, save_every, eval_every, type, save_type, threads, kernels;
     float lr, warmup, floor, decay, beta1, beta2, eps, clip, distill_weight, teacher_lm;
     uint64_t seed;
-    bool resume, recompute, json, quiet;
+    const char *lora_targets;
+    int lora_rank, lora_at, train_only;
+    float lora_alpha;
+    bool resume, recompute, json, quiet, merge, input_loss;
 } train_args;
 
 static const option table[] = {
     OPT_HEADING("Where to begin"),
     OPT_TEXT(train_args, init, 0, "init", "MODEL", NULL, "a Hugging Face directory; <GIST> is added when it is new"),
-    OPT_TEXT(train_args, config, 0, "config", "FILE", NULL, "from scratch: a config.json; weights are drawn from --seed"),
-    OPT_TEXT(train_args, tokenizer, 0, "tokenizer", "DIR", NULL, "from scratch: tokenizer files; default: those of --init"),
+    OPT_TEXT(train_args, config, 0, "config", "FILE", NULL,
+             "from scratch: a config.json; weights are drawn from --seed"),
+    OPT_TEXT(train_args, tokenizer, 0, "tokenizer", "DIR", NULL,
+             "from scratch: tokenizer files; default: those of --init"),
     OPT_HEADING("Data"),
     OPT_NEED_TEXT(train_args, data, 0, "data", "FILE", ".json or .jsonl: {instruction, input, output} or {messages}"),
     OPT_LIST(train_args, val, 0, "val", "NAME=FILE", "a validation split"),
-    OPT_TEXT(train_args, template_name, 0, "template", "NAME", "paper", "text around prompt and input: paper, raw, chatml, llama3"),
-    OPT_INT(train_args, max_length, 0, "max-length", "N", 8, 1 << 20, "512", "tokens of prompt, gists, input and answer; longer ones are cut"),
+    OPT_TEXT(train_args, template_name, 0, "template", "NAME", "paper",
+             "text around prompt and input: paper, raw, chatml, llama3"),
+    OPT_INT(train_args, max_length, 0, "max-length", "N", 8, 1 << 20, "512",
+            "tokens of prompt, gists, input and answer; longer ones are cut"),
     OPT_INT(train_args, limit, 0, "limit", "N", 0, 1 << 30, "0", "most rows of the data; 0: all"),
     OPT_INT(train_args, val_limit, 0, "val-limit", "N", 0, 1 << 30, "0", "most rows of a validation split; 0: all"),
     OPT_HEADING("What is learned"),
@@ -45,11 +53,25 @@ static const option table[] = {
     OPT_CHOICE(train_args, objective, 0, "objective", "lm|distill|both", "lm",
                "answers; the model's own distribution under the full prompt; both"),
     OPT_FLOAT(train_args, distill_weight, 0, "distill-weight", "X", 0, 1e6, "1", "of the distillation loss"),
-    OPT_FLOAT(train_args, teacher_lm, 0, "teacher-lm", "X", 0, 1e6, "0", "weight of the answers' loss on teacher copies"),
+    OPT_FLOAT(train_args, teacher_lm, 0, "teacher-lm", "X", 0, 1e6, "0",
+              "weight of the answers' loss on teacher copies"),
+    OPT_FLAG(train_args, input_loss, 0, "input-loss", "predict the input's tokens too; 'gist tune' can then draw inputs"),
+    OPT_HEADING("What trains"),
+    OPT_INT(train_args, lora_rank, 0, "lora-rank", "N", 0, 1 << 16, "0",
+            "freeze the model and train an adapter (LoRA) of this rank, and the embedding of <GIST>; 0: the model itself"),
+    OPT_FLOAT(train_args, lora_alpha, 0, "lora-alpha", "X", 0, 1e6, "16", "the adapter's scale is alpha / rank"),
+    OPT_TEXT(train_args, lora_targets, 0, "lora-targets", "LIST", "all", "matrices to adapt, of q,k,v,o,gate,up,down; all"),
+    OPT_CHOICE(train_args, lora_at, 0, "lora-at", "all|gist", "all",
+               "gist: act at gist tokens only; the base model answers unchanged everywhere else"),
+    OPT_CHOICE(train_args, train_only, 0, "train-only", "all|gist", "all",
+               "gist: the embedding of <GIST> and, with --lora-rank, an adapter at gist tokens; nothing else"),
+    OPT_FLAG(train_args, merge, 0, "merge", "put the adapter into the weights of --out, which is then a whole model"),
     OPT_HEADING("Batches"),
     OPT_INT(train_args, batch, 0, "batch", "N", 1, 1 << 20, "32", "most pairs in a batch"),
-    OPT_INT(train_args, batch_tokens, 0, "batch-tokens", "N", 0, 1 << 24, "4096", "most tokens in a batch; 0: no bound"),
-    OPT_INT(train_args, pairs_per_prompt, 0, "pairs-per-prompt", "N", 1, 256, "8", "most pairs that share one encoding of their prompt"),
+    OPT_INT(train_args, batch_tokens, 0, "batch-tokens", "N", 0, 1 << 24, "4096",
+            "most tokens in a batch; 0: no bound"),
+    OPT_INT(train_args, pairs_per_prompt, 0, "pairs-per-prompt", "N", 1, 256, "8",
+            "most pairs that share one encoding of their prompt"),
     OPT_INT(train_args, accumulate, 0, "accumulate", "N", 1, 1 << 16, "1", "batches per step"),
     OPT_INT(train_args, steps, 0, "steps", "N", 0, 1 << 30, "0", "length of the run; 0: by --epochs"),
     OPT_INT(train_args, epochs, 0, "epochs", "N", 0, 1 << 20, "0", "length of the run; 0 without --steps: 3"),
@@ -65,18 +87,23 @@ static const option table[] = {
     OPT_FLOAT(train_args, beta2, 0, "beta2", "X", 0, 1, "0.999", "second moment"),
     OPT_FLOAT(train_args, eps, 0, "eps", "X", 0, 1, "1e-8", "added to the root of the second moment"),
     OPT_HEADING("Output"),
-    OPT_NEED_TEXT(train_args, out, 'o', "out", "DIR", "the trained model; its checkpoint, metrics.jsonl, curve.svg, best/"),
+    OPT_NEED_TEXT(train_args, out, 'o', "out", "DIR",
+                  "the trained model; its checkpoint, metrics.jsonl, curve.svg, best/"),
     OPT_FLAG(train_args, resume, 0, "resume", "go on from the checkpoint in --out"),
-    OPT_INT(train_args, save_every, 0, "save-every", "N", 0, 1 << 30, "200", "steps between checkpoints; 0: only at the end"),
-    OPT_INT(train_args, eval_every, 0, "eval-every", "N", 0, 1 << 30, "200", "steps between validations; 0: only first and last"),
-    OPT_TEXT(train_args, best, 0, "best", "METRIC", NULL, "what chooses best/, like unseen/gist; default: the first metric"),
+    OPT_INT(train_args, save_every, 0, "save-every", "N", 0, 1 << 30, "200",
+            "steps between checkpoints; 0: only at the end"),
+    OPT_INT(train_args, eval_every, 0, "eval-every", "N", 0, 1 << 30, "200",
+            "steps between validations; 0: only first and last"),
+    OPT_TEXT(train_args, best, 0, "best", "METRIC", NULL,
+             "what chooses best/, like unseen/gist; default: the first metric"),
     OPT_CHOICE(train_args, save_type, 0, "save-type", "f32|bf16", "f32", "of the weights in --out and best/"),
     OPT_JSON(train_args, json),
     OPT_QUIET(train_args, quiet),
     OPT_HEADING("Machine"),
     OPT_CHOICE(train_args, type, 0, "type", "f32|bf16", "f32", "operands of matrix products; weights and sums are f32"),
     OPT_FLAG(train_args, recompute, 0, "recompute", "less memory for activations, about a third more time"),
-    OPT_INT(train_args, threads, 't', "threads", "N", 0, 256, "0", "threads; 0: one per core; results do not depend on it"),
+    OPT_INT(train_args, threads, 't', "threads", "N", 0, 256, "0",
+            "threads; 0: one per core; results do not depend on it"),
     OPT_CHOICE(train_args, kernels, 0, "kernels", KERNELS_CHOICES, "auto", "kernel level; auto: the best this CPU has"),
 };
 
@@ -102,7 +129,9 @@ static gist_status parse_condition(const char *given, train_pack_options *o, gis
     memset(o->mix, 0, sizeof o->mix);
     if (strncmp(given, "mix:", 4) != 0) {
         if (!train_condition_find(given, strlen(given), &c))
-            return err_set(err, GIST_ERR_USAGE, "--condition: \"%.40s\" is not one of gist, full, none, pos_control, neg_control, mix:...", given);
+            return err_set(err, GIST_ERR_USAGE,
+                           "--condition: \"%.40s\" is not one of gist, full, none, pos_control, neg_control, mix:...",
+                           given);
         o->mix[c] = 1;
         return GIST_OK;
     }
@@ -112,7 +141,8 @@ static gist_status parse_condition(const char *given, train_pack_options *o, gis
         char *end = NULL;
         double v = p[n] == '=' ? strtod(p + n + 1, &end) : NAN;
         if (!train_condition_find(p, n, &c) || !end || end == p + n + 1 || (*end && *end != ',') || !(v >= 0))
-            return err_set(err, GIST_ERR_USAGE, "--condition: \"%.60s\" is not like mix:gist=0.5,full=0.25,none=0.25", given);
+            return err_set(err, GIST_ERR_USAGE, "--condition: \"%.60s\" is not like mix:gist=0.5,full=0.25,none=0.25",
+                           given);
         o->mix[c] += v;
         sum += v;
         if (!*end) break;
@@ -135,15 +165,24 @@ static gist_status split_name(const char *given, char name[40], const char **fil
 
 /* ---- what is shown ---- */
 
-static volatile sig_atomic_t interrupted; /* by the signal handler, which has no other way */
+/* By the signal handler, which has no other way.  Wrappers like timeout(1) send a signal twice: only one that comes
+ * seconds later means impatience. */
+static volatile sig_atomic_t interrupted;
+static volatile time_t interrupted_at;
 
 static void on_signal(int sig) {
-    (void)sig;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (interrupted && now.tv_sec - interrupted_at > 1) {
+        signal(sig, SIG_DFL);
+        raise(sig);
+    }
+    if (!interrupted) interrupted_at = now.tv_sec;
     interrupted = 1;
 }
 
 static void catch_signals(void) {
-    struct sigaction sa = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
+    struct sigaction sa = { .sa_handler = on_signal, .sa_flags = SA_RESTART };
     sigemptyset(&sa.sa_mask);
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
@@ -172,7 +211,8 @@ static void show_step(void *ctx, const train_report *r) {
     double now = time_now();
     if (now - s->last < (tty ? 0.1 : 60) && r->step != r->steps && r->step != 1) return;
     s->last = now;
-    snprintf(line, sizeof line, "step %lld/%lld  epoch %.2f  loss %.4f  lr %.2g  %.0f tokens/s  %.0f GFLOP/s  %s  %s left",
+    snprintf(line, sizeof line,
+             "step %lld/%lld  epoch %.2f  loss %.4f  lr %.2g  %.0f tokens/s  %.0f GFLOP/s  %s  %s left",
              (long long)r->step, (long long)r->steps, r->epoch, r->loss, (double)r->lr, r->tokens_per_second, r->gflops,
              size_text(r->bytes, bytes), time_text(r->seconds_left, left));
     if (tty)
@@ -238,10 +278,18 @@ static gist_status set_options(job *j, const tok_template *tp, gist_error *err) 
     o->eval_every = a->eval_every;
     o->best = a->best;
     o->origin = train_base_origin(&j->base, tp, a->save_type ? DT_BF16 : DT_F32);
-    j->model = (train_model_options){ .type = a->type ? DT_BF16 : DT_F32, .recompute = a->recompute,
+    o->origin.base = a->init;
+    o->origin.merge = a->merge;
+    o->pack.input_loss = o->origin.input_loss = a->input_loss;
+    j->model = (train_model_options){ .type = a->type ? DT_BF16 : DT_F32,
+                                      .recompute = a->recompute,
                                       .lm = a->objective == OBJECTIVE_DISTILL ? 0 : 1,
                                       .distill = a->objective == OBJECTIVE_LM ? 0 : a->distill_weight };
-    if (o->pack.teacher && !(o->pack.mix[COND_FULL] > 0) && !(a->teacher_lm > 0) && !a->quiet)
+    j->model.gist_token = j->base.gist_token;
+    j->model.only_gist = a->train_only != 0;
+    j->model.lora = (llama_lora_config){ a->lora_rank, a->lora_alpha, 0, a->lora_at || a->train_only };
+    if (a->lora_rank) TRY(llama_lora_targets(a->lora_targets, &j->model.lora.targets, err));
+    if (o->pack.teacher && !a->lora_rank && !a->train_only && !(o->pack.mix[COND_FULL] > 0) && !(a->teacher_lm > 0) && !a->quiet)
         warn("nothing trains the teacher: give full a share of --condition, or --teacher-lm");
     return GIST_OK;
 }
@@ -255,6 +303,9 @@ static void set_facts(job *j, const tok_template *tp) {
     train_facts_set(f, "max length", "%d", j->a->max_length);
     train_facts_set(f, "type", "%s", dt_name(j->model.type));
     train_facts_set(f, "kernels", "%s", gist_kernels_name(op_level(&j->ctx)));
+    train_facts_set(f, "trains", "rank %d, alpha %.9g, targets %x%s%s", j->model.lora.rank, (double)j->model.lora.alpha,
+                    j->model.lora.targets, j->model.lora.gist_only ? ", at gists" : "",
+                    j->model.only_gist ? ", gists only" : "");
     train_facts_set(f, "objective", "lm %.9g, distill %.9g", (double)j->model.lm, (double)j->model.distill);
 }
 
@@ -275,11 +326,12 @@ static gist_status read_data(job *j, const tok_template *tp, gist_error *err) {
     const train_args *a = j->a;
     train_data_options d = { tp, a->max_length, train_pack_largest_k(&j->o.pack), a->limit };
     if (a->max_length > j->base.cfg.context)
-        return err_set(err, GIST_ERR_LIMIT, "--max-length %d is beyond the model's context of %d", a->max_length, j->base.cfg.context);
+        return err_set(err, GIST_ERR_LIMIT, "--max-length %d is beyond the model's context of %d", a->max_length,
+                       j->base.cfg.context);
     TRY(read_set(j, &j->set, "training data", a->data, &d, err));
     d.limit = a->val_limit;
     for (int i = 0; i < a->val.n; i++) {
-        const char *file;
+        const char *file = NULL;
         TRY(split_name(a->val.item[i], j->val_name[i], &file, err));
         TRY(read_set(j, &j->val[i], j->val_name[i], file, &d, err));
         j->split[i] = (train_split){ j->val_name[i], &j->val[i] };
@@ -294,17 +346,20 @@ static gist_status report(const job *j, const train_result *r, gist_error *err) 
     char took[32];
     progress_end();
     if (a->json) {
-        json_t *root = json_pack("{s:s, s:I, s:I, s:b, s:f, s:f, s:I, s:I}", "out", a->out, "step", (json_int_t)r->at.step,
-                                 "steps", (json_int_t)j->o.steps, "stopped", r->stopped, "loss", r->loss, "seconds",
-                                 r->at.seconds, "tokens", (json_int_t)r->at.rows, "best_step", (json_int_t)r->at.best_step);
+        json_t *root =
+            json_pack("{s:s, s:I, s:I, s:b, s:f, s:f, s:I, s:I}", "out", a->out, "step", (json_int_t)r->at.step,
+                      "steps", (json_int_t)j->o.steps, "stopped", r->stopped, "loss", r->loss, "seconds", r->at.seconds,
+                      "tokens", (json_int_t)r->at.rows, "best_step", (json_int_t)r->at.best_step);
         return json_print(root, err);
     }
     time_text(r->at.seconds, took);
     if (r->stopped)
         printf("stopped after step %lld of %lld; go on with --resume\n", (long long)r->at.step, (long long)j->o.steps);
     else
-        printf("%s: %lld steps in %s, %llu tokens", a->out, (long long)r->at.step, took, (unsigned long long)r->at.rows);
-    if (!r->stopped && r->at.best_step >= 0) printf("; best after step %lld: %s/best", (long long)r->at.best_step, a->out);
+        printf("%s: %lld steps in %s, %llu tokens", a->out, (long long)r->at.step, took,
+               (unsigned long long)r->at.rows);
+    if (!r->stopped && r->at.best_step >= 0)
+        printf("; best after step %lld: %s/best", (long long)r->at.best_step, a->out);
     if (!r->stopped) putchar('\n');
     return GIST_OK;
 }
@@ -312,7 +367,9 @@ static gist_status report(const job *j, const train_result *r, gist_error *err) 
 static gist_status train(job *j, gist_error *err) {
     const train_args *a = j->a;
     const tok_template *tp = tok_template_find(a->template_name);
-    if (!tp) return err_set(err, GIST_ERR_USAGE, "--template: \"%.40s\" is not one of paper, raw, chatml, llama3", a->template_name);
+    if (!tp)
+        return err_set(err, GIST_ERR_USAGE, "--template: \"%.40s\" is not one of paper, raw, chatml, llama3",
+                       a->template_name);
     TRY(pool_create(mem_default(), a->threads, &j->pool, err));
     TRY(op_init(&j->ctx, (gist_kernels)a->kernels, j->pool, err));
     TRY(train_base_open(&j->base, a->init, a->config, a->tokenizer, j->pool, mem_default(), err));
@@ -328,11 +385,13 @@ static gist_status train(job *j, gist_error *err) {
     if (!a->quiet) {
         char bytes[32];
         fprintf(stderr, "gist: %llu parameters, %lld steps, batches of up to %d tokens, %s of memory\n",
-                (unsigned long long)llama_parameters(&train_model_llama(j->tm)->cfg), (long long)j->o.steps, j->o.max_rows,
-                size_text(train_model_bytes(j->tm), bytes));
+                (unsigned long long)llama_parameters(&train_model_llama(j->tm)->cfg), (long long)j->o.steps,
+                j->o.max_rows, size_text(train_model_bytes(j->tm), bytes));
     }
     shower s = { a->quiet, 0 };
-    train_events ev = { .ctx = &s, .step = show_step, .evaluated = show_metrics, .stop = asked_to_stop, .log = { show_log, &s } };
+    train_events ev = {
+        .ctx = &s, .step = show_step, .evaluated = show_metrics, .stop = asked_to_stop, .log = { show_log, &s }
+    };
     train_result r;
     catch_signals();
     TRY(train_run(j->tm, &j->set, &j->o, &ev, &r, err));
@@ -343,8 +402,13 @@ static int run(const command *self, int argc, char **argv) {
     train_args a = { 0 };
     int done = options_parse(self, &a, argc, argv);
     if (done != OPTIONS_GO) return done;
-    if (!a.init == !a.config) return usage_error(self, "train: give --init MODEL, or --config FILE and --tokenizer DIR");
+    if (!a.init == !a.config)
+        return usage_error(self, "train: give --init MODEL, or --config FILE and --tokenizer DIR");
     if (a.config && !a.tokenizer) return usage_error(self, "train: --config needs --tokenizer");
+    if (a.config && (a.lora_rank || a.train_only)) return usage_error(self, "train: an adapter needs a model (--init)");
+    if ((a.lora_at || a.merge) && !a.lora_rank) return usage_error(self, "train: --lora-at and --merge need --lora-rank");
+    if (a.merge && (a.lora_at || a.train_only))
+        return usage_error(self, "train: an adapter that acts at gist tokens only cannot be merged");
     if (a.steps && a.epochs) return usage_error(self, "train: give --steps or --epochs, not both");
     gist_error err = { 0 };
     job j = { .a = &a };
@@ -362,7 +426,8 @@ const command cmd_train = {
     .name = "train",
     .summary = "a model that compresses prompts, from a checkpoint or from scratch",
     .usage = "(--init MODEL | --config FILE --tokenizer DIR) --data FILE -o DIR",
-    .details = "Ctrl-C saves and stops; the same command with --resume goes on, bit for bit as if it had never stopped.\n"
+    .details = "Ctrl-C saves and stops (again, seconds later: ends at once); the same command with --resume goes on, "
+               "bit for bit as if it had never stopped.\n"
                "docs/TRAINING.md explains conditions, packing, objectives and files.",
     .example = "gist train --init models/llama --data alpaca.jsonl --val unseen=unseen.jsonl -k 1,2,4 \\\n"
                "    --condition mix:gist=0.5,full=0.25,none=0.25 --epochs 3 -o models/gist",

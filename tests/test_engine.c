@@ -1,7 +1,7 @@
 /* test_engine.c - what the public functions of gist.h do when all goes well: tokenization, sessions, gists, generation.
  *
- *   generate   greedy = arg max of the logits; log-probabilities; seeds; top-k, top-p; ends: eos, length, context, stop,
- *              callback; stop strings anywhere; what is streamed = the answer
+ *   generate   greedy = arg max of the logits; log-probabilities; seeds; top-k, top-p; ends: eos, length, context,
+ *              stop, callback; stop strings anywhere; what is streamed = the answer
  *   sampler    draws come as often as their probabilities say, and never from outside top-k or top-p
  *   sessions   reset, positions, prompts, growing, KV types
  *   gists      facts, identity, inspection
@@ -232,7 +232,7 @@ static void test_ends(void **state) {
     }
 }
 
-/* Some seed draws the end-of-text token: the answer ends before it; told to ignore it, the same seed goes on with it. */
+/* Some seed draws the end-of-text token: the answer ends before it; told to ignore it, the same seed goes on. */
 static void test_eos(void **state) {
     (void)state;
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
@@ -287,7 +287,8 @@ static void check_stop(const gist_answer *base, const char *const *stop, uint64_
         assert_memory_equal(a.text, base->text, len);
         if (one) assert_int_equal(len, first - base->text);
         bool stopped = false;
-        for (int i = 0; stop[i]; i++) stopped = stopped || (stop[i][0] && strncmp(base->text + len, stop[i], strlen(stop[i])) == 0);
+        for (int i = 0; stop[i]; i++)
+            stopped = stopped || (stop[i][0] && strncmp(base->text + len, stop[i], strlen(stop[i])) == 0);
         assert_true(stopped);
         if (strcmp(a.finish, "stop") != 0) assert_int_equal(a.n, base->n); /* found in what the end let go of */
     }
@@ -355,16 +356,19 @@ static void test_sampler(void **state) {
                 order[j] = order[j - 1];
                 order[j - 1] = t;
             }
-        while (n < V && (how[h].top_k == 0 || n < how[h].top_k) && (n == 0 || kept < (double)how[h].top_p * total)) kept += p[order[n++]];
+        while (n < V && (how[h].top_k == 0 || n < how[h].top_k) && (n == 0 || kept < (double)how[h].top_p * total))
+            kept += p[order[n++]];
         for (int i = n; i < V; i++) p[order[i]] = 0;
         sampler s;
-        assert_ok(sampler_init(&s, mem_default(), V, how[h].temperature, how[h].top_k, how[h].top_p, 3, NEVER, NULL), NULL);
+        assert_ok(sampler_init(&s, mem_default(), V, how[h].temperature, how[h].top_k, how[h].top_p, 3, NEVER, NULL),
+                  NULL);
         for (int i = 0; i < DRAWS; i++) {
             float lp;
             int32_t id = sampler_draw(&s, logits, &lp);
             assert_true(id >= 0 && id < V && id != NEVER);
             count[id]++;
-            assert_true(fabs((double)lp - logprob(logits, V, id)) < 1e-5); /* of the model's distribution, <GIST> included */
+            assert_true(fabs((double)lp - logprob(logits, V, id)) <
+                        1e-5); /* of the model's distribution, <GIST> included */
         }
         for (int v = 0; v < V; v++) {
             double want = p[v] / kept, sd = sqrt(want * (1 - want) / DRAWS), got = (double)count[v] / DRAWS;
@@ -418,7 +422,8 @@ static void test_tokenize(void **state) {
     assert_int_equal(n, 12); /* plain text */
     assert_fails(gist_tokenize(engine, "ab\xff", 3, 0, ids, 16, &n, &err), &err, GIST_ERR_TEXT, NULL);
     err = (gist_error){ 0 };
-    int32_t half[] = { TINY_BYTE + 0xc3, TINY_BYTE + 0xa9, TINY_BYTE + 0xc3, TINY_BOS }; /* é, and the start of another */
+    int32_t half[] = { TINY_BYTE + 0xc3, TINY_BYTE + 0xa9, TINY_BYTE + 0xc3,
+                       TINY_BOS }; /* é, and the start of another */
     assert_ok(gist_detokenize(engine, half, 4, &text, &err), &err);
     assert_string_equal(text, "\xc3\xa9\xef\xbf\xbd");
     gist_string_free(engine, text);
@@ -625,7 +630,8 @@ static void test_added_gist(void **state) {
                 double sum = 0;
                 for (int v = 0; v < TINY_GIST; v++) {
                     float x[64];
-                    dt_to_f32(x, (const uint8_t *)m->embed + dt_bytes(m->embed_type, (size_t)v * (size_t)t.C), m->embed_type, (size_t)t.C);
+                    dt_to_f32(x, (const uint8_t *)m->embed + dt_bytes(m->embed_type, (size_t)v * (size_t)t.C),
+                              m->embed_type, (size_t)t.C);
                     sum += (double)x[c];
                 }
                 assert_true(fabs(sum / TINY_GIST - (double)m->gist_row[c]) < 1e-6);

@@ -1,5 +1,5 @@
-/* test_engine_bad.c - bad input, lost files and lost memory: a status and a message that name things, outputs untouched,
- * nothing written, nothing leaked, and the objects still good afterwards.
+/* test_engine_bad.c - bad input, lost files and lost memory: a status and a message that name things, outputs
+ * untouched, nothing written, nothing leaked, and the objects still good afterwards.
  *
  *   open       missing and spoilt parts of a model directory, truncated at every byte; options that cannot be right
  *   calls      tokens, prompts, sizes and types that cannot be right
@@ -110,9 +110,11 @@ static void test_unsupported(void **state) {
     (void)state;
     char dir[TEST_PATH], path[TEST_PATH + 64];
     tiny_save(&model, "other", dir);
-    static const struct { const char *text, *said; gist_status status; } wrong[] = {
+    static const struct { const char *text, *said; gist_status status;
+    } wrong[] = {
         { "{\"model_type\": \"mamba\"}", "mamba", GIST_ERR_UNSUPPORTED },
-        { "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForSequenceClassification\"]}", "LlamaForSequenceClassification", GIST_ERR_UNSUPPORTED },
+        { "{\"model_type\": \"llama\", \"architectures\": [\"LlamaForSequenceClassification\"]}",
+          "LlamaForSequenceClassification", GIST_ERR_UNSUPPORTED },
         { "{}", "model_type", GIST_ERR_FORMAT },
         { "[]", "object", GIST_ERR_FORMAT },
         { "", "config.json", GIST_ERR_FORMAT },
@@ -149,22 +151,42 @@ static void test_config_keys(void **state) {
         tiny_save_config(&model, dir, more);
         refuses(dir, wrong[i].status, wrong[i].said);
     }
-    static const struct { const char *key, *value; } number[] = {
-        { "num_hidden_layers", "0" }, { "num_hidden_layers", "-1" }, { "num_hidden_layers", "1e3" },
-        { "num_hidden_layers", "99999999999999999999" }, { "num_hidden_layers", "\"2\"" }, { "num_hidden_layers", "null" },
-        { "hidden_size", "2147483648" }, { "hidden_size", "0" }, { "intermediate_size", "99999999" },
-        { "num_attention_heads", "0" }, { "num_key_value_heads", "0" }, { "num_key_value_heads", "3" },
-        { "num_key_value_heads", "4096" }, { "head_dim", "7" }, { "head_dim", "0" }, { "head_dim", "4096" },
-        { "vocab_size", "0" }, { "vocab_size", "1048577" }, { "max_position_embeddings", "0" },
-        { "max_position_embeddings", "1e9" }, { "rms_norm_eps", "-1" }, { "rms_norm_eps", "1e999" },
-        { "rope_theta", "0" }, { "rope_theta", "true" }, { "tie_word_embeddings", "1" },
+    static const struct { const char *key, *value;
+    } number[] = {
+        { "num_hidden_layers", "0" },
+        { "num_hidden_layers", "-1" },
+        { "num_hidden_layers", "1e3" },
+        { "num_hidden_layers", "99999999999999999999" },
+        { "num_hidden_layers", "\"2\"" },
+        { "num_hidden_layers", "null" },
+        { "hidden_size", "2147483648" },
+        { "hidden_size", "0" },
+        { "intermediate_size", "99999999" },
+        { "num_attention_heads", "0" },
+        { "num_key_value_heads", "0" },
+        { "num_key_value_heads", "3" },
+        { "num_key_value_heads", "4096" },
+        { "head_dim", "7" },
+        { "head_dim", "0" },
+        { "head_dim", "4096" },
+        { "vocab_size", "0" },
+        { "vocab_size", "1048577" },
+        { "max_position_embeddings", "0" },
+        { "max_position_embeddings", "1e9" },
+        { "rms_norm_eps", "-1" },
+        { "rms_norm_eps", "1e999" },
+        { "rope_theta", "0" },
+        { "rope_theta", "true" },
+        { "tie_word_embeddings", "1" },
     };
     for (size_t i = 0; i < sizeof number / sizeof *number; i++) {
         char path[TEST_PATH + 64], text[1024];
         int n = snprintf(text, sizeof text, "{\"model_type\": \"llama\"");
-        static const char *const keys[] = { "num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads",
-                                            "num_key_value_heads", "head_dim", "vocab_size", "max_position_embeddings",
-                                            "rms_norm_eps", "rope_theta", "tie_word_embeddings" };
+        static const char *const keys[] = {
+            "num_hidden_layers",   "hidden_size", "intermediate_size",  "num_attention_heads",
+            "num_key_value_heads", "head_dim",    "vocab_size",         "max_position_embeddings",
+            "rms_norm_eps",        "rope_theta",  "tie_word_embeddings"
+        };
         static const char *const values[] = { "1", "12", "20", "2", "1", "6", "265", "64", "1e-5", "1e4", "false" };
         for (int k = 0; k < 11; k++) {
             const char *value = strcmp(keys[k], number[i].key) == 0 ? number[i].value : values[k];
@@ -342,13 +364,24 @@ static void test_attach(void **state) {
 static void test_generate_arguments(void **state) {
     (void)state;
     gist *g = compress(engine, GIST_TYPE_BF16);
-    const struct { float temperature, top_p; int top_k, max_tokens; const char *input; size_t len; gist_status status; const char *said; } bad[] = {
-        { -1, 1, 0, 5, "x", 1, GIST_ERR_USAGE, "temperature" }, { NAN, 1, 0, 5, "x", 1, GIST_ERR_USAGE, "temperature" },
-        { INFINITY, 1, 0, 5, "x", 1, GIST_ERR_USAGE, "temperature" }, { 1, 0, 0, 5, "x", 1, GIST_ERR_USAGE, "top-p" },
-        { 1, 1.5f, 0, 5, "x", 1, GIST_ERR_USAGE, "top-p" }, { 1, NAN, 0, 5, "x", 1, GIST_ERR_USAGE, "top-p" },
-        { 1, 1, -1, 5, "x", 1, GIST_ERR_USAGE, "top-k" }, { 0, 1, 0, -1, "x", 1, GIST_ERR_USAGE, "max_tokens" },
-        { 0, 1, 0, 5, "\xff", 1, GIST_ERR_TEXT, "UTF-8" }, { 0, 1, 0, 5, "", 0, GIST_ERR_TEXT, "nothing to answer" },
-        { 0, 1, 0, 5, NULL, 0, GIST_ERR_TEXT, "nothing to answer" } };
+    const struct {
+        float temperature, top_p;
+        int top_k, max_tokens;
+        const char *input;
+        size_t len;
+        gist_status status;
+        const char *said;
+    } bad[] = { { -1, 1, 0, 5, "x", 1, GIST_ERR_USAGE, "temperature" },
+                { NAN, 1, 0, 5, "x", 1, GIST_ERR_USAGE, "temperature" },
+                { INFINITY, 1, 0, 5, "x", 1, GIST_ERR_USAGE, "temperature" },
+                { 1, 0, 0, 5, "x", 1, GIST_ERR_USAGE, "top-p" },
+                { 1, 1.5f, 0, 5, "x", 1, GIST_ERR_USAGE, "top-p" },
+                { 1, NAN, 0, 5, "x", 1, GIST_ERR_USAGE, "top-p" },
+                { 1, 1, -1, 5, "x", 1, GIST_ERR_USAGE, "top-k" },
+                { 0, 1, 0, -1, "x", 1, GIST_ERR_USAGE, "max_tokens" },
+                { 0, 1, 0, 5, "\xff", 1, GIST_ERR_TEXT, "UTF-8" },
+                { 0, 1, 0, 5, "", 0, GIST_ERR_TEXT, "nothing to answer" },
+                { 0, 1, 0, 5, NULL, 0, GIST_ERR_TEXT, "nothing to answer" } };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         gist_session *s = session();
         gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
@@ -451,7 +484,8 @@ static void test_damaged(void **state) {
         test_write(bad, bytes, cut);
         load_refuses(engine, bad, GIST_LOAD_FORCE, GIST_ERR_FORMAT, NULL);
     }
-    for (size_t at = 0; at < len; at++) { /* one bit anywhere; in the header most give another error, none is accepted */
+    for (size_t at = 0; at < len;
+         at++) { /* one bit anywhere; in the header most give another error, none is accepted */
         bytes[at] ^= (uint8_t)(1 << at % 8);
         test_write(bad, bytes, len);
         g = NULL;

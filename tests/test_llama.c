@@ -118,7 +118,8 @@ static float *tenth(const float *logits, int n, int V) {
     return x;
 }
 
-static void check_tenth(const fixture *f, const float *logits, int n, const char *prefix, double tol, const char *what) {
+static void check_tenth(const fixture *f, const float *logits, int n, const char *prefix, double tol,
+                        const char *what) {
     size_t count;
     float *want = expected(f, &count, "%s", prefix), *got = tenth(logits, n, f->V);
     assert_int_equal(count, (size_t)n * (size_t)((f->V + 9) / 10));
@@ -205,7 +206,8 @@ static void check_conditions(const fixture *f, gist_type kv, int k, double tol, 
 }
 
 /* Keys and values of the gist that the engine makes from the text, and what follows it. */
-static void check_gist(const fixture *f, gist_type kv, int k, double tol_rows, double tol, bool greedy, const char *model) {
+static void check_gist(const fixture *f, gist_type kv, int k, double tol_rows, double tol, bool greedy,
+                       const char *model) {
     int32_t ids[MOST];
     char prefix[32], name[64], what[256];
     snprintf(prefix, sizeof prefix, "k%d", k);
@@ -246,7 +248,8 @@ static void check_gist(const fixture *f, gist_type kv, int k, double tol_rows, d
     snprintf(name, sizeof name, "%s.gist.logits10", prefix);
     snprintf(what, sizeof what, "%s, %s behind the gist", model, name);
     int W = (f->V + 9) / 10;
-    float *got = tenth(logits + (size_t)(p + k) * (size_t)f->V, n - p - k, f->V), *want = expected(f, &count, "%s", name);
+    float *got = tenth(logits + (size_t)(p + k) * (size_t)f->V, n - p - k, f->V),
+          *want = expected(f, &count, "%s", name);
     assert_close(got, want + (size_t)(p + k) * (size_t)W, (size_t)(n - p - k) * (size_t)W, tol, what);
     snprintf(name, sizeof name, "%s.gist", prefix);
     if (greedy) check_greedy(f, s, logits + (size_t)(n - 1) * (size_t)f->V, name, what);
@@ -259,7 +262,8 @@ static void check_gist(const fixture *f, gist_type kv, int k, double tol_rows, d
     gist_free(g);
 }
 
-static void check_model(const char *model, gist_type weight_type, gist_type kv, double tol, double tol_rows, bool greedy) {
+static void check_model(const char *model, gist_type weight_type, gist_type kv, double tol, double tol_rows,
+                        bool greedy) {
     for (int l = 0; l < levels; l++) {
         char what[128];
         fixture f = fixture_open(model, level[l], weight_type, "raw");
@@ -466,7 +470,8 @@ static void test_wrong_tensors(void **state) {
     tiny_save(&t, "good", good);
     tiny_save(&t, "bad", bad);
     static const char *const names[] = { "model.embed_tokens.weight", "model.norm.weight", "lm_head.weight",
-                                         "model.layers.1.self_attn.k_proj.weight", "model.layers.0.input_layernorm.weight" };
+                                         "model.layers.1.self_attn.k_proj.weight",
+                                         "model.layers.0.input_layernorm.weight" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char said[128];
         snprintf(said, sizeof said, "tensor %s is missing", names[i]);
@@ -477,9 +482,13 @@ static void test_wrong_tensors(void **state) {
     }
     save_changed(bad, good, "model.layers.1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.weight", 1);
     refuses(bad, GIST_ERR_FORMAT, "model.layers.1.mlp.up_proj.weight is [27,20], this model needs [28,20]");
-    static const char *const unknown[] = { "model.layers.1.mlp.extra.weight", "model.layers.2.mlp.up_proj.weight",
-                                           "model.layers.01.mlp.up_proj.weight", "model.layers.99999999999999999999.mlp.up_proj.weight",
-                                           "model.layers.-1.mlp.up_proj.weight", "model.layers.1.mlp.up_proj.bias", "x" };
+    static const char *const unknown[] = { "model.layers.1.mlp.extra.weight",
+                                           "model.layers.2.mlp.up_proj.weight",
+                                           "model.layers.01.mlp.up_proj.weight",
+                                           "model.layers.99999999999999999999.mlp.up_proj.weight",
+                                           "model.layers.-1.mlp.up_proj.weight",
+                                           "model.layers.1.mlp.up_proj.bias",
+                                           "x" };
     for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
         save_changed(bad, good, "model.layers.1.mlp.up_proj.weight", unknown[i], 0);
         refuses(bad, GIST_ERR_UNSUPPORTED, unknown[i]);

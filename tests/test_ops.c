@@ -134,7 +134,8 @@ static void check_linear(machine on[4][4], int N, int K, int T, dtype type, uint
     snprintf(what, sizeof what, "linear %s N %d K %d T %d", dt_name(type), N, K, T);
     assert_close(scalar, exact, count, TOL_LINEAR_EXACT, what);
     for (int l = 0; l < levels; l++) {
-        snprintf(what, sizeof what, "linear %s N %d K %d T %d, %s", dt_name(type), N, K, T, gist_kernels_name(level[l]));
+        snprintf(what, sizeof what, "linear %s N %d K %d T %d, %s", dt_name(type), N, K, T,
+                 gist_kernels_name(level[l]));
         float *one = floats(count);
         linear_run(&c, &on[l][0], one, 0, T);
         assert_close(one, scalar, count, linear_tolerance(type), what);
@@ -143,7 +144,8 @@ static void check_linear(machine on[4][4], int N, int K, int T, dtype type, uint
             assert_same_floats(y, one, count, what);
         }
         for (int i = 0; i < 6; i++) { /* rows alone, and runs of rows */
-            int first = (int)(test_rand(&seed) % (uint64_t)T), most = T - first, rows = i < 3 ? 1 : 1 + (int)(test_rand(&seed) % (uint64_t)most);
+            int first = (int)(test_rand(&seed) % (uint64_t)T), most = T - first,
+                rows = i < 3 ? 1 : 1 + (int)(test_rand(&seed) % (uint64_t)most);
             linear_run(&c, &on[l][0], y, first, rows);
             assert_same_floats(y, one + (size_t)first * (size_t)N, (size_t)rows * (size_t)N, what);
         }
@@ -158,18 +160,23 @@ static void check_linear(machine on[4][4], int N, int K, int T, dtype type, uint
 
 static void test_linear(void **state) {
     (void)state;
-    static const int Ns[] = { 1, 7, 63, 64, 65, 127, 128, 130, 200 }, Ts[] = { 1, 2, 3, 4, 5, 6, 7, 11, 13, 31, 33, 70 };
-    static const int Ks[] = { 1, 2, 3, 15, 16, 17, 31, 64, 127, 255, 256, 257, 300, 511, 512, 513, 514, 700, 1025, 1100 };
+    static const int Ns[] = { 1, 7, 63, 64, 65, 127, 128, 130, 200 },
+                     Ts[] = { 1, 2, 3, 4, 5, 6, 7, 11, 13, 31, 33, 70 };
+    static const int Ks[] = {
+        1, 2, 3, 15, 16, 17, 31, 64, 127, 255, 256, 257, 300, 511, 512, 513, 514, 700, 1025, 1100
+    };
     machine on[4][4];
     for (int l = 0; l < levels; l++)
         for (int t = 0; t < 4; t++) on[l][t] = machine_on(level[l], t + 1);
     uint64_t seed = 7;
     for (int type = 0; type < DT_COUNT; type++) {
         for (size_t i = 0; i < sizeof Ks / sizeof *Ks; i++) {
-            int N = Ns[test_rand(&seed) % (sizeof Ns / sizeof *Ns)], T = Ts[test_rand(&seed) % (sizeof Ts / sizeof *Ts)];
+            int N = Ns[test_rand(&seed) % (sizeof Ns / sizeof *Ns)],
+                T = Ts[test_rand(&seed) % (sizeof Ts / sizeof *Ts)];
             check_linear(on, N, Ks[i], T, (dtype)type, test_rand(&seed));
         }
-        for (size_t i = 0; i < sizeof Ns / sizeof *Ns; i++) check_linear(on, Ns[i], 37, Ts[i], (dtype)type, test_rand(&seed));
+        for (size_t i = 0; i < sizeof Ns / sizeof *Ns; i++)
+            check_linear(on, Ns[i], 37, Ts[i], (dtype)type, test_rand(&seed));
         check_linear(on, 66, 35, 400, (dtype)type, test_rand(&seed)); /* several blocks of rows */
         check_linear(on, 64, 520, 194, (dtype)type, test_rand(&seed));
     }
@@ -198,7 +205,8 @@ static void test_pack(void **state) {
                 op_weight_pack(&m.ctx, &W, src, (dtype)from, N);
                 for (int n = 0; n < N; n++) {
                     uint8_t narrow[4 * 300];
-                    dt_to_f32(want, (uint8_t *)stored + dt_bytes((dtype)from, (size_t)n * (size_t)K), (dtype)from, (size_t)K);
+                    dt_to_f32(want, (uint8_t *)stored + dt_bytes((dtype)from, (size_t)n * (size_t)K), (dtype)from,
+                              (size_t)K);
                     dt_from_f32(narrow, (dtype)to, want, (size_t)K);
                     dt_to_f32(want, narrow, (dtype)to, (size_t)K);
                     op_weight_get_row(&W, n, row);
@@ -265,7 +273,8 @@ static void test_rmsnorm(void **state) {
         for (int t = 0; t < T; t++) {
             double sum = 0;
             for (int c = 0; c < C; c++) sum += (double)x[t * C + c] * (double)x[t * C + c];
-            for (int c = 0; c < C; c++) exact[t * C + c] = (float)((double)x[t * C + c] / sqrt(sum / C + (double)1e-5f) * (double)w[c]);
+            for (int c = 0; c < C; c++)
+                exact[t * C + c] = (float)((double)x[t * C + c] / sqrt(sum / C + (double)1e-5f) * (double)w[c]);
         }
         for (int l = 0; l < levels; l++) {
             machine m = machine_on(level[l], 1 + l % 2);
@@ -287,9 +296,11 @@ static void test_silu_mul(void **state) {
     for (int i = 0; i < WIDTHS; i++) {
         int F = widths[i], T = 5;
         size_t n = (size_t)T * (size_t)F;
-        float *gate = random_floats(n, 12, (uint64_t)i + 50), *up = random_floats(n, 2, (uint64_t)i), *exact = floats(n);
+        float *gate = random_floats(n, 12, (uint64_t)i + 50), *up = random_floats(n, 2, (uint64_t)i),
+              *exact = floats(n);
         float *scalar = floats(n), *y = floats(n);
-        for (size_t j = 0; j < n; j++) exact[j] = (float)((double)gate[j] / (1 + exp(-(double)gate[j])) * (double)up[j]);
+        for (size_t j = 0; j < n; j++)
+            exact[j] = (float)((double)gate[j] / (1 + exp(-(double)gate[j])) * (double)up[j]);
         for (int l = 0; l < levels; l++) {
             machine m = machine_on(level[l], 2);
             op_silu_mul_fwd(&m.ctx, l ? y : scalar, gate, up, T, F);
@@ -312,7 +323,8 @@ static void test_silu_mul(void **state) {
 /* Far out the activation is 0 or its argument, and NaN stays NaN, on every level; nothing overflows on the way. */
 static void test_silu_edges(void **state) {
     (void)state;
-    float gate[] = { 0, -0.0f, 87.2f, 88.6f, 88.8f, 200, 1e30f, -87.2f, -88.6f, -88.8f, -200, -1e30f, NAN, INFINITY, 1e-40f, -1e-40f, 3 };
+    float gate[] = { 0,      -0.0f, 87.2f,  88.6f, 88.8f,    200,    1e30f,   -87.2f, -88.6f,
+                     -88.8f, -200,  -1e30f, NAN,   INFINITY, 1e-40f, -1e-40f, 3 };
     enum { n = sizeof gate / sizeof *gate };
     float up[n], y[n];
     for (int i = 0; i < n; i++) up[i] = 1;
@@ -366,7 +378,8 @@ static void test_rope(void **state) {
             assert_same_floats(table, cs + t * D, (size_t)D, "rotary table of a row alone");
             for (int j = 0; j < D / 2; j++) {
                 double angle = (double)((float)pos[t] * freq[j]), c = cos(angle), s = sin(angle);
-                assert_true(fabs((double)table[j] - c) <= TOL_ROPE_TABLE && fabs((double)table[j + D / 2] - s) <= TOL_ROPE_TABLE);
+                assert_true(fabs((double)table[j] - c) <= TOL_ROPE_TABLE &&
+                            fabs((double)table[j + D / 2] - s) <= TOL_ROPE_TABLE);
                 for (int h = 0; h < H; h++) {
                     size_t at = ((size_t)t * (size_t)H + (size_t)h) * (size_t)D + (size_t)j, far = at + (size_t)D / 2;
                     exact[at] = (float)((double)x[at] * c - (double)x[far] * s);

@@ -319,7 +319,9 @@ static void test_causal(void **state) {
         batch b;
         batch_make(&b, 33 + i, 4, i % 2 ? 4 : 2, i % 3 ? 16 : 40, 608, (dtype)(i % 3), true, &seed);
         for (int t = 0; t < b.T; t++)
-            b.row[t] = (op_row){ .kv = 0, .mem = i % 4 ? 2 : -1, .mlo = i, .mhi = i + (i % 4) * 5, .lo = i * 3, .hi = i * 40 + t + 1 };
+            b.row[t] = (op_row){
+                .kv = 0, .mem = i % 4 ? 2 : -1, .mlo = i, .mhi = i + (i % 4) * 5, .lo = i * 3, .hi = i * 40 + t + 1
+            };
         check_batch(&b, &seed);
         batch_free(&b);
     }
@@ -331,7 +333,8 @@ static void test_nothing_visible(void **state) {
     uint64_t seed = 8;
     batch b;
     batch_make(&b, 6, 4, 2, 12, 32, DT_BF16, true, &seed);
-    for (int t = 0; t < b.T; t++) b.row[t] = (op_row){ .kv = 1, .mem = t % 2 ? -1 : 2, .mlo = 4, .mhi = 4, .lo = 9, .hi = t < 5 ? 9 - t : 20 };
+    for (int t = 0; t < b.T; t++)
+        b.row[t] = (op_row){ .kv = 1, .mem = t % 2 ? -1 : 2, .mlo = 4, .mhi = 4, .lo = 9, .hi = t < 5 ? 9 - t : 20 };
     for (int l = 0; l < levels; l++) {
         float out[6 * 4 * 12];
         memset(out, 0xff, sizeof out);

@@ -36,7 +36,8 @@ static bool same_ids(const train_set *s, size_t at, int len, const tok_ids *want
 }
 
 /* ids of prompt, rest and answer are those of the template functions, the answer with its end. */
-static void check_pair(const bed *b, const train_set *s, int i, const char *prompt, const char *input, const char *answer) {
+static void check_pair(const bed *b, const train_set *s, int i, const char *prompt, const char *input,
+                       const char *answer) {
     gist_error err = { 0 };
     tok_ids v;
     tok_ids_init(&v, NULL);
@@ -59,7 +60,8 @@ static void instruction_rows(void **state) {
     (void)state;
     bed b = open_bed("token/llama", "paper");
     train_set s = read_ok(&b, ROW("say it", "one", "two") "\n  \r\n"
-                              "{\"instruction\":\"other\",\"output\":\"three\"}\r\n" ROW("say it", "four", "five"));
+                                                          "{\"instruction\":\"other\",\"output\":\"three\"}\r\n" ROW(
+                                                              "say it", "four", "five"));
     assert_int_equal(s.read, 3);
     assert_int_equal(s.prompts, 2);
     assert_int_equal(s.pairs, 3);
@@ -71,7 +73,8 @@ static void instruction_rows(void **state) {
     assert_int_equal(s.pair[2].row, 4);
     train_data_free(&s);
 
-    s = read_ok(&b, " [" "{\"instruction\":\"a b\",\"input\":null,\"output\":\"c\",\"more\":[1]},"
+    s = read_ok(&b, " ["
+                    "{\"instruction\":\"a b\",\"input\":null,\"output\":\"c\",\"more\":[1]},"
                     "{\"instruction\":\"d\",\"input\":\"e\",\"output\":\"f\"}]");
     assert_int_equal(s.pairs, 2);
     check_pair(&b, &s, 0, "a b", "", "c");
@@ -114,14 +117,19 @@ static void conversations(void **state) {
 
     read_fails(&b, "{\"messages\":[]}", GIST_ERR_FORMAT, "nothing to train on");
     read_fails(&b, "{\"messages\":3}", GIST_ERR_FORMAT, "line 1: \"messages\" is not an array");
-    read_fails(&b, "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"assistant\",\"content\":\"a\"},"
-                   "{\"role\":\"user\",\"content\":\"u\"}]}", GIST_ERR_FORMAT, "message 2: the role is \"assistant\"");
-    read_fails(&b, "{\"messages\":[{\"role\":\"system\",\"content\":[1]}]}", GIST_ERR_FORMAT, "\"content\" is not a string");
+    read_fails(&b,
+               "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"assistant\",\"content\":\"a\"},"
+               "{\"role\":\"user\",\"content\":\"u\"}]}",
+               GIST_ERR_FORMAT, "message 2: the role is \"assistant\"");
+    read_fails(&b, "{\"messages\":[{\"role\":\"system\",\"content\":[1]}]}", GIST_ERR_FORMAT,
+               "\"content\" is not a string");
     read_fails(&b, "{\"messages\":[{\"role\":\"user\",\"content\":\"u\"},{\"role\":\"assistant\",\"content\":\"a\"}]}",
                GIST_ERR_FORMAT, "1 without a prompt");
-    read_fails(&b, "{\"messages\":[{\"role\":\"system\",\"content\":\" \"},{\"role\":\"user\",\"content\":\"u\"},"
-                   "{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"u\"},"
-                   "{\"role\":\"assistant\",\"content\":\"a\"}]}", GIST_ERR_FORMAT, "2 rows: 0 pairs of 0 prompts; left out: 2 without");
+    read_fails(&b,
+               "{\"messages\":[{\"role\":\"system\",\"content\":\" \"},{\"role\":\"user\",\"content\":\"u\"},"
+               "{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"u\"},"
+               "{\"role\":\"assistant\",\"content\":\"a\"}]}",
+               GIST_ERR_FORMAT, "2 rows: 0 pairs of 0 prompts; left out: 2 without");
     b.opt.tp = tok_template_find("raw");
     read_fails(&b, row, GIST_ERR_FORMAT, "one turn only");
     b.opt.tp = tok_template_find("llama3");

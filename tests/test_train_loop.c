@@ -1,6 +1,6 @@
 /* test_train_loop.c - whole runs of a tiny model: learning, stopping, resuming bit for bit, being killed, refusing.
  *
- * "Bit for bit" compares model.safetensors, the checkpoint's tensors and every field of metrics.jsonl that is not a time.
+ * "Bit for bit" compares model.safetensors, the checkpoint's tensors and every field of metrics.jsonl but times.
  */
 #include "testing.h"
 
@@ -19,14 +19,15 @@
 
 #define ROW(t, x, y) "{\"instruction\":\"" t "\",\"input\":\"" x "\",\"output\":\"" y "\"}\n"
 
-static const char data[] = ROW("double it", "one", "two") ROW("double it", "two", "four") ROW("double it", "four", "eight")
-    ROW("say no", "one", "no") ROW("say no", "an other", "no") ROW("cut the end", "there", "the")
-    ROW("cut the end", "one", "on") ROW("say no", "the inn", "no") ROW("name a city", "", "rome");
+static const char data[] =
+    ROW("double it", "one", "two") ROW("double it", "two", "four") ROW("double it", "four", "eight")
+        ROW("say no", "one", "no") ROW("say no", "an other", "no") ROW("cut the end", "there", "the")
+            ROW("cut the end", "one", "on") ROW("say no", "the inn", "no") ROW("name a city", "", "rome");
 static const char other_data[] = ROW("double it", "four", "eight") ROW("say no", "one", "no");
 
 typedef struct setup {
     tiny_model tiny;
-    const char *model;  /* name of its directory */
+    const char *model; /* name of its directory */
     int threads;
     bool add_gist, valid, teacher, scratch;
     train_run_options o;
@@ -35,7 +36,8 @@ typedef struct setup {
     int64_t stop_at; /* asked to stop once this many steps are done; 0: never */
     float poison;    /* NaN: into a weight before the run */
     int64_t step;    /* seen last */
-    int asked, best_seen, evaluations;
+    bool answers;
+    int asked, best_seen, evaluations, answered;
     double first_loss, last_loss;
     train_result result;
 } setup;
@@ -43,8 +45,9 @@ typedef struct setup {
 static setup make_setup(void) {
     tiny_model tiny = TINY_MODEL;
     setup s = { .tiny = tiny, .model = "base", .threads = 1, .rows = data };
-    s.o.pack = (train_pack_options){ .k = { 1, 3 }, .k_count = 2, .gist_token = TINY_GIST, .pairs_per_prompt = 2,
-                                     .batch_pairs = 4 };
+    s.o.pack = (train_pack_options){
+        .k = { 1, 3 }, .k_count = 2, .gist_token = TINY_GIST, .pairs_per_prompt = 2, .batch_pairs = 4
+    };
     s.o.pack.mix[COND_GIST] = 0.5;
     s.o.pack.mix[COND_FULL] = s.o.pack.mix[COND_NONE] = 0.25;
     s.o.accumulate = 2;
@@ -73,8 +76,23 @@ static void on_eval(void *ctx, int64_t step, const train_metric *m, int n, bool 
     (void)step;
     s->evaluations++;
     s->best_seen += best;
-    assert_int_equal(n, s->o.splits * 4); /* gist.k1, gist.k3, full, none */
+    assert_int_equal(n, s->o.splits * 4 + s->answers); /* gist.k1, gist.k3, full, none */
     assert_string_equal(m[1].name, "val/gist.k3");
+}
+
+/* Metrics from outside: worse with every step, so the first one after the start is the best. */
+static gist_status on_answers(void *ctx, train_model *tm, const train_split *split, int64_t step, train_metric *m,
+                              int cap, int *n, gist_error *err) {
+    setup *s = ctx;
+    (void)err;
+    assert_non_null(train_model_llama(tm));
+    assert_int_equal(*n, 4);
+    assert_true(*n < cap);
+    snprintf(m[*n].name, sizeof m->name, "answers/%s/exact", split->name);
+    m[*n].value = 1.0 / (double)(step + 1);
+    m[(*n)++].higher = true;
+    s->answered++;
+    return GIST_OK;
 }
 
 static bool on_stop(void *ctx) {
@@ -106,8 +124,12 @@ static gist_status run_in(setup *s, const char *out, const gist_allocator *alloc
     s->o.split = &split;
     s->o.splits = s->valid;
     s->o.out = out;
-    s->o.origin = (train_origin){ .tokenizer = model, .gist_added = s->add_gist ? s->o.pack.gist_token : -1, .bos = TINY_BOS,
-                                  .eos = TINY_EOS, .end = TINY_EOS, .type = DT_F32 };
+    s->o.origin = (train_origin){ .tokenizer = model,
+                                  .gist_added = s->add_gist ? s->o.pack.gist_token : -1,
+                                  .bos = TINY_BOS,
+                                  .eos = TINY_EOS,
+                                  .end = TINY_EOS,
+                                  .type = DT_F32 };
     if (st == GIST_OK) st = train_run_plan(&set, &s->o, 0, &s->o.steps, &rows, err);
     if (st == GIST_OK) st = pool_create(alloc, s->threads, &p, err);
     if (st == GIST_OK) st = op_init(&ctx, GIST_KERNELS_AUTO, p, err);
@@ -121,6 +143,7 @@ static gist_status run_in(setup *s, const char *out, const gist_allocator *alloc
         train_model_repack(tm);
     }
     train_events ev = { .ctx = s, .step = on_step, .evaluated = on_eval, .stop = on_stop };
+    if (s->answers) ev.answers = on_answers;
     s->step = 0;
     if (st == GIST_OK) st = train_run(tm, &set, &s->o, &ev, &s->result, err);
     train_model_free(tm);
@@ -175,10 +198,12 @@ static char *timeless(const char *dir) {
 }
 
 static void same_runs(const char *a, const char *b) {
-    static const char *const files[] = { "model.safetensors", "config.json", "tokenizer.json", "best/model.safetensors" };
+    static const char *const files[] = { "model.safetensors", "config.json", "tokenizer.json",
+                                         "best/model.safetensors" };
     char pa[TEST_PATH], pb[TEST_PATH];
     for (int i = 0; i < 4; i++)
-        if (!test_same_file(file_in(pa, a, files[i]), file_in(pb, b, files[i]))) fail_msg("%s differ: %s, %s", files[i], a, b);
+        if (!test_same_file(file_in(pa, a, files[i]), file_in(pb, b, files[i])))
+            fail_msg("%s differ: %s, %s", files[i], a, b);
     st_file ca, cb;
     assert_ok(st_open(&ca, NULL, file_in(pa, a, "checkpoint.safetensors"), NULL), NULL);
     assert_ok(st_open(&cb, NULL, file_in(pb, b, "checkpoint.safetensors"), NULL), NULL);
@@ -207,9 +232,16 @@ static void the_reference_run(void **state) {
     assert_false(s.result.stopped);
     assert_int_equal(s.evaluations, 4); /* before, 4, 8, 12 */
     assert_true(s.best_seen >= 1);
-    static const char *const made[] = { "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-                                        "generation_config.json", "checkpoint.safetensors", "metrics.jsonl", "curve.svg",
-                                        "best/config.json", "best/tokenizer.json" };
+    static const char *const made[] = { "config.json",
+                                        "model.safetensors",
+                                        "tokenizer.json",
+                                        "tokenizer_config.json",
+                                        "generation_config.json",
+                                        "checkpoint.safetensors",
+                                        "metrics.jsonl",
+                                        "curve.svg",
+                                        "best/config.json",
+                                        "best/tokenizer.json" };
     for (size_t i = 0; i < sizeof made / sizeof *made; i++) assert_true(path_exists(file_in(path, "whole", made[i])));
     size_t len;
     char *svg = (char *)test_read(file_in(path, "whole", "curve.svg"), &len);
@@ -231,7 +263,8 @@ static void trained_gists_work(void **state) {
     s.model = "nogist";
     s.add_gist = s.scratch = true;
     s.valid = false;
-    s.rows = ROW("say yes", "one", "yes") ROW("say no", "one", "no") ROW("say yes", "two", "yes") ROW("say no", "two", "no");
+    s.rows =
+        ROW("say yes", "one", "yes") ROW("say no", "one", "no") ROW("say yes", "two", "yes") ROW("say no", "two", "no");
     s.o.pack.mix[COND_GIST] = 1;
     s.o.pack.mix[COND_FULL] = s.o.pack.mix[COND_NONE] = 0;
     s.o.pack.k_count = 1;
@@ -335,7 +368,8 @@ static void another_run(void **state) {
     setup s = make_setup();
     run_fails(&s, "whole", GIST_ERR_USAGE, "holds a run already");
     char pa[TEST_PATH], pb[TEST_PATH];
-    static const char *const texts[] = { "lr was 0.003", "seed was 5", "data was", "steps was 12", "has no tensor", "k was 1,3" };
+    static const char *const texts[] = { "lr was 0.003", "seed was 5",    "data was",
+                                         "steps was 12", "has no tensor", "k was 1,3" };
     for (int i = 0; i < 6; i++) {
         s = make_setup();
         s.o.resume = true;
@@ -454,104 +488,7 @@ static void every_allocation(void **state) {
     assert_true(test_each_alloc(run_with, &s) > 60);
 }
 
-/* ---- what comes out ---- */
-
-/* <GIST> where a vocabulary lacked it: read back with the id the model has, and the rest unchanged. */
-static void exported_tokenizers(void **state) {
-    (void)state;
-    static const struct {
-        const char *from;
-        int32_t id;
-    } kinds[] = { { "llama/gqa-f32", 273 }, { "llama/gqa-bf16", 263 }, { "token/gpt2", -1 }, { "token/plain.model", -1 } };
-    static const char text[] = "a man  sat on <GIST> the hat.";
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        char from[TEST_PATH], out[TEST_PATH], name[32];
-        gist_error err = { 0 };
-        tokenizer *a = NULL, *b = NULL;
-        tok_ids x, y;
-        tok_ids_init(&x, NULL);
-        tok_ids_init(&y, NULL);
-        test_fixture(from, kinds[i].from);
-        snprintf(name, sizeof name, "tok%zu", i);
-        assert_int_equal(mkdir(test_tmp(out, name), 0777), 0);
-        assert_ok(tok_open(from, NULL, &a, &err), &err);
-        assert_int_equal(tok_gist(a), -1);
-        int32_t id = kinds[i].id >= 0 ? kinds[i].id : tok_size(a);
-        train_origin o = { .tokenizer = from, .gist_added = id, .bos = tok_bos(a), .eos = tok_eos(a), .end = tok_eos(a) };
-        assert_ok(train_export_tokenizer(&o, out, NULL, &err), &err);
-        assert_ok(tok_open(out, NULL, &b, &err), &err);
-        assert_int_equal(tok_gist(b), id);
-        assert_int_equal(tok_bos(b), tok_bos(a));
-        assert_ok(tok_add_gist(a, id, &err), &err);
-        assert_ok(tok_encode(a, text, strlen(text), TOK_BOS | TOK_SPECIAL, &x, &err), &err);
-        assert_ok(tok_encode(b, text, strlen(text), TOK_BOS | TOK_SPECIAL, &y, &err), &err);
-        assert_int_equal(x.n, y.n);
-        assert_memory_equal(x.id, y.id, x.n * sizeof *x.id);
-        tok_ids_free(&x);
-        tok_ids_free(&y);
-        tok_close(a);
-        tok_close(b);
-    }
-}
-
-/* Weights and config as saved are those of the model, in every type, from every spelling of config.json. */
-static void saved_models(void **state) {
-    (void)state;
-    static const char *const models[] = { "llama/mha-f32", "llama/gqa-f32", "llama/gqa-bf16" };
-    for (int i = 0; i < 3; i++)
-        for (int type = DT_F32; type <= DT_BF16; type++) {
-            char from[TEST_PATH], out[TEST_PATH], name[32], config[TEST_PATH + 16];
-            gist_error err = { 0 };
-            llama_config cfg, again;
-            weights w, saved;
-            pool *p = NULL;
-            op_ctx ctx;
-            train_model *tm = NULL;
-            json_t *json = NULL;
-            test_fixture(from, models[i]);
-            snprintf(name, sizeof name, "saved%d-%d", i, type);
-            assert_int_equal(mkdir(test_tmp(out, name), 0777), 0);
-            snprintf(config, sizeof config, "%s/config.json", from);
-            assert_ok(json_read_file(config, &json, &err), &err);
-            assert_ok(llama_config_read(&cfg, NULL, from, &err), &err);
-            assert_ok(weights_open(&w, NULL, from, &err), &err);
-            assert_ok(pool_create(NULL, 1, &p, &err), &err);
-            assert_ok(op_init(&ctx, GIST_KERNELS_SCALAR, p, &err), &err);
-            train_model_options mo = { .type = DT_F32, .max_rows = 4, .lm = 1 };
-            assert_ok(train_model_create(&tm, &cfg, &w, i > 0, 0, &mo, &ctx, NULL, &err), &err);
-            train_origin o = { .config = json, .tokenizer = from, .gist_added = -1, .type = (dtype)type };
-            assert_ok(train_export_model(tm, &o, out, NULL, &err), &err);
-            assert_ok(llama_config_read(&again, NULL, out, &err), &err);
-            cfg.V += i > 0;
-            assert_memory_equal(&cfg, &again, sizeof cfg);
-            assert_ok(weights_open(&saved, NULL, out, &err), &err);
-            assert_int_equal(weights_count(&saved), (size_t)train_model_tensors(tm));
-            for (int t = 0; t < train_model_tensors(tm); t++) {
-                const train_tensor *want = train_model_tensor(tm, t);
-                const tensor_view *got = weights_find(&saved, want->name);
-                assert_non_null(got);
-                assert_int_equal(got->type, type);
-                assert_int_equal(tensor_count(got), want->count);
-                float *x = malloc(want->count * sizeof *x), *y = malloc(want->count * sizeof *y);
-                dt_to_f32(x, got->data, got->type, want->count);
-                dt_from_f32(y, (dtype)type, train_model_w(tm) + want->at, want->count);
-                if (type == DT_BF16) {
-                    uint16_t *half = malloc(want->count * sizeof *half);
-                    memcpy(half, y, want->count * sizeof *half);
-                    dt_to_f32(y, half, DT_BF16, want->count);
-                    free(half);
-                }
-                assert_same_floats(x, y, want->count, want->name);
-                free(x);
-                free(y);
-            }
-            weights_close(&saved);
-            train_model_free(tm);
-            pool_free(p);
-            weights_close(&w);
-            json_decref(json);
-        }
-}
+/* ---- validation ---- */
 
 /* Validation is the mean over the split's label tokens, however it is cut into batches. */
 static void validation(void **state) {
@@ -593,19 +530,45 @@ static void validation(void **state) {
         }
         train_model_free(tm);
     }
-    assert_true(fabs(first[0] - first[1]) > 1e-4 && fabs(first[1] - first[2]) > 1e-4 && fabs(first[2] - first[3]) > 1e-4);
+    assert_true(fabs(first[0] - first[1]) > 1e-4 && fabs(first[1] - first[2]) > 1e-4 &&
+                fabs(first[2] - first[3]) > 1e-4);
     weights_close(&w);
     pool_free(p);
     train_data_free(&set);
     tok_close(t);
 }
 
+/* A metric of generated answers, larger is better, chooses the best model. */
+static void answers_choose(void **state) {
+    (void)state;
+    setup s = make_setup();
+    char path[TEST_PATH];
+    tiny_save(&s.tiny, s.model, path);
+    s.answers = true;
+    s.o.best = "answers/val/exact";
+    run_ok(&s, "answers");
+    assert_int_equal(s.answered, 4);
+    assert_int_equal(s.best_seen, 1);
+    assert_int_equal(s.result.at.best_step, 4);
+    char *log = timeless("answers");
+    assert_non_null(strstr(log, "\"answers/val/exact\":0.2}"));
+    free(log);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_reference_run),    cmocka_unit_test(trained_gists_work), cmocka_unit_test(stopped_and_resumed),
-        cmocka_unit_test(killed),               cmocka_unit_test(another_run),        cmocka_unit_test(damaged_checkpoints),
-        cmocka_unit_test(not_finite),           cmocka_unit_test(no_room_and_no_right), cmocka_unit_test(every_allocation),
-        cmocka_unit_test(exported_tokenizers),  cmocka_unit_test(saved_models),       cmocka_unit_test(validation),
+        cmocka_unit_test(answers_choose),
+        cmocka_unit_test(the_reference_run),
+        cmocka_unit_test(trained_gists_work),
+        cmocka_unit_test(stopped_and_resumed),
+        cmocka_unit_test(killed),
+        cmocka_unit_test(another_run),
+        cmocka_unit_test(damaged_checkpoints),
+        cmocka_unit_test(not_finite),
+        cmocka_unit_test(no_room_and_no_right),
+        cmocka_unit_test(every_allocation),
+
+        cmocka_unit_test(validation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

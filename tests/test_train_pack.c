@@ -31,7 +31,9 @@ static void make_set(made_set *m, int prompts, int most_pairs, uint64_t seed) {
         p->pairs = 1 + (int)(test_rand(&seed) % (uint64_t)most_pairs);
         for (int j = 0; j < p->pairs; j++) {
             train_pair *q = &m->pair[m->set.pairs++];
-            *q = (train_pair){ .input = n, .input_len = 1 + (int)(test_rand(&seed) % 4), .prompt = i, .row = m->set.pairs };
+            *q = (train_pair){
+                .input = n, .input_len = 1 + (int)(test_rand(&seed) % 4), .prompt = i, .row = m->set.pairs
+            };
             for (int k = 0; k < q->input_len; k++) m->ids[n++] = 100000 * m->set.pairs + k;
             q->answer = n;
             q->answer_len = 1 + (int)(test_rand(&seed) % 4);
@@ -46,7 +48,9 @@ static void make_set(made_set *m, int prompts, int most_pairs, uint64_t seed) {
 }
 
 static train_pack_options options(void) {
-    train_pack_options o = { .k = { 2, 3, 1 }, .k_count = 3, .gist_token = GIST_ID, .pairs_per_prompt = 4, .batch_pairs = 6 };
+    train_pack_options o = {
+        .k = { 2, 3, 1 }, .k_count = 3, .gist_token = GIST_ID, .pairs_per_prompt = 4, .batch_pairs = 6
+    };
     o.mix[COND_GIST] = 1;
     return o;
 }
@@ -82,7 +86,7 @@ static void see_separately(seen *s, const train_set *set, const train_pair *q, t
     const train_prompt *p = &set->prompt[q->prompt];
     int gists = c == COND_FULL ? 0 : k, from = p->len + gists; /* where the rest begins */
     int lo = c == COND_GIST ? p->len : c == COND_NEG_CONTROL || c == COND_NONE ? from : 0;
-    int at = c == COND_NONE ? p->len + K : from;               /* and its first position */
+    int at = c == COND_NONE ? p->len + K : from; /* and its first position */
     for (int j = lo; j <= from + i; j++) {
         if (j < p->len)
             see(s, set->ids[p->ids + (size_t)j], j);
@@ -195,8 +199,9 @@ static void every_row_sees_what_the_table_says(void **state) {
 static bool same_batch(const train_batch *a, const train_batch *b) {
     size_t n = (size_t)a->T;
     return a->T == b->T && a->pairs == b->pairs && memcmp(a->ids, b->ids, n * sizeof *a->ids) == 0 &&
-           memcmp(a->rows, b->rows, n * sizeof *a->rows) == 0 && memcmp(a->weight, b->weight, n * sizeof *a->weight) == 0 &&
-           memcmp(a->condition, b->condition, n) == 0 && memcmp(a->teacher, b->teacher, n * sizeof *a->teacher) == 0;
+           memcmp(a->rows, b->rows, n * sizeof *a->rows) == 0 &&
+           memcmp(a->weight, b->weight, n * sizeof *a->weight) == 0 && memcmp(a->condition, b->condition, n) == 0 &&
+           memcmp(a->teacher, b->teacher, n * sizeof *a->teacher) == 0;
 }
 
 /* Answers end in the id 100000*row + 500 + ...: which pairs are in the batch? */
@@ -229,8 +234,10 @@ static void an_epoch_has_every_pair_once(void **state) {
                 count_pairs(&b, count);
                 for (int t = 0; t < b.T; t++)
                     if (b.label[t] >= 0 && b.label[t] % 100000 == 500) {
-                        if (epoch == 0) first_order[at] = b.label[t];
-                        else moved += first_order[at] != b.label[t];
+                        if (epoch == 0)
+                            first_order[at] = b.label[t];
+                        else
+                            moved += first_order[at] != b.label[t];
                         at++;
                     }
             } while (st.at < (uint64_t)st.groups);
@@ -359,10 +366,10 @@ static void options_that_cannot_be(void **state) {
     make_set(m, 3, 2, 4);
     train_pack_options o;
     gist_error err;
-#define REFUSED(change, code, text)                                              \
-    o = options();                                                               \
-    err = (gist_error){ 0 };                                                     \
-    change;                                                                      \
+#define REFUSED(change, code, text)                                                                                    \
+    o = options();                                                                                                     \
+    err = (gist_error){ 0 };                                                                                           \
+    change;                                                                                                            \
     assert_fails(train_stream_init(&st, &m->set, &o, 0, &err), &err, code, text)
     REFUSED(o.mix[COND_FULL] = 0.5, GIST_ERR_USAGE, "sum to 1.5");
     REFUSED((o.mix[COND_FULL] = -0.5, o.mix[COND_GIST] = 1.5), GIST_ERR_USAGE, "full is negative");
@@ -404,15 +411,19 @@ static void every_allocation(void **state) {
     free(m);
 }
 
-/* ---- learning rates: values of transformers 5.23.0's get_*_schedule_with_warmup, lr 0.01, 20 steps, 4 of warm-up ---- */
+/* ---- learning rates: transformers 5.23.0's get_*_schedule_with_warmup, lr 0.01, 20 steps, 4 of warm-up ---- */
 
 static void schedules(void **state) {
     (void)state;
     static const struct {
         int t;
         double cosine, linear, constant;
-    } lr[] = { { 1, 0, 0, 0 },          { 2, 0.0025, 0.0025, 0.0025 },           { 4, 0.0075, 0.0075, 0.0075 },
-               { 5, 0.01, 0.01, 0.01 }, { 6, 0.009903926402016153, 0.009375, 0.01 }, { 13, 0.005, 0.005, 0.01 },
+    } lr[] = { { 1, 0, 0, 0 },
+               { 2, 0.0025, 0.0025, 0.0025 },
+               { 4, 0.0075, 0.0075, 0.0075 },
+               { 5, 0.01, 0.01, 0.01 },
+               { 6, 0.009903926402016153, 0.009375, 0.01 },
+               { 13, 0.005, 0.005, 0.01 },
                { 20, 9.607359798384785e-05, 0.000625, 0.01 } };
     for (size_t i = 0; i < sizeof lr / sizeof *lr; i++) {
         assert_float_equal(train_schedule(SCHEDULE_COSINE, 0.01f, lr[i].t, 20, 4, 0), lr[i].cosine, 1e-9);

@@ -6,7 +6,8 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-static const char *const merges[][2] = { { "t", "h" }, { "th", "e" }, { "i", "n" }, { "e", "r" }, { "o", "u" }, { "a", "n" } };
+static const char *const merges[][2] = { { "t", "h" }, { "th", "e" }, { "i", "n" },
+                                         { "e", "r" }, { "o", "u" },  { "a", "n" } };
 enum { MERGES = sizeof merges / sizeof *merges, NAME = 96 };
 
 int tiny_vocab(const tiny_model *t) {
@@ -28,7 +29,8 @@ void tiny_save_config(const tiny_model *t, const char *dir, const char *more) {
             " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,\n"
             " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
             " \"tie_word_embeddings\": %s%s}\n",
-            t->L, t->C, t->F, t->H, t->G, t->D, tiny_vocab(t), t->context, t->tied ? "true" : "false", more ? more : "");
+            t->L, t->C, t->F, t->H, t->G, t->D, tiny_vocab(t), t->context, t->tied ? "true" : "false",
+            more ? more : "");
     assert_int_equal(fclose(f), 0);
 }
 
@@ -44,7 +46,8 @@ static int letter(int byte) {
 }
 
 static void added_token(FILE *f, int id, const char *text, const char *before) {
-    fprintf(f, "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"lstrip\": false, \"rstrip\": false}", before, id, text);
+    fprintf(f, "%s{\"id\": %d, \"content\": \"%s\", \"special\": true, \"lstrip\": false, \"rstrip\": false}", before,
+            id, text);
 }
 
 void tiny_save_tokenizer(const tiny_model *t, const char *dir) {
@@ -53,9 +56,11 @@ void tiny_save_tokenizer(const tiny_model *t, const char *dir) {
     added_token(f, TINY_BOS, "<bos>", "");
     added_token(f, TINY_EOS, "<eos>", ", ");
     if (t->gist) added_token(f, TINY_GIST, "<GIST>", ", ");
-    fprintf(f, "],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false},\n"
-               "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<bos>\"}},"
-               " {\"Sequence\": {\"id\": \"A\"}}]},\n\"model\": {\"type\": \"BPE\", \"vocab\": {\"<bos>\": 0, \"<eos>\": 1");
+    fprintf(
+        f,
+        "],\n\"normalizer\": null,\n\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false},\n"
+        "\"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"<bos>\"}},"
+        " {\"Sequence\": {\"id\": \"A\"}}]},\n\"model\": {\"type\": \"BPE\", \"vocab\": {\"<bos>\": 0, \"<eos>\": 1");
     for (int b = 0; b < 256; b++) fprintf(f, ", \"\\u%04x\": %d", (unsigned)letter(b), TINY_BYTE + b);
     for (int m = 0; m < MERGES; m++) fprintf(f, ", \"%s%s\": %d", merges[m][0], merges[m][1], TINY_MERGED + m);
     fprintf(f, "},\n\"merges\": [");
@@ -93,7 +98,9 @@ static void add_tensor(tensors *all, const tiny_model *t, int rows, int cols, fl
         snprintf(name, NAME, "%s", field);
     else
         snprintf(name, NAME, "model.layers.%d.%s", layer, field);
-    tensor_view v = { name, t->type, rows ? 2 : 1, { rows ? rows : cols, rows ? cols : 1, 1, 1 }, data, dt_bytes(t->type, n) };
+    tensor_view v = { name,         t->type,
+                      rows ? 2 : 1, { rows ? rows : cols, rows ? cols : 1, 1, 1 },
+                      data,         dt_bytes(t->type, n) };
     all->view[all->n++] = v;
 }
 

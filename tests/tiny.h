@@ -23,7 +23,13 @@ typedef struct tiny_model {
 /* 2 layers, grouped queries, widths that are multiples of nothing */
 #define TINY_MODEL { 2, 20, 28, 4, 2, 10, 256, DT_F32, false, true, 1 }
 
-enum { TINY_BOS = 0, TINY_EOS = 1, TINY_BYTE = 2 /* id of byte b is TINY_BYTE + b */, TINY_MERGED = 258, TINY_GIST = 264 };
+enum {
+    TINY_BOS = 0,
+    TINY_EOS = 1,
+    TINY_BYTE = 2 /* id of byte b is TINY_BYTE + b */,
+    TINY_MERGED = 258,
+    TINY_GIST = 264
+};
 int tiny_vocab(const tiny_model *t); /* rows of the embedding */
 
 /* Write the model into the directory `name` below the temporary directory; its path into dir. */

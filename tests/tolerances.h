@@ -23,14 +23,31 @@
 #define TOL_ROPE_LEVEL                3e-7   /* two products and a sum: at most 3 roundings of values <= sqrt(2) */
 #define TOL_ROPE_EXACT                3e-7
 #define TOL_ROPE_TABLE                1e-7   /* cosine and sine are rounded once from double */
-#define TOL_ATTENTION_F32_LEVEL       1e-5   /* scores up to ~8 in size move by ~ sqrt(D) u each, exp makes it relative */
+#define TOL_ATTENTION_F32_LEVEL       1e-5   /* scores up to ~8 in size move by ~ sqrt(D) u, exp makes it relative */
 #define TOL_ATTENTION_BF16_LEVEL      1e-5   /* keys and values are what the store holds: rounding them is not in it */
 #define TOL_ATTENTION_F16_LEVEL       1e-5
 #define TOL_ATTENTION_EXACT           1e-5
 
+/* Backward ops.  "exact" is against central differences in double, which are good to 1e-8 here.  Gradients are added to
+ * what is there, so the bound is on both together. */
+#define TOL_LINEAR_BWD_LEVEL          4e-6   /* the forward's kernel: the same walk of roundings over <= 200 terms */
+#define TOL_LINEAR_BWD_EXACT          4e-6
+#define TOL_ROWS_BWD_EXACT            1e-6   /* a few plain additions */
+#define TOL_RMSNORM_BWD_LEVEL         1e-6   /* two sums in 16 lanes, a root, its cube */
+#define TOL_RMSNORM_BWD_EXACT         2e-6
+#define TOL_SILU_BWD_LEVEL            1e-6   /* as forward */
+#define TOL_SILU_BWD_EXACT            1e-6
+#define TOL_ATTENTION_BWD_LEVEL       1e-5   /* as forward; dP - sum(dout out) cancels, relative to dP it is a few u */
+#define TOL_ATTENTION_BWD_EXACT       1e-5
+#define TOL_LOSS_BWD_LEVEL            1e-6   /* exp on either side */
+#define TOL_LOSS_BWD_EXACT            1e-6
+#define TOL_LOSS_VALUE                1e-6   /* of 1 + loss: the sum over the vocabulary is f32 in 16 lanes */
+#define TOL_ADAMW_LEVEL               1e-6   /* some ten roundings; bias corrections are rounded once from double */
+#define TOL_ADAMW_EXACT               1e-6
+
 /* Whole models against transformers in f32 (issue: the bounds that must hold). */
 #define TOL_LOGITS_F32                1e-4   /* f32 weights (or f16, bf16 widened exactly), KV cache in f32 */
-#define TOL_LOGITS_BF16               2e-2   /* a bf16 model: v per operand (and per row of the cache), averaged over C inputs */
+#define TOL_LOGITS_BF16               2e-2   /* a bf16 model: v per operand and cached row, averaged over C inputs */
 #define TOL_LOGITS_ROUNDED            4e-2   /* f32 and f16 models rounded to bf16 at load: the weights' own v comes on
                                                 top, and 12 to 20 inputs average little */
 #define TOL_ROWS_F32                  1e-4   /* keys and values of a gist, as logits */

@@ -8,8 +8,8 @@
     each with expected.safetensors: ids, p, targets, logits, loss and grad.NAME of every tensor of the adapter
 
 Condition gist, k = 3.  Both kinds are computed by hooks that add s (x A^T) B^T on the rows that count and put the adapter's
-own embedding where <GIST> stands; for the first kind PEFT must agree.  Gradients are checked by finite differences in
-float64.  Ran with peft 0.21.2 and accelerate 1.15.0 beside tools/requirements.txt.  Two runs give the same bytes.
+own embedding where <GIST> stands; for the first kind PEFT must agree.  Gradients are checked by finite differences
+(transformers computes norms in float32 whatever the weights, hence their tolerance).  Ran with peft 0.21.2 and accelerate 1.15.0 beside tools/requirements.txt.  Two runs give the same bytes.
 """
 import json
 import os
@@ -93,14 +93,14 @@ def make(out, base, kind, rank, alpha, targets, seed):
         peft = PeftModel.from_pretrained(llama.load_f32(base), path).eval()
         assert ref.relative(logits.detach(), ref.forward(peft, ids, rows)[0].detach()) < 1e-5
     double = llama.load_f32(base).double()
-    for name, x in tensors.items():  # one central difference along a random direction each, in float64
+    for name, x in tensors.items():  # one central difference along a random direction each
         wide = {n: y.detach().double() for n, y in tensors.items()}
         d, ends = torch.tensor(rng.standard_normal(x.shape)), []
         for sign in (1, -1):
-            wide[name] = x.detach().double() + sign * 1e-5 * d
+            wide[name] = x.detach().double() + sign * 1e-3 * d
             ends.append(float(ref.loss_of(adapted(double, wide, scale, ids, rows, gist_only), targets_of).detach()))
-        error = abs((ends[0] - ends[1]) / 2e-5 - float((x.grad.double() * d).sum()))
-        assert error <= 1e-4 * float(x.grad.double().norm()), (name, error)
+        error = abs((ends[0] - ends[1]) / 2e-3 - float((x.grad.double() * d).sum()))
+        assert error <= 2e-3 * float(x.grad.double().norm()), (name, error)
     t = {"ids": ids, "p": [p], "targets": targets_of, "logits": logits, "loss": loss.reshape(1)}
     t.update({f"grad.{name}": x.grad for name, x in tensors.items()})
     ref.write_safetensors(os.path.join(path, "expected.safetensors"), t)

@@ -137,6 +137,64 @@ gist_status gist_compress(gist_engine *e, const char *prompt, size_t len, const 
     return status;
 }
 
+/* ---- rows from outside, for one prompt ---- */
+
+gist_status gist_get_rows(const gist *g, int l, float *keys, float *values, gist_error *err) {
+    const gfile *f = &g->head;
+    size_t n = (size_t)f->kv_heads * (size_t)f->head_dim;
+    float *row = mem_alloc(g->alloc, 2 * n, sizeof *row);
+    if (!row) return err_memory(err, "gist rows");
+    for (int i = 0; i < f->k; i++) {
+        op_kv_get(&g->stores[l], i, row, row + n, f->kv_heads, f->head_dim);
+        dt_to_f32(keys + (size_t)i * n, row, f->type, n);
+        dt_to_f32(values + (size_t)i * n, row + n, f->type, n);
+    }
+    mem_free(g->alloc, row);
+    return GIST_OK;
+}
+
+/* As stored, in the order of layers and rows. */
+static gist_status set_rows(gist *g, const float *const *keys, const float *const *values, hasher *h, gist_error *err) {
+    const gfile *f = &g->head;
+    size_t n = (size_t)f->kv_heads * (size_t)f->head_dim;
+    float *row = mem_alloc(g->alloc, 2 * n, sizeof *row);
+    if (!row) return err_memory(err, "gist rows");
+    for (int l = 0; l < f->layers; l++)
+        for (int i = 0; i < f->k; i++) {
+            dt_from_f32(row, f->type, keys[l] + (size_t)i * n, n);
+            dt_from_f32(row + n, f->type, values[l] + (size_t)i * n, n);
+            hash_add(h, row, dt_bytes(f->type, n));
+            hash_add(h, row + n, dt_bytes(f->type, n));
+            op_kv_set(&g->stores[l], i, row, row + n, f->kv_heads, f->head_dim);
+        }
+    mem_free(g->alloc, row);
+    return GIST_OK;
+}
+
+gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, gist **out,
+                           gist_error *err) {
+    if (!like->e) return err_set(err, GIST_ERR_USAGE, "this gist was only inspected; load it with an engine");
+    gist *g = gist_new(like->alloc, like->e);
+    hasher *h = hash_begin(like->alloc);
+    gist_status status = g && h ? GIST_OK : err_memory(err, "gist");
+    if (status == GIST_OK) {
+        g->head = like->head; /* a gist of an engine holds no file */
+        g->head.tuned = true;
+        hash_str(h, "gist-tuned-1");
+        hash_str(h, like->head.id);
+        status = make_room(g, err);
+    }
+    if (status == GIST_OK) status = set_rows(g, keys, values, h, err);
+    if (status == GIST_OK) {
+        hash_hex(hash_end(h), g->head.id);
+        *out = g;
+        return GIST_OK;
+    }
+    if (h) hash_abort(h);
+    gist_free(g);
+    return status;
+}
+
 void gist_free(gist *g) {
     if (!g) return;
     gfile_close(&g->head);

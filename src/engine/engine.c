@@ -45,9 +45,9 @@ static gist_status find_gist_token(gist_engine *e, const llama_config *cfg, bool
 
 static gist_status open_adapter(gist_engine *e, const char *dir, gist_error *err) {
     TRY(llama_adapter_open(&e->adapter, dir, &e->model.cfg, e->model.layers[0].wq.type, &e->ctx, e->alloc, err));
-    if (e->adapter.gist_embed && e->adapter.gist_token != e->gist_token)
-        return err_set(err, GIST_ERR_MISMATCH, "%s: its <GIST> is token %d, this model's is %d", dir, e->adapter.gist_token,
-                       e->gist_token);
+    int32_t id = e->adapter.gist_token; /* a new token may have been given any free id */
+    if (e->adapter.gist_embed && id != e->gist_token && !(e->gist_added && id < e->gist_token && !tok_piece(e->tok, id, NULL)))
+        return err_set(err, GIST_ERR_MISMATCH, "%s: its <GIST> is token %d, this model's is %d", dir, id, e->gist_token);
     llama_adapter_attach(&e->model, &e->adapter);
     return GIST_OK;
 }

@@ -18,6 +18,19 @@ const tokenizer *engine_tokenizer(const gist_engine *e);
 /* Which model this is: 32 hex digits over config, tokenizer and every weight byte as stored (p NULL: one thread). */
 gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, const weights *w, pool *p,
                                const gist_allocator *alloc, char out[33], gist_error *err);
+/* Forget own tokens from index `length` on. */
+void session_rewind(gist_session *s, int length);
+/* Feed ids[0..n) and generate behind them: gist_generate without a template. */
+gist_status session_generate(gist_session *s, const int32_t *ids, size_t n, const gist_generate_options *opt,
+                             gist_answer *out, gist_error *err);
+
+/* Rows of a gist in layer l as f32: keys and values [k,G,D]. */
+gist_status gist_get_rows(const gist *g, int l, float *keys, float *values, gist_error *err);
+/* A gist of rows learned for the prompt of `like`: keys and values[l] are [k,G,D] of every layer, rounded to its KV type;
+ * everything else is like's.  Its identity is a hash over like's and the rows. */
+gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, gist **out,
+                           gist_error *err);
+
 /* Key and value [G,D] of own token `slot` in layer l, as stored. */
 void session_get_row(const gist_session *s, int l, int slot, void *k, void *v);
 

@@ -103,30 +103,23 @@ static gist_status answer(gist_session *s, sampler *draw, answer_text *a, const 
     return GIST_OK;
 }
 
-static gist_status feed_input(gist_session *s, const char *input, size_t len, int max_tokens, gist_answer *out,
+static gist_status feed_input(gist_session *s, const int32_t *ids, size_t count, int max_tokens, gist_answer *out,
                               gist_error *err) {
-    tok_ids ids;
-    tok_ids_init(&ids, s->alloc);
-    bool first = s->length == 0 && !s->attached;
-    gist_status status = tok_template_input(s->e->tok, s->e->tp, input, len, first, &ids, err);
-    if (status == GIST_OK && ids.n == 0) status = err_set(err, GIST_ERR_TEXT, "there is nothing to answer: no prompt, gist or input");
-    if (status == GIST_OK && ids.n > (size_t)s->context)
-        status = err_set(err, GIST_ERR_LIMIT, "an input of %zu tokens does not fit a context of %d", ids.n, s->context);
-    if (status == GIST_OK) { /* room for the whole answer where it fits, so that decoding allocates nothing */
-        int n = (int)ids.n, room = s->context - s->length - n, left = s->e->model.cfg.context - s->position - n;
-        room = room < left ? room : left;
-        int more = max_tokens > 0 && max_tokens < room ? max_tokens : room < 256 ? room : 256;
-        status = session_reserve(s, n + (more > 0 ? more : 0), err);
-    }
-    if (status == GIST_OK) status = gist_session_feed(s, ids.id, ids.n, s->logits, err);
-    if (status == GIST_OK) out->input_tokens = (int)ids.n;
-    tok_ids_free(&ids);
-    return status;
+    if (count == 0) return err_set(err, GIST_ERR_TEXT, "there is nothing to answer: no prompt, gist or input");
+    if (count > (size_t)s->context)
+        return err_set(err, GIST_ERR_LIMIT, "an input of %zu tokens does not fit a context of %d", count, s->context);
+    /* room for the whole answer where it fits, so that decoding allocates nothing */
+    int n = (int)count, room = s->context - s->length - n, left = s->e->model.cfg.context - s->position - n;
+    room = room < left ? room : left;
+    int more = max_tokens > 0 && max_tokens < room ? max_tokens : room < 256 ? room : 256;
+    TRY(session_reserve(s, n + (more > 0 ? more : 0), err));
+    TRY(gist_session_feed(s, ids, count, s->logits, err));
+    out->input_tokens = n;
+    return GIST_OK;
 }
 
-gist_status gist_generate(gist_session *s, const char *input, size_t len, const gist_generate_options *opt,
-                          gist_answer *out, gist_error *err) {
-    double start = time_now();
+static gist_status generate(gist_session *s, const int32_t *ids, size_t n, const gist_generate_options *opt, double start,
+                            gist_answer *out, gist_error *err) {
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     if (o.max_tokens < 0) return err_set(err, GIST_ERR_USAGE, "max_tokens %d is negative", o.max_tokens);
@@ -136,7 +129,7 @@ gist_status gist_generate(gist_session *s, const char *input, size_t len, const 
     gist_answer made = { 0 };
     sbuf_init(&a.text, s->alloc);
     tok_stream_init(&a.stream, s->e->tok, true);
-    gist_status status = feed_input(s, input, len, o.max_tokens, &made, err);
+    gist_status status = feed_input(s, ids, n, o.max_tokens, &made, err);
     if (status == GIST_OK) status = answer(s, &draw, &a, &o, start, &made, err);
     made.text_len = a.text.len;
     if (status == GIST_OK && !(made.text = sbuf_take(&a.text))) status = err_memory(err, "answer");
@@ -147,6 +140,23 @@ gist_status gist_generate(gist_session *s, const char *input, size_t len, const 
         *out = made;
     else
         gist_answer_free(s, &made);
+    return status;
+}
+
+gist_status session_generate(gist_session *s, const int32_t *ids, size_t n, const gist_generate_options *opt,
+                             gist_answer *out, gist_error *err) {
+    return generate(s, ids, n, opt, time_now(), out, err);
+}
+
+gist_status gist_generate(gist_session *s, const char *input, size_t len, const gist_generate_options *opt,
+                          gist_answer *out, gist_error *err) {
+    double start = time_now();
+    tok_ids ids;
+    tok_ids_init(&ids, s->alloc);
+    bool first = s->length == 0 && !s->attached;
+    gist_status status = tok_template_input(s->e->tok, s->e->tp, input, len, first, &ids, err);
+    if (status == GIST_OK) status = generate(s, ids.id, ids.n, opt, start, out, err);
+    tok_ids_free(&ids);
     return status;
 }
 

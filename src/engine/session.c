@@ -177,6 +177,13 @@ void session_hide_before(gist_session *s, int first) {
     s->first_visible = first;
 }
 
+void session_rewind(gist_session *s, int length) {
+    if (length >= s->length) return;
+    s->position -= s->length - length;
+    s->length = length;
+    if (s->first_visible > length) s->first_visible = length;
+}
+
 void session_get_row(const gist_session *s, int l, int slot, void *k, void *v) {
     const llama_config *c = &s->e->model.cfg;
     op_kv_get(&s->stores[l * STORES + STORE_OWN], slot, k, v, c->G, c->D);

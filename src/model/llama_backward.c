@@ -65,13 +65,13 @@ void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_l
     llama_pack_input(ctx, s, &d->wo, a->att, T);
     llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, T);                              /* (6) */
     if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->wo, s, dx, a->att, &r->wo, b);
-    op_kv_write(ctx, &s->kv, b->rows, a->k, a->v, T, c->G, c->D);
-    op_kv_write(ctx, &s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
+    op_kv_write(ctx, s->kv, b->rows, a->k, a->v, T, c->G, c->D);
+    op_kv_write(ctx, s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
     zero(s->dq, (size_t)T * (size_t)HD);
     zero(s->dk, (size_t)T * GD);
     zero(s->dv, (size_t)T * GD);
-    op_kv_grad grad = { s->dk, s->dv };
-    op_attention_bwd(ctx, s->dq, &grad, s->datt, a->att, a->stats, a->q, &s->kv, &s->swapped, b->rows, T, /* (5) */
+    op_kv_grad grad[] = { { s->dk, s->dv }, s->memory };
+    op_attention_bwd(ctx, s->dq, grad, s->datt, a->att, a->stats, a->q, s->kv, s->swapped, b->rows, T,    /* (5) */
                      c->H, c->G, c->D, scale, s->scratch);
     op_rope_bwd(ctx, s->dq, a->cs, T, c->H, c->D);                                         /* (3) */
     op_rope_bwd(ctx, s->dk, a->cs, T, c->G, c->D);
@@ -114,7 +114,7 @@ void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *c, co
     s->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
     s->operand_t = arena_take(ar, op_operand_t_bytes(type, T, widest), 1);
     s->xt = (op_weight){ type, widest, T, arena_take(ar, op_weight_bytes(type, widest, T), 1) };
-    s->kv = take_store(ar, T, GD);
-    s->swapped = take_store(ar, T, GD);
+    s->kv[0] = take_store(ar, T, GD);
+    s->swapped[0] = take_store(ar, T, GD);
     s->scratch = arena_take(ar, op_attention_bwd_scratch(ctx, T, visible), 1);
 }

@@ -94,7 +94,9 @@ static gist_status add_row(saver *s, const weight_row *r, int layer, gist_error 
     tensor_view *v = &s->view[s->n];
     char *name = s->name[s->n++];
     snprintf(name, sizeof s->name[0], r->hf, layer);
-    *v = (tensor_view){ .name = name, .type = s->type, .dims = r->shape[1] ? 2 : 1,
+    *v = (tensor_view){ .name = name,
+                        .type = s->type,
+                        .dims = r->shape[1] ? 2 : 1,
                         .shape = { llama_dim(s->c, r->shape[0]), llama_dim(s->c, r->shape[1]), 1, 1 } };
     size_t n = tensor_count(v);
     v->bytes = dt_bytes(s->type, n);

@@ -228,7 +228,8 @@ typedef struct llama_bwd {
     llama_matrix_bwd head;
 } llama_bwd;
 
-/* Buffers of one block's backward pass, shared by all blocks.  Single store: a training batch has one timeline. */
+/* Buffers of one block's backward pass, shared by all blocks.  Rows have one timeline, store 0; they may see a memory,
+ * store 1, whose rows (k > 0) come from elsewhere: the caller sets kv[1], swapped[1] and memory for each block. */
 typedef struct llama_acts_bwd {
     float *n;                /* [T,C] a norm's output, computed again */
     float *act, *dact;       /* [T,F] */
@@ -239,7 +240,8 @@ typedef struct llama_acts_bwd {
     void *operand, *operand_t; /* gradient rows, and columns, as operands */
     void *operand_head;      /* the same for a chunk of logits; taken by the trainer */
     op_weight xt;            /* inputs packed for dW = dy^T x */
-    op_kv kv, swapped;       /* the block's keys and values, and exchanged */
+    op_kv kv[2], swapped[2]; /* the block's keys and values, and exchanged */
+    op_kv_grad memory;       /* where the gradients of store 1 are added */
     void *scratch;           /* op_attention_bwd_scratch */
 } llama_acts_bwd;
 

@@ -165,6 +165,22 @@ gist_status tok_template_input(const tokenizer *t, const tok_template *tp, const
     return encode_draft(t, &d, skip, first ? begin_flags(t) : TOK_CONTINUED, out, err);
 }
 
+gist_status tok_template_input_start(const tokenizer *t, const tok_template *tp, tok_ids *out, const char **stop,
+                                     gist_error *err) {
+    draft d = { .n = 0 };
+    TRY(check(t, tp, "input", "", 0, err));
+    if (!*tp->after_input)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "template \"%s\" has no mark where an input ends", tp->name);
+    sbuf_init(&d.text, t->alloc);
+    add_own(&d, tp->before_input);
+    size_t skip = d.text.failed ? 0 : space_len(d.text.p, d.text.len);
+    while (!d.text.failed && d.text.len > skip && d.text.p[d.text.len - 1] == ' ') d.text.len--; /* a word brings its own */
+    d.own[0].end = d.text.len;
+    TRY(encode_draft(t, &d, skip, TOK_CONTINUED, out, err));
+    *stop = tp->end ? "" : tp->after_input;
+    return GIST_OK;
+}
+
 /* All three texts for the law: the parts into *parts, the whole into *whole. */
 static gist_status both_ways(const tokenizer *t, const tok_template *tp, const char *prompt, size_t plen, int k,
                              const char *input, size_t ilen, tok_ids *parts, tok_ids *whole, gist_error *err) {

@@ -90,6 +90,11 @@ gist_status tok_template_input(const tokenizer *t, const tok_template *tp, const
 gist_status tok_template_law(const tokenizer *t, const tok_template *tp, const char *prompt, size_t plen, int k,
                              const char *input, size_t ilen, gist_error *err);
 
+/* Token ids of what stands before an input's own text (behind a prompt or gist), to have a model continue with an input;
+ * *stop is the text that ends it, "" where a special token does.  GIST_ERR_UNSUPPORTED: nothing marks where it ends. */
+gist_status tok_template_input_start(const tokenizer *t, const tok_template *tp, tok_ids *out, const char **stop,
+                                     gist_error *err);
+
 /* Token ids of an answer as it continues the rest, without the end token.  Paper and raw templates: a space stands
  * before it (SentencePiece: it starts like a new word).  Chat templates: it follows their last newline; GIST_ERR_TEXT
  * when that newline and the answer's beginning are one token. */

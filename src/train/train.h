@@ -1,7 +1,7 @@
 /* train.h - training models to gist: examples, packed batches, loss, optimiser, checkpoints, the loop.
  *
  *   rows of JSON --data--> prompts with (input, answer) pairs, as token ids
- *                --pack--> one batch of rows: each prompt encoded once, its pairs behind it, every row with its interval
+ *                --pack--> one batch of rows: each prompt once, its pairs behind it, every row with its interval
  *                --model-> loss and gradients        (block code shared with inference; derivatives beside it)
  *                --adamw-> new weights               --checkpoint-> files
  *
@@ -16,7 +16,7 @@
 /* ---- data: train_data.c ---- */
 
 typedef struct train_pair {
-    size_t input, answer; /* offsets into train_set.ids: what follows the gist up to where the answer begins; the answer */
+    size_t input, answer; /* offsets into train_set.ids: what follows the gist up to the answer; the answer */
     int input_len, answer_len; /* both > 0; the answer ends with the end-of-text token unless it was cut */
     int prompt;                /* index of its prompt */
     int row;                   /* line of the source file (.jsonl) or element of its array, from 1 */
@@ -45,7 +45,7 @@ typedef struct train_set {
 
 typedef struct train_data_options {
     const tok_template *tp;
-    int max_length; /* p + K + rest + answer: longer ones are cut on the right; one whose whole answer is cut is left out */
+    int max_length; /* p + K + rest + answer: longer ones are cut on the right, or left out (no token of the answer) */
     int gists;      /* K counted into max_length */
     int limit;      /* most rows; 0: all */
 } train_data_options;
@@ -82,7 +82,8 @@ bool train_condition_find(const char *name, size_t len, train_condition *out);
  *
  * Prompt and gist rows see their prompt causally; a pair's rows see what their condition says (memory interval) and,
  * causally, themselves (local interval).  label[t] is the id that row t should predict, -1 none: the last row of the
- * rest predicts the answer's first token, and the answer's last token, which predicts nothing, has no row.  weight[t]
+ * rest predicts the answer's first token, and the answer's last token, which predicts nothing, has no row (with
+ * input_loss the rest's rows predict their next tokens as well).  weight[t]
  * is its share of the loss (the shares of a batch's label rows sum to 1, "mean over label tokens"); teacher[t] the row
  * whose distribution row t should match, -1 none. */
 typedef struct train_batch {
@@ -93,6 +94,7 @@ typedef struct train_batch {
     int *teacher;
     uint8_t *condition; /* train_condition of a pair's row, COND_COUNT of prompt and gist rows */
     uint8_t *is_gist;   /* 1 for gist tokens */
+    int grad_rows; /* gradients reach the first rows only, which nothing behind them needs; 0: all */
     int label_rows, pairs; /* rows with a label; pairs, teacher copies not counted */
     double weight_sum;  /* of the weights before train_batch_finish: label tokens, as counted by the loss */
     int cap;
@@ -108,6 +110,7 @@ typedef struct train_pack_options {
     int pairs_per_prompt;   /* most pairs behind one encoding of a prompt */
     int batch_pairs;        /* pairs of one step; a batch is closed before it would exceed batch_tokens */
     int batch_tokens;       /* most rows; 0: no bound */
+    bool input_loss;        /* the input's tokens, from the second on, are predicted too */
 } train_pack_options;
 int train_pack_largest_k(const train_pack_options *opt);
 
@@ -117,15 +120,16 @@ void train_batch_reset(train_batch *b); /* no rows; the memory is kept */
 /* Pack given pairs of one prompt under given conditions and k: what the stream, validation and tests build on.
  * Appends to *b (on failure *b is as before).  What no pair needs is not encoded: gist rows up to the largest k that is
  * seen, the prompt only when it is seen.  loss weights are set to 1 per label row; train_batch_finish scales them. */
-gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs, const train_condition *c,
-                             const int *k, int n, const train_pack_options *opt, gist_error *err);
+gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs,
+                             const train_condition *c, const int *k, int n, const train_pack_options *opt,
+                             gist_error *err);
 /* Rows that train_pack_group would append. */
-int64_t train_pack_rows(const train_set *set, int prompt, const int *pairs, const train_condition *c, const int *k, int n,
-                        const train_pack_options *opt);
+int64_t train_pack_rows(const train_set *set, int prompt, const int *pairs, const train_condition *c, const int *k,
+                        int n, const train_pack_options *opt);
 void train_batch_finish(train_batch *b);
 
-/* Deterministic order: epoch e of seed s is a permutation of the groups (a prompt and up to pairs_per_prompt of its pairs,
- * themselves shuffled).  A batch never spans two epochs. */
+/* Deterministic order: epoch e of seed s is a permutation of the groups (a prompt and up to pairs_per_prompt of its
+ * pairs, themselves shuffled).  A batch never spans two epochs. */
 typedef struct train_stream {
     const train_set *set;
     train_pack_options opt;
@@ -173,12 +177,15 @@ typedef struct train_model_options {
     llama_lora_config lora; /* rank > 0: A and B of its targets train, and the embedding of <GIST>; the base is frozen */
     bool only_gist;      /* the embedding of <GIST> trains, and lora when it acts at gist positions only; nothing else */
     int32_t gist_token;  /* its id, where one of these is set; -1 otherwise */
+    int memory_rows;     /* k > 0: the keys and values of a memory of k rows train, the model is frozen (train_tune) */
+    dtype memory_type;   /* what they are rounded to in the forward pass; their gradients pass straight through */
 } train_model_options;
 
 /* From a checkpoint's weights (w), or from scratch with normal(0, 0.02) scaled as docs/TRAINING.md says (w NULL, seed).
  * gist_row: add a vocabulary row (mean) when the checkpoint lacks <GIST>. */
-gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row, uint64_t seed,
-                               const train_model_options *opt, op_ctx *ctx, const gist_allocator *alloc, gist_error *err);
+gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row,
+                               uint64_t seed, const train_model_options *opt, op_ctx *ctx, const gist_allocator *alloc,
+                               gist_error *err);
 void train_model_free(train_model *tm);
 
 typedef struct train_loss {
@@ -203,6 +210,7 @@ void train_model_adamw(train_model *tm, const adamw *o, int64_t t);
 
 int train_model_tensors(const train_model *tm);
 const train_tensor *train_model_tensor(const train_model *tm, int i);
+bool train_model_frozen(const train_model *tm); /* something else trains beside it: an adapter, a memory */
 /* The first of them train, the others are frozen: they have values, but no gradients and no moments. */
 int train_model_trained(const train_model *tm);
 /* Flat f32 arrays: weights of all tensors; gradients, first and second moments of those that train, [train_model_count]. */
@@ -227,7 +235,8 @@ const float *train_merged_values(void *merged, const char *name); /* a llama_val
 /* The same weights as inference sees them (masters packed as `type`), for validation by generation. */
 const llama_model *train_model_llama(const train_model *tm);
 size_t train_model_bytes(const train_model *tm);
-/* Floating-point operations of one step on this batch: 6*parameters*rows (head: label rows) + attention over visible keys. */
+/* Floating-point operations of one step on this batch: 6*parameters*rows (head: label rows) + attention over visible
+ * keys. */
 double train_model_flops(const train_model *tm, const train_batch *b);
 
 /* ---- schedule: train_schedule.c ---- */
@@ -236,6 +245,55 @@ typedef enum train_schedule_kind { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_
 /* Learning rate of step t in [1, steps]: linear warm-up over `warmup` steps, then the schedule down to floor*lr; step t
  * uses what transformers' schedules give at their step t-1. */
 float train_schedule(train_schedule_kind kind, float lr, int64_t t, int64_t steps, int64_t warmup, float floor);
+
+/* ---- the gist of one prompt by gradient descent: train_memory.c, train_tune.c ---- */
+
+/* Masters of the memory's rows in a layer: [k,G,D] keys, rotated to their positions, and values.  After writing them:
+ * train_model_repack.  Batches see them as store 1 (op_row.mem). */
+float *train_memory_keys(train_model *tm, int layer);
+float *train_memory_values(train_model *tm, int layer);
+
+typedef struct train_tune_options {
+    int k;
+    bool distill;          /* match the model's own distribution under the full prompt; otherwise the answers given */
+    int batch;             /* pairs per step */
+    int64_t steps, warmup, eval_every; /* eval_every 0: only first and last */
+    adamw optimiser;       /* lr: the peak */
+    train_schedule_kind schedule;
+    float floor;
+    uint64_t seed;
+} train_tune_options;
+
+typedef struct train_tune_report {
+    int64_t step, steps;
+    double loss; /* mean over label rows: cross-entropy, or KL with distill; nats */
+    float lr;
+    double grad_norm, seconds_left, tokens_per_second;
+} train_tune_report;
+
+typedef struct train_tune_events { /* all may be NULL */
+    void *ctx;
+    void (*step)(void *ctx, const train_tune_report *r);
+    void (*evaluated)(void *ctx, int64_t step, double loss, bool best);
+    bool (*stop)(void *ctx); /* asked after every step: true ends the run, the rows stay as good as they are */
+} train_tune_events;
+
+typedef struct train_tune_result {
+    int64_t steps, best_step; /* done; whose rows are kept */
+    double first, last;       /* training loss of the first and of the last step */
+    double before, after;     /* held-out loss of the rows at the start and of those kept; NaN: nothing was held out */
+    double full;              /* held-out cross-entropy under the full prompt; NaN with distill */
+    bool stopped;
+} train_tune_result;
+
+/* Rows of the largest batch: what train_model_create needs.  held may be NULL. */
+gist_status train_tune_rows(const train_set *set, const train_set *held, const train_tune_options *opt, int *rows,
+                            gist_error *err);
+/* Tune tm's memory on the pairs of set, which has one prompt, as held has (NULL: nothing is held out).  With held-out
+ * pairs the rows that were best on them are kept, otherwise the last ones.  A loss that is not finite is
+ * GIST_ERR_LIMIT and names the step. */
+gist_status train_tune_run(train_model *tm, const train_set *set, const train_set *held, const train_tune_options *opt,
+                           const train_tune_events *events, train_tune_result *result, gist_error *err);
 
 /* ---- checkpoints: train_checkpoint.c ---- */
 
@@ -275,14 +333,18 @@ gist_status train_checkpoint_load(const char *path, train_model *tm, const train
 typedef struct train_origin {
     const json_t *config;    /* config.json it began with */
     const char *tokenizer;   /* directory, or one file */
+    const char *bos_piece, *eos_piece; /* for tokenizer_config.json where there is none; NULL: none */
+    bool sentencepiece;
     int32_t gist_added;      /* id that <GIST> was given because the vocabulary lacked it; -1: it has it */
     int32_t bos, eos, end;   /* end: the token that ends the template's answers; -1: none */
     dtype type;              /* of the weights as saved */
+    bool input_loss;         /* noted in config.json: this model can draw inputs, too */
     bool merge;              /* an adapter goes into the weights; otherwise it is saved beside them, in PEFT's layout */
     const char *base;        /* with an adapter: the model it is for, as its readers shall find it; NULL: not said */
 } train_origin;
 /* The tokenizer's files copied to dir, with <GIST> added where it is new, and generation_config.json. */
-gist_status train_export_tokenizer(const train_origin *from, const char *dir, const gist_allocator *alloc, gist_error *err);
+gist_status train_export_tokenizer(const train_origin *from, const char *dir, const gist_allocator *alloc,
+                                   gist_error *err);
 /* config.json and model.safetensors of the present weights; an adapter that is not merged: adapter_config.json and
  * adapter_model.safetensors. */
 gist_status train_export_model(train_model *tm, const train_origin *from, const char *dir, const gist_allocator *alloc,
@@ -310,8 +372,8 @@ gist_status train_base_open(train_base *b, const char *init, const char *config,
                             const gist_allocator *alloc, gist_error *err);
 void train_base_close(train_base *b);
 /* The model, with the new row of <GIST> the mean of the others (from scratch: drawn like them). */
-gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, const train_model_options *opt, op_ctx *ctx,
-                             gist_error *err);
+gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, const train_model_options *opt,
+                             op_ctx *ctx, gist_error *err);
 /* What the run's output is made from; borrows from b. */
 train_origin train_base_origin(const train_base *b, const tok_template *tp, dtype type);
 
@@ -397,12 +459,13 @@ gist_status train_run_plan(const train_set *set, const train_run_options *opt, u
 gist_status train_run(train_model *tm, const train_set *set, const train_run_options *opt, const train_events *events,
                       train_result *result, gist_error *err);
 
-/* Mean losses of every split under each condition of the mixture (gist with each k), in their order.  *stopped: asked to. */
-gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events, train_metric *metrics,
-                           int *n, bool *stopped, gist_error *err);
+/* Mean losses of every split under each condition of the mixture (gist with each k), in their order.  *stopped: it was
+ * asked to. */
+gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events,
+                           train_metric *metrics, int *n, bool *stopped, gist_error *err);
 
-/* metrics.jsonl: an open, locked file behind the lines of steps up to `step` (-1: none).  Later ones are dropped, so are a
- * line cut short and, unless evaluated, the validation of that step. */
+/* metrics.jsonl: an open, locked file behind the lines of steps up to `step` (-1: none).  Later ones are dropped, and
+ * so are a line cut short and, unless evaluated, the validation of that step. */
 typedef struct train_log {
     FILE *f;
     char *path;
@@ -411,7 +474,8 @@ typedef struct train_log {
 gist_status train_log_open(train_log *log, const char *path, int64_t step, bool evaluated, const gist_allocator *alloc,
                            gist_error *err);
 gist_status train_log_step(train_log *log, const train_report *r, gist_error *err);
-gist_status train_log_metrics(train_log *log, int64_t step, const train_metric *metrics, int n, bool best, gist_error *err);
+gist_status train_log_metrics(train_log *log, int64_t step, const train_metric *metrics, int n, bool best,
+                              gist_error *err);
 gist_status train_log_sync(train_log *log, gist_error *err); /* on disk */
 void train_log_close(train_log *log);
 

@@ -1,7 +1,7 @@
 /* train_base.c - where a run begins: a checkpoint's config, tokenizer and weights, or a config and a tokenizer alone.
  *
  *   <GIST> in the vocabulary          used as it is
- *   lacking, tables as long           a row is appended, the mean of the others               (gisting.md, "Vocabulary")
+ *   lacking, tables as long           a row is appended, the mean of the others     (docs/TRAINING.md, "<GIST>")
  *   lacking, tables longer            takes the first row that no token uses, set to the mean of the rows in use:
  *                                     tokenizers number their tokens without gaps
  */
@@ -72,33 +72,54 @@ void train_base_close(train_base *b) {
     *b = (train_base){ .alloc = b->alloc, .w = { .alloc = b->alloc } };
 }
 
-/* Row `id` of a table := mean of the rows before it. */
-static void set_mean_row(train_model *tm, const char *name, int32_t id) {
+static float *values_of(train_model *tm, const char *name, int64_t *cols) {
     for (int i = 0; i < train_model_tensors(tm); i++) {
         const train_tensor *t = train_model_tensor(tm, i);
         if (strcmp(t->name, name) != 0) continue;
-        float *x = train_model_w(tm) + t->at;
-        for (int64_t c = 0; c < t->shape[1]; c++) {
-            double sum = 0;
-            for (int64_t r = 0; r < id; r++) sum += (double)x[r * t->shape[1] + c];
-            x[id * t->shape[1] + c] = (float)(sum / id);
-        }
+        *cols = t->shape[1];
+        return train_model_w(tm) + t->at;
+    }
+    return NULL;
+}
+
+/* Row `row` of tensor `to` := mean of the first n rows of `table`. */
+static void set_mean_row(train_model *tm, const char *to, int64_t row, const char *table, int32_t n) {
+    int64_t cols = 0;
+    float *out = values_of(tm, to, &cols);
+    const float *x = values_of(tm, table, &cols);
+    for (int64_t c = 0; out && x && c < cols; c++) {
+        double sum = 0;
+        for (int64_t r = 0; r < n; r++) sum += (double)x[r * cols + c];
+        out[row * cols + c] = (float)(sum / n);
     }
 }
 
-gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, const train_model_options *opt, op_ctx *ctx,
-                             gist_error *err) {
+gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, const train_model_options *opt,
+                             op_ctx *ctx, gist_error *err) {
     TRY(train_model_create(out, &b->cfg, b->scratch ? NULL : &b->w, b->gist_row, seed, opt, ctx, b->alloc, err));
     if (b->gist_added && !b->gist_row && !b->scratch) {
-        set_mean_row(*out, "model.embed_tokens.weight", b->gist_token);
-        set_mean_row(*out, "lm_head.weight", b->gist_token);
+        static const char embed[] = "model.embed_tokens.weight", head[] = "lm_head.weight";
+        if (train_model_frozen(*out)) { /* the base stays as it is */
+            set_mean_row(*out, LLAMA_LORA_EMBED, 0, embed, b->gist_token);
+            return GIST_OK;
+        }
+        set_mean_row(*out, embed, b->gist_token, embed, b->gist_token);
+        set_mean_row(*out, head, b->gist_token, head, b->gist_token);
         train_model_repack(*out);
     }
     return GIST_OK;
 }
 
 train_origin train_base_origin(const train_base *b, const tok_template *tp, dtype type) {
-    return (train_origin){ .config = b->config, .tokenizer = b->tokenizer_path,
-                           .gist_added = b->gist_added ? b->gist_token : -1, .bos = tok_bos(b->tok),
-                           .eos = tok_eos(b->tok), .end = tok_template_end(b->tok, tp), .type = type };
+    int32_t bos = tok_bos(b->tok), eos = tok_eos(b->tok);
+    return (train_origin){ .config = b->config,
+                           .tokenizer = b->tokenizer_path,
+                           .bos_piece = bos >= 0 ? tok_piece(b->tok, bos, NULL) : NULL,
+                           .eos_piece = eos >= 0 ? tok_piece(b->tok, eos, NULL) : NULL,
+                           .sentencepiece = strcmp(tok_kind(b->tok), "sentencepiece-bpe") == 0,
+                           .gist_added = b->gist_added ? b->gist_token : -1,
+                           .bos = bos,
+                           .eos = eos,
+                           .end = tok_template_end(b->tok, tp),
+                           .type = type };
 }

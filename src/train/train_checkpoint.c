@@ -47,7 +47,8 @@ static gist_status read_int(const st_file *st, const char *key, int64_t *out, co
     errno = 0;
     long long v = text ? strtoll(text, &end, 10) : 0;
     if (!text || end == text || *end || errno || v < -1)
-        return err_set(err, GIST_ERR_FORMAT, "%s: %s is \"%.40s\", expected a count", path, key, text ? text : "missing");
+        return err_set(err, GIST_ERR_FORMAT, "%s: %s is \"%.40s\", expected a count", path, key,
+                       text ? text : "missing");
     *out = v;
     return GIST_OK;
 }
@@ -57,7 +58,8 @@ static gist_status read_real(const st_file *st, const char *key, double *out, co
     char *end = NULL;
     double v = text ? strtod(text, &end) : 0;
     if (!text || end == text || *end)
-        return err_set(err, GIST_ERR_FORMAT, "%s: %s is \"%.40s\", expected a number", path, key, text ? text : "missing");
+        return err_set(err, GIST_ERR_FORMAT, "%s: %s is \"%.40s\", expected a number", path, key,
+                       text ? text : "missing");
     *out = v;
     return GIST_OK;
 }
@@ -98,9 +100,12 @@ typedef struct named {
 static tensor_view view_of(train_model *tm, int i, int kind, named *name) {
     const train_tensor *t = train_model_tensor(tm, i);
     snprintf(name->text, sizeof name->text, "%c.%s", kinds[kind], t->name);
-    return (tensor_view){ .name = name->text, .type = DT_F32, .dims = t->dims,
+    return (tensor_view){ .name = name->text,
+                          .type = DT_F32,
+                          .dims = t->dims,
                           .shape = { t->shape[0], t->dims == 2 ? t->shape[1] : 1, 1, 1 },
-                          .data = array_of(tm, kind) + t->at, .bytes = t->count * sizeof(float) };
+                          .data = array_of(tm, kind) + t->at,
+                          .bytes = t->count * sizeof(float) };
 }
 
 /* Over every tensor and the place, so that neither can be swapped for another's. */
@@ -128,7 +133,8 @@ gist_status train_checkpoint_save(const char *path, train_model *tm, const train
     char sum[33];
     place_facts(at, &place);
     gist_status status = view && name && key && meta ? GIST_OK : err_memory(err, "checkpoint");
-    for (size_t i = 0; status == GIST_OK && i < n; i++) view[i] = view_of(tm, (int)(i / KINDS), (int)(i % KINDS), &name[i]);
+    for (size_t i = 0; status == GIST_OK && i < n; i++)
+        view[i] = view_of(tm, (int)(i / KINDS), (int)(i % KINDS), &name[i]);
     if (status == GIST_OK) status = checksum(view, n, &place, sum, alloc, err);
     if (status == GIST_OK) {
         size_t m = 0;
@@ -155,7 +161,8 @@ static gist_status check_run(const st_file *st, const train_facts *run, const ch
     if (!format || strncmp(format, "gist-train ", 11) != 0)
         return err_set(err, GIST_ERR_FORMAT, "%s: not a training checkpoint", path);
     if (strcmp(format, FORMAT) != 0)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: is of format \"%.40s\", this program has \"%s\"", path, format, FORMAT);
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: is of format \"%.40s\", this program has \"%s\"", path, format,
+                       FORMAT);
     for (int i = 0; i < run->n; i++) {
         named key;
         snprintf(key.text, sizeof key.text, "run.%s", run->fact[i].key);
@@ -190,7 +197,7 @@ static gist_status load_from(const st_file *st, train_model *tm, tensor_view *vi
     if (st->count != n)
         return err_set(err, GIST_ERR_MISMATCH, "%s: has %zu tensors, this model needs %zu", path, st->count, n);
     for (size_t i = 0; i < n; i++) {
-        const tensor_view *found;
+        const tensor_view *found = NULL;
         tensor_view want = view_of(tm, (int)(i / KINDS), (int)(i % KINDS), &name[i]);
         TRY(check_tensor(st, &want, &found, path, err));
         view[i] = *found;

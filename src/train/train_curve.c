@@ -128,11 +128,13 @@ static void draw_axes(const picture *p, sbuf *s) {
     sbuf_fmt(s, "<g font-size=\"12\" fill=\"#555\" stroke=\"none\">\n");
     double d = tick_step(p->y1 - p->y0, 6);
     for (double y = ceil(p->y0 / d) * d; y <= p->y1 + 1e-9; y += d)
-        sbuf_fmt(s, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
+        sbuf_fmt(s,
+                 "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
                  LEFT, py(p, y), WIDTH - RIGHT, LEFT - 8, py(p, y) + 4, y);
     d = tick_step(p->x1, 8);
     for (double x = 0; x <= p->x1 * (1 + 1e-9); x += d < 1 ? 1 : d)
-        sbuf_fmt(s, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f</text>\n", px(p, x), HEIGHT - BOTTOM + 18, x);
+        sbuf_fmt(s, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f</text>\n", px(p, x), HEIGHT - BOTTOM + 18,
+                 x);
     sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8);
     sbuf_fmt(s, "<text x=\"%d\" y=\"24\">loss, nats per answer token</text>\n</g>\n", LEFT);
 }
@@ -159,8 +161,10 @@ static void draw_line(const picture *p, const series *l, const char *colour, dou
 
 static void draw(const picture *p, sbuf *s) {
     static const char *const colours[] = { "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#e6ab02" };
-    sbuf_fmt(s, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\">\n"
-                "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", WIDTH, HEIGHT, WIDTH, HEIGHT);
+    sbuf_fmt(s,
+             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\">\n"
+             "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n",
+             WIDTH, HEIGHT, WIDTH, HEIGHT);
     draw_axes(p, s);
     draw_line(p, &p->line[0], "#b9cfe8", 1, 0, s);
     draw_line(p, &p->line[0], "#2166ac", 2, p->line[0].n > 50 ? 0.95 : 0.8, s);
@@ -171,7 +175,8 @@ static void draw(const picture *p, sbuf *s) {
         const char *colour = colours[(size_t)(i - 1) % (sizeof colours / sizeof *colours)];
         draw_line(p, l, colour, 2, 0, s);
         for (size_t j = 0; j < l->n && l->n <= 100; j++)
-            sbuf_fmt(s, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>\n", px(p, l->x[j]), py(p, l->y[j]), colour);
+            sbuf_fmt(s, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>\n", px(p, l->x[j]), py(p, l->y[j]),
+                     colour);
         sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"%s\" text-anchor=\"end\">", WIDTH - RIGHT,
                  TOP + 4 + 16 * i, colour);
         for (const char *c = l->name; *c; c++)

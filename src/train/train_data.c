@@ -3,7 +3,7 @@
  *   {"instruction": t, "input": x, "output": y}
  *   {"messages": [{"role": "system", "content": t}, {"role": "user", "content": x}, {"role": "assistant", ...}, ...]}
  *
- *       t --tok_template_prompt--> prompt       x --tok_template_input--> rest      y --tok_template_answer--> answer + end
+ *       t --tok_template_prompt--> prompt    x --tok_template_input--> rest    y --tok_template_answer--> answer + end
  *
  * Each answer of a conversation becomes a pair of its own, whose rest is the whole conversation before it.  Rules of
  * docs/TRAINING.md ("Data"): p + K + rest + answer is cut on the right to max_length, a row whose whole answer is cut
@@ -25,7 +25,7 @@ typedef struct reader {
     const char *what; /* the file */
     const char *unit; /* "line" or "row" */
     int row;
-    tok_ids ids; /* becomes set->ids */
+    tok_ids ids;                  /* becomes set->ids */
     tok_ids prompt, rest, answer; /* of the row at hand */
     size_t prompt_cap, pair_cap;
     int *slot; /* open addressing: prompt index + 1 by hash of its ids */
@@ -35,7 +35,8 @@ typedef struct reader {
 
 static gist_status row_error(const reader *r, const char *msg) {
     size_t n = strlen(r->what);
-    return err_set(r->err, GIST_ERR_FORMAT, "%s: %s %d: %s", n > 160 ? r->what + n - 160 : r->what, r->unit, r->row, msg);
+    return err_set(r->err, GIST_ERR_FORMAT, "%s: %s %d: %s", n > 160 ? r->what + n - 160 : r->what, r->unit, r->row,
+                   msg);
 }
 
 /* Put file and line in front of what another room said. */
@@ -48,7 +49,8 @@ static gist_status row_failed(const reader *r, const gist_error *cause) {
 /* ---- prompts and pairs ---- */
 
 static bool same_prompt(const reader *r, const train_prompt *p) {
-    return (size_t)p->len == r->prompt.n && memcmp(r->ids.id + p->ids, r->prompt.id, r->prompt.n * sizeof(int32_t)) == 0;
+    return (size_t)p->len == r->prompt.n &&
+           memcmp(r->ids.id + p->ids, r->prompt.id, r->prompt.n * sizeof(int32_t)) == 0;
 }
 
 static size_t slot_of(const reader *r, const int32_t *ids, size_t n) {
@@ -197,8 +199,9 @@ static gist_status add_exchange(reader *r, text prompt, text input, text answer,
     gist_status st = tok_template_input(r->t, r->opt->tp, input.s, input.len, false, &r->rest, &cause);
     if (st == GIST_OK) st = tok_template_answer(r->t, r->opt->tp, answer.s, answer.len, &r->answer, &cause);
     if (st == GIST_OK && r->rest.n == 0)
-        st = err_set(&cause, GIST_ERR_TEXT, "without an input nothing stands between gist and answer in template \"%s\"",
-                     tok_template_name(r->opt->tp));
+        st =
+            err_set(&cause, GIST_ERR_TEXT, "without an input nothing stands between gist and answer in template \"%s\"",
+                    tok_template_name(r->opt->tp));
     if (st == GIST_OK) st = tok_ids_push(&r->answer, tok_template_end(r->t, r->opt->tp), &cause);
     if (st != GIST_OK) return row_failed(r, &cause);
     *kept = true;
@@ -260,7 +263,8 @@ static gist_status read_messages(reader *r, const json_t *list) {
         }
         TRY(add_exchange(r, prompt, user, answer, &kept));
     }
-    return at < n ? get_message(r, list, at, "user", &user) : GIST_OK; /* a question without an answer teaches nothing */
+    return at < n ? get_message(r, list, at, "user", &user)
+                  : GIST_OK; /* a question without an answer teaches nothing */
 }
 
 static gist_status read_row(reader *r, const json_t *row) {
@@ -348,10 +352,16 @@ static gist_status group_pairs(train_set *set, gist_error *err) {
     return GIST_OK;
 }
 
-static gist_status check_options(const tokenizer *t, const train_data_options *opt, gist_error *err) {
+static gist_status check_options(const tokenizer *t, const train_data_options *opt, const gist_allocator *alloc,
+                                 gist_error *err) {
     if (opt->gists < 0 || opt->max_length < opt->gists + 3)
-        return err_set(err, GIST_ERR_USAGE, "a length of %d tokens leaves no room beside %d gist tokens", opt->max_length,
-                       opt->gists);
+        return err_set(err, GIST_ERR_USAGE, "a length of %d tokens leaves no room beside %d gist tokens",
+                       opt->max_length, opt->gists);
+    tok_ids probe; /* the template's own words */
+    tok_ids_init(&probe, alloc);
+    gist_status st = tok_template_prompt(t, opt->tp, "a", 1, &probe, err);
+    tok_ids_free(&probe);
+    if (st != GIST_OK) return st;
     if (tok_template_end(t, opt->tp) < 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, "the tokenizer has no token that ends an answer of template \"%s\"",
                        tok_template_name(opt->tp));
@@ -360,7 +370,7 @@ static gist_status check_options(const tokenizer *t, const train_data_options *o
 
 gist_status train_data_parse(train_set *out, const char *bytes, size_t len, const char *what, const tokenizer *t,
                              const train_data_options *opt, const gist_allocator *alloc, gist_error *err) {
-    TRY(check_options(t, opt, err));
+    TRY(check_options(t, opt, alloc, err));
     train_set set = { .alloc = alloc };
     reader r = { .set = &set, .t = t, .opt = opt, .what = what, .err = err };
     tok_ids_init(&r.ids, alloc);

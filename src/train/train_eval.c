@@ -1,6 +1,6 @@
 /* train_eval.c - validation: the mean loss of label tokens of a split, under each condition the model is trained for.
  *
- *   views   gist with each k (named gist, or gist.k1, gist.k4, ... when there are several); the others with the largest k
+ *   views   gist with each k (named gist, or gist.k1, gist.k4, ... of several); the others with the largest k
  *   batch   prompts in order, each with as many of its pairs as fit, until the model's rows are full
  *
  * Sums are taken batch by batch in double, so the result depends on max_rows only through rounding.
@@ -90,14 +90,14 @@ static gist_status run_split(eval_run *e) {
     return e->stopped ? GIST_OK : run_batch(e);
 }
 
-gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events, train_metric *metrics,
-                           int *n, bool *stopped, gist_error *err) {
+gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events,
+                           train_metric *metrics, int *n, bool *stopped, gist_error *err) {
     static const train_events silent = { 0 };
     eval_view view[32];
     eval_run e = { .tm = tm, .opt = opt, .events = events ? events : &silent, .pack = opt->pack, .err = err };
     int views = list_views(&opt->pack, view), made = 0;
     gist_status status = GIST_OK;
-    e.pack.teacher = false;
+    e.pack.teacher = e.pack.input_loss = false;
     for (int s = 0; s < opt->splits && status == GIST_OK && !e.stopped; s++) {
         e.set = opt->split[s].set;
         train_batch_init(&e.b, e.set->alloc);

@@ -3,9 +3,9 @@
  *   config.json, model.safetensors     llama_save, from the f32 masters
  *   tokenizer files                    copied; where <GIST> is new it is added to
  *        tokenizer.json                  added_tokens
- *        tokenizer_config.json           added_tokens_decoder, when there is one
- *        added_tokens.json               when neither of them can say it (tokenizer.model, vocab.json + merges.txt)
- *        special_tokens_map.json         additional_special_tokens, with added_tokens.json
+ *        tokenizer_config.json           added_tokens_decoder, unless tokenizer.json says it; the file is made where
+ *                                        it is missing, since transformers asks it for the tokenizer's class
+ *        added_tokens.json               instead, with special_tokens_map.json, where the source has that old form
  *   generation_config.json             the source's, with the tokens that end an answer
  *
  * <GIST> strips white space on both sides (docs/TRAINING.md, "Templates").  JSON of others is kept, key for key.
@@ -53,8 +53,8 @@ static gist_status write_json(json_t *j, const char *path, const gist_allocator 
 /* ---- <GIST> into JSON ---- */
 
 static json_t *gist_token(int32_t id, bool with_id) {
-    json_t *t = json_pack("{s:s, s:b, s:b, s:b, s:b, s:b}", "content", GIST_TEXT, "single_word", 0, "lstrip", 1, "rstrip",
-                          1, "normalized", 0, "special", 1);
+    json_t *t = json_pack("{s:s, s:b, s:b, s:b, s:b, s:b}", "content", GIST_TEXT, "single_word", 0, "lstrip", 1,
+                          "rstrip", 1, "normalized", 0, "special", 1);
     if (t && with_id && json_object_set_new(t, "id", json_integer(id)) != 0) {
         json_decref(t);
         return NULL;
@@ -75,8 +75,10 @@ static int add_to_tokenizer_json(json_t *root, int32_t id) {
 static int add_to_decoder(json_t *root, int32_t id) {
     char key[16];
     snprintf(key, sizeof key, "%d", id);
-    json_t *t = gist_token(id, false);
-    return t ? json_object_set_new(json_object_get(root, "added_tokens_decoder"), key, t) : -1;
+    json_t *decoder = json_object_get(root, "added_tokens_decoder"), *t = gist_token(id, false);
+    if (!t) return -1;
+    if (json_is_object(decoder)) return json_object_set_new(decoder, key, t);
+    return json_object_set_new(root, "added_tokens_decoder", json_pack("{s:o}", key, t));
 }
 
 static int add_to_added_tokens(json_t *root, int32_t id) {
@@ -138,24 +140,54 @@ static gist_status carry(const exporter *e, const char *name, int (*add)(json_t 
     char *from = path_join(e->alloc, e->o->tokenizer, name), *to = path_join(e->alloc, e->dir, name);
     gist_status status = from && to ? GIST_OK : err_memory(e->err, name);
     if (status == GIST_OK && (make || path_exists(from)))
-        status = add ? with_gist(from, to, add, e->o->gist_added, e->alloc, e->err) : copy_file(from, to, e->alloc, e->err);
+        status =
+            add ? with_gist(from, to, add, e->o->gist_added, e->alloc, e->err) : copy_file(from, to, e->alloc, e->err);
     mem_free(e->alloc, from);
     mem_free(e->alloc, to);
     return status;
 }
 
+/* tokenizer_config.json for a source without one. */
+static gist_status make_config(const exporter *e) {
+    const train_origin *o = e->o;
+    const char *name = o->sentencepiece ? "LlamaTokenizer" : "PreTrainedTokenizerFast";
+    char *to = path_join(e->alloc, e->dir, "tokenizer_config.json"), id[16];
+    json_t *root = json_pack("{s:s, s:b, s:b}", "tokenizer_class", name, "add_bos_token", o->bos >= 0, "legacy", 1);
+    snprintf(id, sizeof id, "%d", o->gist_added);
+    bool bad = !root || !to;
+    if (!bad && o->bos_piece) bad = json_object_set_new(root, "bos_token", json_string(o->bos_piece)) != 0;
+    if (!bad && o->eos_piece) bad = json_object_set_new(root, "eos_token", json_string(o->eos_piece)) != 0;
+    if (!bad && o->gist_added >= 0)
+        bad = json_object_set_new(root, "added_tokens_decoder",
+                                  json_pack("{s:o}", id, gist_token(o->gist_added, false))) != 0;
+    gist_status status = bad ? err_memory(e->err, "tokenizer_config.json") : write_json(root, to, e->alloc, e->err);
+    if (bad) json_decref(root);
+    mem_free(e->alloc, to);
+    return status;
+}
+
+static gist_status is_there(const exporter *e, const char *name, bool *there) {
+    char *path = path_join(e->alloc, e->o->tokenizer, name);
+    if (!path) return err_memory(e->err, name);
+    *there = path_exists(path);
+    mem_free(e->alloc, path);
+    return GIST_OK;
+}
+
 static gist_status carry_directory(const exporter *e) {
     static const char *const plain[] = { "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja" };
-    bool add = e->o->gist_added >= 0, json, decoder;
-    char *path = path_join(e->alloc, e->o->tokenizer, "tokenizer.json");
-    if (!path) return err_memory(e->err, "tokenizer.json");
-    json = path_exists(path);
-    mem_free(e->alloc, path);
+    bool add = e->o->gist_added >= 0, json, config, old, decoder;
+    TRY(is_there(e, "tokenizer.json", &json));
+    TRY(is_there(e, "tokenizer_config.json", &config));
+    TRY(is_there(e, "added_tokens.json", &old));
     TRY(has_object(e, "tokenizer_config.json", "added_tokens_decoder", &decoder));
-    bool apart = add && !json && !decoder;
+    bool apart = add && old && !json && !decoder, inside = add && (decoder || (!json && !apart));
     for (size_t i = 0; i < sizeof plain / sizeof *plain; i++) TRY(carry(e, plain[i], NULL, false));
     TRY(carry(e, "tokenizer.json", add ? add_to_tokenizer_json : NULL, false));
-    TRY(carry(e, "tokenizer_config.json", add && decoder ? add_to_decoder : NULL, false));
+    if (!config && (e->o->bos_piece || e->o->eos_piece))
+        TRY(make_config(e));
+    else
+        TRY(carry(e, "tokenizer_config.json", inside ? add_to_decoder : NULL, inside));
     TRY(carry(e, "added_tokens.json", apart ? add_to_added_tokens : NULL, apart));
     return carry(e, "special_tokens_map.json", apart ? add_to_special_map : NULL, apart);
 }
@@ -171,17 +203,7 @@ static gist_status carry_file(const exporter *e) {
         status = json && add ? with_gist(from, to, add_to_tokenizer_json, e->o->gist_added, e->alloc, e->err)
                              : copy_file(from, to, e->alloc, e->err);
     mem_free(e->alloc, to);
-    if (status != GIST_OK || json || !add) return status;
-    static const struct {
-        const char *name;
-        int (*add)(json_t *, int32_t);
-    } apart[] = { { "added_tokens.json", add_to_added_tokens }, { "special_tokens_map.json", add_to_special_map } };
-    for (int i = 0; status == GIST_OK && i < 2; i++) {
-        to = path_join(e->alloc, e->dir, apart[i].name);
-        status = to ? with_gist("", to, apart[i].add, e->o->gist_added, e->alloc, e->err) : err_memory(e->err, from);
-        mem_free(e->alloc, to);
-    }
-    return status;
+    return status == GIST_OK ? make_config(e) : status;
 }
 
 /* ---- generation_config.json ---- */
@@ -209,7 +231,8 @@ static gist_status write_generation(const exporter *e) {
     char *to = path_join(e->alloc, e->dir, "generation_config.json");
     json_t *root = NULL;
     gist_status status = from && to ? GIST_OK : err_memory(e->err, "generation_config.json");
-    if (status == GIST_OK && path_is_dir(e->o->tokenizer) && path_exists(from)) status = json_read_file(from, &root, e->err);
+    if (status == GIST_OK && path_is_dir(e->o->tokenizer) && path_exists(from))
+        status = json_read_file(from, &root, e->err);
     if (status == GIST_OK && !root) root = json_object();
     if (status == GIST_OK) {
         json_t *ends = end_ids(e->o, json_object_get(root, "eos_token_id"));
@@ -248,6 +271,18 @@ static const float *values_of(void *ctx, const char *name) {
     return NULL;
 }
 
+/* With a note of what the model learned beside answers. */
+static gist_status save_config(const llama_config *c, const train_origin *from, const char *dir, const gist_allocator *alloc,
+                               gist_error *err) {
+    json_t *j = from->config ? json_deep_copy(from->config) : json_object();
+    json_t *note = json_pack("{s:b}", "input_loss", (int)from->input_loss);
+    gist_status status = j && json_object_set_new(j, "gist_training", note) == 0
+                             ? llama_save_config(c, j, from->type, dir, alloc, err)
+                             : err_memory(err, "config.json");
+    json_decref(j);
+    return status;
+}
+
 gist_status train_export_model(train_model *tm, const train_origin *from, const char *dir, const gist_allocator *alloc,
                                gist_error *err) {
     const llama_config *c = &train_model_llama(tm)->cfg;
@@ -256,10 +291,10 @@ gist_status train_export_model(train_model *tm, const train_origin *from, const 
         return llama_adapter_save(lora, c, train_model_gist_token(tm), from->base, values_of, tm, dir, alloc, err);
     train_merged merged = { tm, NULL };
     if (lora) TRY(train_model_merge(tm, &merged, err));
-    gist_status status = llama_save_config(c, from->config, from->type, dir, alloc, err);
+    gist_status status = save_config(c, from, dir, alloc, err);
     if (status == GIST_OK)
-        status = llama_save_weights(c, from->type, lora ? train_merged_values : values_of, lora ? (void *)&merged : tm, dir,
-                                    alloc, err);
+        status = llama_save_weights(c, from->type, lora ? train_merged_values : values_of, lora ? (void *)&merged : tm,
+                                    dir, alloc, err);
     train_merged_free(&merged);
     return status;
 }

@@ -47,8 +47,8 @@ static gist_status claim(const train_log *log, int64_t step, bool evaluated, gis
     return GIST_OK;
 }
 
-gist_status train_log_open(train_log *log, const char *path, int64_t step, bool evaluated,
-                           const gist_allocator *alloc, gist_error *err) {
+gist_status train_log_open(train_log *log, const char *path, int64_t step, bool evaluated, const gist_allocator *alloc,
+                           gist_error *err) {
     train_log made = { .alloc = alloc, .path = mem_strndup(alloc, path, strlen(path)) };
     if (!made.path) return err_memory(err, "metrics");
     made.f = fopen(path, "ae");
@@ -109,7 +109,8 @@ gist_status train_log_step(train_log *log, const train_report *r, gist_error *er
     return put_line(log, &s, err);
 }
 
-gist_status train_log_metrics(train_log *log, int64_t step, const train_metric *metrics, int n, bool best, gist_error *err) {
+gist_status train_log_metrics(train_log *log, int64_t step, const train_metric *metrics, int n, bool best,
+                              gist_error *err) {
     sbuf s;
     sbuf_init(&s, log->alloc);
     sbuf_fmt(&s, "{\"step\":%" PRId64 ",\"best\":%s,\"eval\":{", step, best ? "true" : "false");

@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <limits.h>
 #include <math.h>
+#include <stdlib.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -31,7 +32,7 @@ typedef struct loop {
     train_place at;
     train_log log;
     char *checkpoint, *metrics, *curve, *best;
-    int64_t steps_here;     /* of this process, for the time left */
+    int64_t steps_here; /* of this process, for the time left */
     double seconds_here;
     double loss;
     bool stopped;
@@ -62,6 +63,20 @@ gist_status train_run_plan(const train_set *set, const train_run_options *opt, u
     return GIST_OK;
 }
 
+typedef struct short_text {
+    char s[24];
+} short_text;
+
+/* With as many digits as it takes to read it back: 2e-05 */
+static short_text shortest(float x) {
+    short_text t;
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(t.s, sizeof t.s, "%.*g", digits, (double)x);
+        if (strtof(t.s, NULL) == x) break;
+    }
+    return t;
+}
+
 static gist_status list_facts(const loop *l, train_facts *f, gist_error *err) {
     static const char *const schedules[] = { "constant", "linear", "cosine" };
     const train_run_options *o = l->opt;
@@ -82,17 +97,19 @@ static gist_status list_facts(const loop *l, train_facts *f, gist_error *err) {
         n += snprintf(text + n, sizeof text - (size_t)n, "%s%d", n ? "," : "", p->k[i]);
     train_facts_set(f, "k", "%s", text);
     train_facts_set(f, "gist token", "%d", p->gist_token);
-    train_facts_set(f, "teacher", "%d, lm %.9g", p->teacher, (double)p->teacher_lm);
+    train_facts_set(f, "teacher", "%d, lm %s", p->teacher, shortest(p->teacher_lm).s);
+    train_facts_set(f, "input loss", "%d", p->input_loss);
     train_facts_set(f, "pairs per prompt", "%d", p->pairs_per_prompt);
     train_facts_set(f, "batch", "%d pairs, %d tokens", p->batch_pairs, p->batch_tokens);
     train_facts_set(f, "accumulate", "%d", o->accumulate);
     train_facts_set(f, "steps", "%" PRId64, o->steps);
-    train_facts_set(f, "lr", "%.9g", (double)o->optimiser.lr);
-    train_facts_set(f, "schedule", "%s, warm-up %" PRId64 ", floor %.9g", schedules[o->schedule], o->warmup, (double)o->floor);
-    train_facts_set(f, "adamw", "%.9g %.9g %.9g", (double)o->optimiser.beta1, (double)o->optimiser.beta2,
-                    (double)o->optimiser.eps);
-    train_facts_set(f, "decay", "%.9g", (double)o->optimiser.decay);
-    train_facts_set(f, "clip", "%.9g", (double)o->optimiser.clip);
+    train_facts_set(f, "lr", "%s", shortest(o->optimiser.lr).s);
+    train_facts_set(f, "schedule", "%s, warm-up %" PRId64 ", floor %s", schedules[o->schedule], o->warmup,
+                    shortest(o->floor).s);
+    train_facts_set(f, "adamw", "%s %s %s", shortest(o->optimiser.beta1).s, shortest(o->optimiser.beta2).s,
+                    shortest(o->optimiser.eps).s);
+    train_facts_set(f, "decay", "%s", shortest(o->optimiser.decay).s);
+    train_facts_set(f, "clip", "%s", shortest(o->optimiser.clip).s);
     return GIST_OK;
 }
 
@@ -106,14 +123,19 @@ static gist_status make_directory(const char *path, gist_error *err) {
 /* Checkpoint and models, each once more while it is replaced. */
 static gist_status check_room(const loop *l, gist_error *err) {
     struct statvfs fs;
-    double n = 0, copies = path_exists(l->checkpoint) ? 1 : 2;
-    for (int i = 0; i < train_model_tensors(l->tm); i++) n += (double)train_model_tensor(l->tm, i)->count;
-    double need = copies * 12 * n + (l->opt->splits ? 3 : 1) * n * (double)dt_bytes(l->opt->origin.type, 1);
+    double n = 0, trained = 0, copies = path_exists(l->checkpoint) ? 1 : 2;
+    bool adapter = train_model_lora(l->tm) && !l->opt->origin.merge;
+    for (int i = 0; i < train_model_tensors(l->tm); i++) {
+        n += (double)train_model_tensor(l->tm, i)->count;
+        if (i < train_model_trained(l->tm)) trained += (double)train_model_tensor(l->tm, i)->count;
+    }
+    double model = adapter ? 4 * trained : n * (double)dt_bytes(l->opt->origin.type, 1);
+    double need = copies * 12 * trained + (l->opt->splits ? 3 : 1) * model;
     if (statvfs(l->opt->out, &fs) != 0) return err_set(err, GIST_ERR_IO, "%s: %s", l->opt->out, strerror(errno));
     double have = (double)fs.f_bavail * (double)fs.f_frsize;
     if (have < need)
-        return err_set(err, GIST_ERR_IO, "%s: a run of this model writes %.0f MiB, the disk has %.0f MiB left", l->opt->out,
-                       need / 1048576, have / 1048576);
+        return err_set(err, GIST_ERR_IO, "%s: a run of this model writes %.0f MiB, the disk has %.0f MiB left",
+                       l->opt->out, need / 1048576, have / 1048576);
     return GIST_OK;
 }
 
@@ -210,8 +232,9 @@ static gist_status not_finite(loop *l, const char *what, int batch, gist_error *
     sbuf s;
     sbuf_init(&s, l->alloc);
     name_batch(l, batch < 0 ? 0 : batch, &s);
-    err_set(err, GIST_ERR_LIMIT, "step %" PRId64 ": the %s is not finite, %s%s; nothing was saved over the last checkpoint",
-            l->at.step + 1, what, batch < 0 && l->opt->accumulate > 1 ? "first " : "", s.p ? s.p : "");
+    err_set(err, GIST_ERR_LIMIT,
+            "step %" PRId64 ": the %s is not finite, %s%s; nothing was saved over the last checkpoint", l->at.step + 1,
+            what, batch < 0 && l->opt->accumulate > 1 ? "first " : "", s.p ? s.p : "");
     sbuf_free(&s);
     return GIST_ERR_LIMIT;
 }
@@ -276,9 +299,15 @@ static gist_status one_step(loop *l, gist_error *err) {
     r.seconds = time_now() - start;
     l->seconds_here += r.seconds;
     l->steps_here++;
-    l->at = (train_place){ .step = t, .evaluated = l->at.evaluated, .epoch = l->stream.epoch, .at = l->stream.at,
-                           .rows = l->at.rows + (uint64_t)r.rows, .labels = l->at.labels + (uint64_t)r.labels,
-                           .best_step = l->at.best_step, .best = l->at.best, .seconds = l->at.seconds + r.seconds };
+    l->at = (train_place){ .step = t,
+                           .evaluated = l->at.evaluated,
+                           .epoch = l->stream.epoch,
+                           .at = l->stream.at,
+                           .rows = l->at.rows + (uint64_t)r.rows,
+                           .labels = l->at.labels + (uint64_t)r.labels,
+                           .best_step = l->at.best_step,
+                           .best = l->at.best,
+                           .seconds = l->at.seconds + r.seconds };
     l->loss = r.loss;
     r.epoch = (double)l->stream.epoch + (double)l->stream.at / l->stream.groups;
     r.tokens_per_second = r.rows / r.seconds;
@@ -305,7 +334,8 @@ static gist_status choose(const loop *l, const train_metric *m, int n, int *chos
     sbuf s;
     sbuf_init(&s, l->alloc);
     for (int i = 0; i < n; i++) sbuf_fmt(&s, "%s%s", i ? ", " : "", m[i].name);
-    err_set(err, GIST_ERR_USAGE, "there is no metric %s to choose the best model by; there are: %s", l->opt->best, s.p ? s.p : "");
+    err_set(err, GIST_ERR_USAGE, "there is no metric %s to choose the best model by; there are: %s", l->opt->best,
+            s.p ? s.p : "");
     sbuf_free(&s);
     return GIST_ERR_USAGE;
 }
@@ -336,8 +366,8 @@ static gist_status validate(loop *l, gist_error *err) {
     }
     TRY(choose(l, m, n, &chosen, err));
     double v = m[chosen].value;
-    bool better = l->at.step > 0 && isfinite(v) &&
-                  (l->at.best_step < 0 || (m[chosen].higher ? v > l->at.best : v < l->at.best));
+    bool better =
+        l->at.step > 0 && isfinite(v) && (l->at.best_step < 0 || (m[chosen].higher ? v > l->at.best : v < l->at.best));
     if (better) TRY(keep_best(l, &m[chosen], err));
     l->at.evaluated = l->at.step;
     if (l->ev->evaluated) l->ev->evaluated(l->ev->ctx, l->at.step, m, n, better);

@@ -43,13 +43,14 @@ static void lay_out_base(train_model *tm, bool frozen) {
 
 static gist_status lay_out(train_model *tm, gist_error *err) {
     const llama_config *c = &tm->model.cfg;
-    bool frozen = train_has_adapter(tm);
-    int n = train_adapter_tensors(tm);
+    bool frozen = train_model_frozen(tm);
+    int n = train_adapter_tensors(tm) + train_memory_tensors(tm);
     for (int i = 0; i < llama_weight_rows; i++)
         if (llama_has_row(c, &llama_weights[i])) n += llama_weights[i].per_layer ? c->L : 1;
     tm->tensors = mem_calloc(tm->alloc, (size_t)n, sizeof *tm->tensors);
     if (!tm->tensors) return err_memory(err, "tensors");
     train_adapter_lay_out(tm);
+    train_memory_lay_out(tm);
     tm->trained_tensors = tm->tensor_count;
     tm->trained = tm->count;
     lay_out_base(tm, frozen);
@@ -88,7 +89,7 @@ static bool ends_with(const char *s, const char *end) {
  * from a generator of its own. */
 static void init_scratch(train_model *tm, uint64_t seed) {
     double residual = 1 / sqrt(2.0 * tm->model.cfg.L);
-    int first = train_adapter_tensors(tm);
+    int first = train_model_frozen(tm) ? tm->trained_tensors : 0;
     for (int i = 0; i < tm->tensor_count - first; i++) {
         train_tensor *t = &tm->tensors[first + i];
         bool writes = ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
@@ -100,7 +101,7 @@ static void init_scratch(train_model *tm, uint64_t seed) {
 }
 
 static gist_status init_from(train_model *tm, const weights *w, bool gist_row, gist_error *err) {
-    for (int i = train_adapter_tensors(tm); i < tm->tensor_count; i++) {
+    for (int i = train_model_frozen(tm) ? tm->trained_tensors : 0; i < tm->tensor_count; i++) {
         train_tensor *t = &tm->tensors[i];
         const tensor_view *from = weights_find(w, t->name);
         char got[64];
@@ -159,6 +160,7 @@ static void repack_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, tr
 void train_model_repack(train_model *tm) {
     each_matrix(tm, repack_matrix);
     train_adapter_repack(tm);
+    train_memory_repack(tm);
 }
 
 /* Vectors are used as they are: model and gradients point into w and g. */
@@ -234,7 +236,7 @@ static void take_acts(train_model *tm, arena *ar) {
     const llama_config *c = &tm->model.cfg;
     size_t rows = (size_t)tm->opt.max_rows, C = (size_t)c->C, R = TRAIN_HEAD_ROWS, V = (size_t)c->V;
     int T = tm->opt.max_rows;
-    llama_acts_bwd_take(&tm->s, ar, c, &tm->ctx, tm->opt.type, T, T);
+    llama_acts_bwd_take(&tm->s, ar, c, &tm->ctx, tm->opt.type, T, T + tm->opt.memory_rows);
     size_t rows_bytes = R * op_operand_bytes(c->V), columns_bytes = op_operand_t_bytes(tm->opt.type, TRAIN_HEAD_ROWS, c->V);
     tm->s.operand_head = arena_take(ar, rows_bytes > columns_bytes ? rows_bytes : columns_bytes, 1);
     llama_acts shared = { .n1 = tm->s.n, .n2 = tm->s.n, .o = tm->s.dn, .down = tm->s.dn, .act = tm->s.act,
@@ -258,13 +260,14 @@ static void take_acts(train_model *tm, arena *ar) {
     tm->dxh = arena_take(ar, R * C, sizeof(float));
     tm->logits = arena_take(ar, R * V, sizeof(float));
     tm->teacher = tm->opt.distill > 0 ? arena_take(ar, R * V, sizeof(float)) : NULL;
-    for (int l = 0; l < c->L; l++) tm->kv[l] = tm->s.kv; /* one store serves every block in turn */
+    for (int l = 0; l < c->L; l++) tm->kv[l * tm->stores] = tm->s.kv[0]; /* one store serves every block in turn */
 }
 
 static gist_status make_acts(train_model *tm, gist_error *err) {
     size_t L = (size_t)tm->model.cfg.L;
+    tm->stores = tm->opt.memory_rows ? 2 : 1;
     tm->acts = mem_calloc(tm->alloc, L, sizeof *tm->acts);
-    tm->kv = mem_calloc(tm->alloc, L, sizeof *tm->kv);
+    tm->kv = mem_calloc(tm->alloc, L * (size_t)tm->stores, sizeof *tm->kv);
     if (!tm->acts || !tm->kv) return err_memory(err, "activations");
     arena ar;
     arena_init(&ar, NULL, 0);
@@ -283,6 +286,7 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
 
 static gist_status build(train_model *tm, const weights *w, bool gist_row, uint64_t seed, gist_error *err) {
     TRY(train_adapter_check(tm, err));
+    TRY(train_memory_check(tm, err));
     TRY(lay_out(tm, err));
     if (w)
         TRY(init_from(tm, w, gist_row, err));
@@ -290,7 +294,8 @@ static gist_status build(train_model *tm, const weights *w, bool gist_row, uint6
         init_scratch(tm, seed);
     train_adapter_init(tm, seed);
     TRY(pack_model(tm, err));
-    return make_acts(tm, err);
+    TRY(make_acts(tm, err));
+    return train_memory_place(tm, err);
 }
 
 gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row, uint64_t seed,
@@ -318,6 +323,7 @@ gist_status train_model_create(train_model **out, const llama_config *cfg, const
 void train_model_free(train_model *tm) {
     if (!tm) return;
     train_adapter_free(tm);
+    train_memory_free(tm);
     mem_free(tm->alloc, tm->tensors);
     mem_free(tm->alloc, tm->w);
     mem_free(tm->alloc, tm->g);
@@ -369,6 +375,9 @@ int train_model_tensors(const train_model *tm) {
 }
 const train_tensor *train_model_tensor(const train_model *tm, int i) {
     return &tm->tensors[i];
+}
+bool train_model_frozen(const train_model *tm) {
+    return train_has_adapter(tm) || tm->opt.memory_rows > 0;
 }
 int train_model_trained(const train_model *tm) {
     return tm->trained_tensors;

@@ -20,11 +20,14 @@ struct train_model {
     float *g, *m, *v; /* [trained] */
     llama_adapter adapter;          /* being trained; views into w, and packed */
     llama_layer_lora_bwd *lora_bwd; /* [L] */
+    void *memory_block;             /* behind the memory's stores */
     arena packed;
     void *packed_block;
     /* one batch */
     llama_acts *acts;     /* [L]; acts[l].y is acts[l+1].x */
-    op_kv *kv;            /* [L] the same store for every block */
+    op_kv *kv;            /* [L][stores] store 0: the same for every block; store 1: a memory's rows */
+    op_kv *memory_swapped; /* [L] the memory with keys and values exchanged, for the backward pass */
+    int stores;
     int *gist_row;        /* [T] rows of gist tokens */
     llama_acts_bwd s;
     float *rope;          /* [rope_positions,D] rotary angles of the first positions; computed once */
@@ -54,5 +57,15 @@ void train_adapter_init(train_model *tm, uint64_t seed);
 gist_status train_adapter_place(train_model *tm, gist_error *err);
 void train_adapter_repack(train_model *tm);
 void train_adapter_free(train_model *tm);
+
+/* ---- train_memory.c: rows of keys and values that train beside a frozen base ---- */
+
+int train_memory_tensors(const train_model *tm);
+gist_status train_memory_check(const train_model *tm, gist_error *err);
+void train_memory_lay_out(train_model *tm);
+gist_status train_memory_place(train_model *tm, gist_error *err); /* stores, in tm->kv */
+void train_memory_repack(train_model *tm);
+void train_memory_select(train_model *tm, int layer); /* tm->s: before this block's backward pass */
+void train_memory_free(train_model *tm);
 
 #endif

@@ -50,7 +50,7 @@ void train_batch_free(train_batch *b) {
 }
 
 void train_batch_reset(train_batch *b) {
-    b->T = b->label_rows = b->pairs = 0;
+    b->T = b->label_rows = b->pairs = b->grad_rows = 0;
     b->weight_sum = 0;
 }
 
@@ -61,11 +61,11 @@ static gist_status reserve(train_batch *b, int64_t rows, gist_error *err) {
     if (need <= b->cap) return GIST_OK;
     while (cap < need) cap *= 2;
     size_t old = (size_t)b->T, n = (size_t)cap;
-#define GROW(field)                                                                     \
-    do {                                                                                \
-        void *grown_ = mem_resize(b->alloc, b->field, old, n, sizeof *b->field);        \
-        if (!grown_) return err_memory(err, "training batch");                          \
-        b->field = grown_;                                                              \
+#define GROW(field)                                                                                                    \
+    do {                                                                                                               \
+        void *grown_ = mem_resize(b->alloc, b->field, old, n, sizeof *b->field);                                       \
+        if (!grown_) return err_memory(err, "training batch");                                                         \
+        b->field = grown_;                                                                                             \
     } while (0)
     GROW(ids);
     GROW(pos);
@@ -103,8 +103,8 @@ static int pair_rows(const train_pair *p) {
     return p->input_len + p->answer_len - 1;
 }
 
-int64_t train_pack_rows(const train_set *set, int prompt, const int *pairs, const train_condition *c, const int *k, int n,
-                        const train_pack_options *opt) {
+int64_t train_pack_rows(const train_set *set, int prompt, const int *pairs, const train_condition *c, const int *k,
+                        int n, const train_pack_options *opt) {
     need d = needs(c, k, n, opt);
     int64_t rows = d.whole ? set->prompt[prompt].len + d.gists : 0;
     for (int i = 0; i < n; i++)
@@ -132,8 +132,8 @@ static void put_prompt(train_batch *b, const train_set *set, int prompt, int gis
     int base = b->T;
     for (int i = 0; i < p->len + gists; i++) {
         bool is_gist = i >= p->len;
-        put_row(b, is_gist ? gist_token : set->ids[p->ids + (size_t)i],
-                (op_row){ .pos = i, .mem = -1, .lo = base }, COND_COUNT);
+        put_row(b, is_gist ? gist_token : set->ids[p->ids + (size_t)i], (op_row){ .pos = i, .mem = -1, .lo = base },
+                COND_COUNT);
         b->is_gist[b->T - 1] = is_gist;
     }
 }
@@ -151,7 +151,7 @@ static op_row view(train_condition c, int base, int p, int k, int K) {
 
 /* weight: of each label row.  Returns the pair's first row. */
 static int put_pair(train_batch *b, const train_set *set, const train_pair *p, op_row seen, train_condition c,
-                    float weight) {
+                    float weight, bool input_loss) {
     int first = b->T, rows = pair_rows(p);
     for (int i = 0; i < rows; i++) {
         int j = i - p->input_len; /* of the answer, from here on */
@@ -159,8 +159,8 @@ static int put_pair(train_batch *b, const train_set *set, const train_pair *p, o
         row.pos = seen.pos + i;
         row.lo = first;
         put_row(b, set->ids[j < 0 ? p->input + (size_t)i : p->answer + (size_t)j], row, c);
-        if (j < -1) continue;
-        b->label[b->T - 1] = set->ids[p->answer + (size_t)(j + 1)];
+        if (j < -1 && !input_loss) continue;
+        b->label[b->T - 1] = set->ids[j < -1 ? p->input + (size_t)(i + 1) : p->answer + (size_t)(j + 1)];
         b->weight[b->T - 1] = weight;
         b->weight_sum += (double)weight;
         b->label_rows++;
@@ -169,10 +169,11 @@ static int put_pair(train_batch *b, const train_set *set, const train_pair *p, o
 }
 
 /* The pair once more under the full prompt; a label row of weight 0 is none. */
-static void put_teacher(train_batch *b, const train_set *set, const train_pair *p, int base, int student, int prompt_len,
-                        const train_pack_options *opt) {
-    int first = put_pair(b, set, p, view(COND_FULL, base, prompt_len, 0, 0), COND_FULL, opt->teacher_lm);
-    for (int i = p->input_len - 1; i < pair_rows(p); i++) {
+static void put_teacher(train_batch *b, const train_set *set, const train_pair *p, int base, int student,
+                        int prompt_len, const train_pack_options *opt) {
+    int first = put_pair(b, set, p, view(COND_FULL, base, prompt_len, 0, 0), COND_FULL, opt->teacher_lm,
+                         opt->input_loss);
+    for (int i = opt->input_loss ? 0 : p->input_len - 1; i < pair_rows(p); i++) {
         b->teacher[student + i] = first + i;
         if (opt->teacher_lm > 0) continue;
         b->label[first + i] = -1;
@@ -180,15 +181,16 @@ static void put_teacher(train_batch *b, const train_set *set, const train_pair *
     }
 }
 
-gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs, const train_condition *c,
-                             const int *k, int n, const train_pack_options *opt, gist_error *err) {
+gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs,
+                             const train_condition *c, const int *k, int n, const train_pack_options *opt,
+                             gist_error *err) {
     TRY(reserve(b, train_pack_rows(set, prompt, pairs, c, k, n, opt), err));
     need d = needs(c, k, n, opt);
     int base = b->T, p = set->prompt[prompt].len, K = train_pack_largest_k(opt);
     if (d.whole) put_prompt(b, set, prompt, d.gists, opt->gist_token);
     for (int i = 0; i < n; i++) {
         const train_pair *pair = &set->pair[pairs[i]];
-        int first = put_pair(b, set, pair, view(c[i], base, p, k[i], K), c[i], 1);
+        int first = put_pair(b, set, pair, view(c[i], base, p, k[i], K), c[i], 1, opt->input_loss);
         if (opt->teacher && c[i] == COND_GIST) put_teacher(b, set, pair, base, first, p, opt);
     }
     b->pairs += n;

@@ -2,7 +2,7 @@
  *
  *     lr |   /‾‾‾‾‾‾‾‾ constant          steps are counted from 1; step t uses what transformers' schedules give the
  *        |  /\                           optimiser at its (t-1)-th call of step():
- *        | /   \ linear, cosine             t-1 < warmup:  lr * (t-1) / warmup           so the first step moves nothing
+ *        | /   \ linear, cosine             t-1 < warmup:  lr * (t-1) / warmup          so the first step moves nothing
  *        |/______\____ floor * lr           then:          x = (t-1 - warmup) / (steps - warmup)
  *         warmup   steps                     constant: 1    linear: 1 - x    cosine: (1 + cos(pi x)) / 2
  *

@@ -12,7 +12,7 @@ static llama_batch batch_of(train_model *tm, const train_batch *b) {
     int n = 0;
     for (int t = 0; t < b->T; t++)
         if (b->is_gist[t]) tm->gist_row[n++] = t;
-    return (llama_batch){ .T = b->T, .ids = b->ids, .pos = b->pos, .rows = b->rows, .kv = tm->kv, .stores = 1,
+    return (llama_batch){ .T = b->T, .ids = b->ids, .pos = b->pos, .rows = b->rows, .kv = tm->kv, .stores = tm->stores,
                           .gist = tm->gist_row, .gists = n };
 }
 
@@ -31,7 +31,7 @@ static void forward(train_model *tm, const llama_batch *b) {
     const llama_model *m = &tm->model;
     llama_embed_fwd(m, &tm->ctx, tm->acts[0].x, b);
     rotary_rows(tm, b);
-    for (int l = 0; l < m->cfg.L; l++) llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l], b);
+    for (int l = 0; l < m->cfg.L; l++) llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l * tm->stores], b);
 }
 
 /* ---- the loss ---- */
@@ -141,15 +141,17 @@ gist_status train_model_step(train_model *tm, const train_batch *b, float scale,
     *loss = (train_loss){ 0 };
     forward(tm, &rows);
     head(tm, b, scale, true, loss);
+    if (b->grad_rows) rows.T = b->grad_rows;
     for (int l = m->cfg.L - 1; l >= 0; l--) {
         llama_acts a = tm->acts[l];
+        train_memory_select(tm, l);
         if (tm->opt.recompute) {
             a.y = tm->s.dn; /* the output is known already; it must not land on a kept input */
-            llama_block_fwd(m, &tm->ctx, &a, &m->layers[l], &tm->kv[l], &rows);
+            llama_block_fwd(m, &tm->ctx, &a, &m->layers[l], &tm->kv[l * tm->stores], &rows);
         }
         llama_block_bwd(m, &tm->ctx, tm->dx, &tm->bwd.layers[l], &tm->s, &a, &m->layers[l], &rows);
     }
-    if (tm->bwd.embed) op_embed_bwd(&tm->ctx, tm->bwd.embed, tm->dx, b->ids, b->T, m->cfg.C);
+    if (tm->bwd.embed) op_embed_bwd(&tm->ctx, tm->bwd.embed, tm->dx, b->ids, rows.T, m->cfg.C);
     if (tm->bwd.gist_embed) op_rows_sum(&tm->ctx, tm->bwd.gist_embed, tm->dx, rows.gist, rows.gists, m->cfg.C);
     return GIST_OK;
 }
@@ -163,6 +165,6 @@ double train_model_flops(const train_model *tm, const train_batch *b) {
         heads += b->label[t] >= 0 || b->teacher[t] >= 0;
         visible += (r->hi - r->lo) + (r->mem >= 0 ? r->mhi - r->mlo : 0);
     }
-    double products = train_has_adapter(tm) ? 4 : 6; /* a frozen matrix has no gradient of its own */
+    double products = train_model_frozen(tm) ? 4 : 6; /* a frozen matrix has no gradient of its own */
     return products * (blocks * b->T + head * heads) + 12.0 * c->L * c->H * c->D * visible;
 }

@@ -32,7 +32,8 @@ static gist_status check_options(const train_pack_options *o, gist_error *err) {
     double sum = 0;
     for (int i = 0; i < COND_COUNT; i++) {
         if (!(o->mix[i] >= 0))
-            return err_set(err, GIST_ERR_USAGE, "the share of %s is negative", train_condition_name((train_condition)i));
+            return err_set(err, GIST_ERR_USAGE, "the share of %s is negative",
+                           train_condition_name((train_condition)i));
         sum += o->mix[i];
     }
     if (!(fabs(sum - 1) < 1e-6)) return err_set(err, GIST_ERR_USAGE, "shares of conditions sum to %g, not to 1", sum);
@@ -65,7 +66,8 @@ static int group_size(const train_stream *st, const int *order, int left) {
         c[n] = COND_GIST;
         k[n] = train_pack_largest_k(o);
         int prompt = st->set->pair[order[0]].prompt;
-        if (n > 0 && o->batch_tokens && train_pack_rows(st->set, prompt, order, c, k, n + 1, o) > o->batch_tokens) break;
+        if (n > 0 && o->batch_tokens && train_pack_rows(st->set, prompt, order, c, k, n + 1, o) > o->batch_tokens)
+            break;
     }
     return n;
 }
@@ -141,8 +143,8 @@ gist_status train_stream_seek(train_stream *st, uint64_t epoch, uint64_t at, gis
         st->at = at;
         return GIST_OK;
     }
-    err_set(err, GIST_ERR_MISMATCH, "epoch %llu has %d groups of pairs, not %llu", (unsigned long long)epoch, st->groups,
-            (unsigned long long)at);
+    err_set(err, GIST_ERR_MISMATCH, "epoch %llu has %d groups of pairs, not %llu", (unsigned long long)epoch,
+            st->groups, (unsigned long long)at);
     st->epoch = before;
     begin_epoch(st);
     return GIST_ERR_MISMATCH;

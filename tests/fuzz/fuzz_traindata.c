@@ -26,7 +26,8 @@ static void check(const train_set *s) {
             p->answer + (size_t)p->answer_len > s->id_count)
             abort();
     }
-    if (s->read != s->pairs + s->no_prompt + s->no_answer + s->law + s->all_cut) abort(); /* every row is accounted for */
+    if (s->read != s->pairs + s->no_prompt + s->no_answer + s->law + s->all_cut)
+        abort(); /* every row is accounted for */
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

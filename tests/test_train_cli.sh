@@ -1,0 +1,92 @@
+#!/bin/bash
+# test_train_cli.sh - gist train as a user meets it: a run, its files, a signal and --resume, usage errors and refusals.
+#
+#     GIST=build/release/gist bash tests/test_train_cli.sh        TAP on standard output; tests/run sets GIST, GIST_BUILD
+#
+# The model is tiny and random (dev/make_tiny.c, made here); bit-exactness is test_train_loop.c's business.
+set -u
+cd "$(dirname "$0")/.." || exit 1
+gist=${GIST:-build/release/gist}
+case $gist in /*) ;; *) gist=$PWD/$gist ;; esac
+cc=$(cut -d' ' -f1 "${GIST_BUILD:-/nowhere}/flags" 2>/dev/null || echo "${CC:-cc}")
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+"$cc" -std=c11 -D_GNU_SOURCE dev/make_tiny.c -o "$dir/make_tiny" -lm || { echo "not ok 1 - make_tiny builds"; exit 1; }
+cd "$dir" || exit 1
+./make_tiny tiny && ./make_tiny bare --no-gist || exit 1
+for i in 1 2 3 4 5 6; do
+    printf '{"instruction": "say %s", "input": "one", "output": "%s"}\n' "$i" "$i"
+done >data.jsonl
+head -n 2 data.jsonl >val.jsonl
+
+n=0
+check() { # NAME COMMAND...
+    local name=$1
+    shift
+    n=$((n + 1))
+    if "$@"; then
+        echo "ok $n - $name"
+    else
+        echo "not ok $n - $name"
+        head -c 2000 err | sed 's/^/# /'
+    fi
+}
+train() { # options: output in out and err, status in $rc
+    "$gist" train "$@" >out 2>err </dev/null
+    rc=$?
+}
+ends() { # STATUS TEXT NAME OPTIONS...: ends so, and says so
+    local want=$1 text=$2 name=$3
+    shift 3
+    train "$@"
+    check "$name" eval '[ $rc -eq $want ] && grep -qF -- "$text" err out'
+}
+run="--data data.jsonl --batch 2 --steps 6 -k 1,2"
+
+ends 0 "6 steps" "a run" --init tiny $run --val held=val.jsonl --condition mix:gist=0.5,full=0.25,none=0.25 \
+    --objective both --eval-every 3 -o whole
+for f in config.json model.safetensors tokenizer.json generation_config.json checkpoint.safetensors metrics.jsonl \
+    curve.svg best/model.safetensors best/config.json; do
+    check "it leaves $f" test -s "whole/$f"
+done
+check "a line per step and validation" test "$(wc -l <whole/metrics.jsonl)" -eq 9
+check "validations of every condition and k" grep -q '"held/gist.k1":.*"held/gist.k2":.*"held/full":.*"held/none":' whole/metrics.jsonl
+check "nothing temporary is left" eval '! ls whole | grep -q tmp'
+"$gist" compress -m whole -p "say 1" -k 2 -o one.gist >out 2>err
+check "the result compresses" test -s one.gist
+"$gist" generate -m whole -g one.gist -i one -n 3 >out 2>err
+check "the result answers" test $? -eq 0
+ends 0 '"steps": 6' "--json" --init bare $run --json -q -o json
+check "a vocabulary without <GIST> gets it" grep -q '<GIST>' json/tokenizer.json
+"$gist" compress -m json -p "say 1" -o two.gist >out 2>err
+check "and the result knows it" eval '[ -s two.gist ] && ! grep -q warning err'
+ends 0 "6 steps" "from scratch" --config tiny/config.json --tokenizer tiny $run --type bf16 --save-type bf16 --recompute -o scratch
+
+# A signal in the middle, then on: equal to a run that nobody stopped.
+long="--init tiny --data data.jsonl --batch 2 --steps 4000 --save-every 0 -q"
+"$gist" train $long -o stopped >out 2>err &
+pid=$!
+while [ ! -s stopped/metrics.jsonl ]; do sleep 0.05; kill -0 $pid 2>/dev/null || break; done
+kill -INT $pid
+wait $pid
+rc=$?
+check "a signal saves and stops" eval '[ $rc -eq 0 ] && grep -q "^stopped after step" out && [ -s stopped/checkpoint.safetensors ]'
+ends 1 "belongs to another run: lr was 2e-05, now it is 0.5" "another rate is another run" $long --lr 0.5 --resume -o stopped
+ends 2 "holds a run already" "a run is not overwritten" $long -o stopped
+ends 2 "holds a model already" "nor is a model" --init tiny $run -o tiny
+
+ends 2 "--data FILE is missing" "no data" --init tiny -o x
+ends 2 "give --init" "no beginning" --data data.jsonl -o x
+ends 2 "not one of gist, full" "an unknown condition" --init tiny $run --condition half -o x
+ends 2 "shares sum to 0.75" "shares that do not sum to 1" --init tiny $run --condition mix:gist=0.5,full=0.25 -o x
+ends 2 "not a list of counts" "bad counts" --init tiny --data data.jsonl -k 1,x -o x
+ends 2 "not like unseen=FILE" "a split without a name" --init tiny $run --val val.jsonl -o x
+ends 2 "--template" "an unknown template" --init tiny $run --template nice -o x
+ends 1 "special token" "a template that the vocabulary cannot honour" --init tiny $run --template chatml -o x
+ends 1 "context" "longer than the context" --init tiny $run --max-length 100000 -o x
+printf '{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n' >bad.jsonl
+ends 1 'bad.jsonl: line 2: "output" is missing' "a row without an answer" --init tiny --data bad.jsonl --steps 1 -o x
+: >empty.jsonl
+ends 1 "empty" "an empty file" --init tiny --data empty.jsonl --steps 1 -o x
+check "none of these left anything" test ! -e x
+echo "1..$n"
