@@ -225,7 +225,7 @@ GIST_API void gist_get_info(const gist *g, gist_info *out);
 /* Written to a temporary file beside `path`, synced, renamed: on failure an old file stays as it was. */
 GIST_API gist_status gist_save(const gist *g, const char *path, gist_error *err);
 
-enum { GIST_LOAD_FORCE = 1 /* accept another model's fingerprint when every shape fits; never a bad checksum */ };
+enum { GIST_LOAD_FORCE = 1 /* accept another model of the same tokenizer when every shape fits; never a bad checksum */ };
 GIST_API gist_status gist_load(gist_engine *engine, const char *path, unsigned flags, gist **out, gist_error *err);
 /* The same without a model, to describe a file: such a gist cannot be attached. */
 GIST_API gist_status gist_inspect(const char *path, gist **out, gist_error *err);
@@ -233,8 +233,9 @@ GIST_API void gist_free(gist *g);
 
 /* ---- generation ---------------------------------------------------------------------------------------------- */
 
-/* One generated token.  text[0..text_len) is the whole UTF-8 characters it completes (may be empty).
- * Return false to stop (finish "callback"). */
+/* One generated token.  text[0..text_len) is the whole UTF-8 characters it completes (may be empty); text that may begin
+ * a stop string is held back.  What is still held at the end comes in a last event with id -1 and logprob 0.  Texts joined
+ * are the answer's text.  Return false to stop (finish "callback"). */
 typedef struct gist_token_event {
     int32_t id;
     float logprob; /* natural logarithm, of the model's distribution before temperature */

@@ -48,6 +48,34 @@ static void exported_tokenizers(void **state) {
     }
 }
 
+/* The old form: added_tokens.json beside tokenizer.model keeps what it has. */
+static void old_form(void **state) {
+    (void)state;
+    char from[TEST_PATH], in[TEST_PATH], out[TEST_PATH], path[TEST_PATH + 32], text[64];
+    gist_error err = { 0 };
+    tokenizer *t = NULL;
+    size_t len;
+    assert_int_equal(mkdir(test_tmp(in, "old"), 0777), 0);
+    assert_int_equal(mkdir(test_tmp(out, "old-out"), 0777), 0);
+    uint8_t *model = test_read(test_fixture(from, "token/plain.model"), &len);
+    snprintf(path, sizeof path, "%s/tokenizer.model", in);
+    test_write(path, model, len);
+    free(model);
+    assert_ok(tok_open(path, NULL, &t, &err), &err);
+    int size = tok_size(t);
+    tok_close(t);
+    int n = snprintf(text, sizeof text, "{\"<X>\": %d}", size);
+    snprintf(path, sizeof path, "%s/added_tokens.json", in);
+    test_write(path, text, (size_t)n);
+    train_origin o = { .tokenizer = in, .gist_added = size + 1, .bos = 1, .eos = 2, .end = 2 };
+    assert_ok(train_export_tokenizer(&o, out, NULL, &err), &err);
+    assert_ok(tok_open(out, NULL, &t, &err), &err);
+    assert_int_equal(tok_find(t, "<X>"), size);
+    assert_int_equal(tok_gist(t), size + 1);
+    assert_true(tok_is_special(t, size + 1));
+    tok_close(t);
+}
+
 /* Weights and config as saved are those of the model, in every type, from every spelling of config.json. */
 static void saved_models(void **state) {
     (void)state;
@@ -110,6 +138,7 @@ static void saved_models(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exported_tokenizers),
+        cmocka_unit_test(old_form),
         cmocka_unit_test(saved_models),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

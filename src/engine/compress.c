@@ -249,10 +249,12 @@ static gist_status check_shapes(const gist_engine *e, const gfile *f, const char
     return GIST_OK;
 }
 
-static gist_status check_origin(const gist_engine *e, const gfile *f, const char *path, gist_error *err) {
+/* force: rows of another model with the same tokenizer may still mean something to this one; nothing else may. */
+static gist_status check_origin(const gist_engine *e, const gfile *f, const char *path, bool force, gist_error *err) {
     if (strcmp(f->tokenizer, e->tok_fingerprint) != 0)
         return err_set(err, GIST_ERR_MISMATCH, "%s: made with another tokenizer (%s, this one is %s)", path, f->tokenizer,
                        e->tok_fingerprint);
+    if (force) return GIST_OK;
     if (strcmp(f->model, e->fingerprint) != 0)
         return err_set(err, GIST_ERR_MISMATCH, "%s: made by another model (%s, this one is %s): compress the prompt again with this model",
                        path, f->model, e->fingerprint);
@@ -282,7 +284,7 @@ static gist_status load(gist_engine *e, const char *path, unsigned flags, gist *
     gist_status status = gfile_open(&g->head, alloc, path, err);
     if (status == GIST_OK && e) {
         status = check_shapes(e, &g->head, path, err);
-        if (status == GIST_OK && !(flags & GIST_LOAD_FORCE)) status = check_origin(e, &g->head, path, err);
+        if (status == GIST_OK) status = check_origin(e, &g->head, path, flags & GIST_LOAD_FORCE, err);
         if (status == GIST_OK) status = load_rows(g, err);
     }
     if (status == GIST_OK) {

@@ -97,7 +97,7 @@ static gist_status answer(gist_session *s, sampler *draw, answer_text *a, const 
         else if (s->length >= s->context || s->position >= s->e->model.cfg.context) out->finish = "context";
         else TRY(gist_session_feed(s, &id, 1, s->logits, err));
     }
-    if (strcmp(out->finish, "stop") != 0) (void)take_token(a, -1);
+    if (strcmp(out->finish, "stop") != 0 && !take_token(a, -1)) out->finish = "stop"; /* completed by the last bytes */
     if (a->text.failed) return err_memory(err, "answer");
     if (strcmp(out->finish, "callback") != 0 && a->text.len > a->sent) (void)show(a, o, -1, 0, a->text.len);
     return GIST_OK;
