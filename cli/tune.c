@@ -184,12 +184,12 @@ static gist_status draw_input(gist_session *s, int length, const tok_ids *start,
     if (*stop) o.stop = stops;
     session_rewind(s, length);
     TRY(session_generate(s, start->id, start->n, &o, &a, err));
-    const char *text = a.text, *end = a.text + a.text_len;
-    while (text < end && isspace((unsigned char)*text)) text++;
-    while (end > text && isspace((unsigned char)end[-1])) end--;
+    const char *begin = a.text, *end = a.text + a.text_len;
+    while (begin < end && isspace((unsigned char)*begin)) begin++;
+    while (end > begin && isspace((unsigned char)end[-1])) end--;
     bool whole = strcmp(a.finish, *stop ? "stop" : "eos") == 0;
-    *out = whole && end > text ? json_text_of(text, (size_t)(end - text)) : NULL;
-    bool failed = whole && end > text && !*out;
+    *out = whole && end > begin ? json_text_of(begin, (size_t)(end - begin)) : NULL;
+    bool failed = whole && end > begin && !*out;
     gist_answer_free(s, &a);
     return failed ? err_memory(err, "input") : GIST_OK;
 }

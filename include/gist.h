@@ -176,7 +176,8 @@ GIST_API void gist_session_reset(gist_session *session);
 /* Put a gist in front of an empty session as shared read-only memory.  The gist must outlive the session's use of it.
  * Errors: MISMATCH when it was made by another model or tokenizer, or when the session's explicit KV type differs. */
 GIST_API gist_status gist_session_attach(gist_session *session, const gist *g, gist_error *err);
-/* Run tokens ids[0..n); logits, when not NULL, receives [V] of the last one, or [n,V] of all with gist_session_feed_all. */
+/* Run tokens ids[0..n); logits, when not NULL, receives [V] of the last one, or [n,V] of all with
+ * gist_session_feed_all. */
 GIST_API gist_status gist_session_feed(gist_session *session, const int32_t *ids, size_t n, float *logits,
                                        gist_error *err);
 GIST_API gist_status gist_session_feed_all(gist_session *session, const int32_t *ids, size_t n, float *logits,
@@ -233,9 +234,9 @@ GIST_API void gist_free(gist *g);
 
 /* ---- generation ---------------------------------------------------------------------------------------------- */
 
-/* One generated token.  text[0..text_len) is the whole UTF-8 characters it completes (may be empty); text that may begin
- * a stop string is held back.  What is still held at the end comes in a last event with id -1 and logprob 0.  Texts joined
- * are the answer's text.  Return false to stop (finish "callback"). */
+/* One generated token.  text[0..text_len) is the whole UTF-8 characters it completes (may be empty); text that may
+ * begin a stop string is held back.  What is still held at the end comes in a last event with id -1 and logprob 0.
+ * Texts joined are the answer's text.  Return false to stop (finish "callback"). */
 typedef struct gist_token_event {
     int32_t id;
     float logprob; /* natural logarithm, of the model's distribution before temperature */

@@ -35,11 +35,13 @@ static void open_model(setup *s, const char *dir, gist_kernels level, int thread
     snprintf(path, sizeof path, "llama/%s", dir);
     char full[TEST_PATH];
     const char *model = test_fixture(full, path);
-    if (llama_config_read(&s->cfg, NULL, model, &err) || weights_open(&s->w, NULL, model, &err)) fail_msg("%s", err.msg);
+    if (llama_config_read(&s->cfg, NULL, model, &err) || weights_open(&s->w, NULL, model, &err))
+        fail_msg("%s", err.msg);
     snprintf(path, sizeof path, "llama/%s/expected.safetensors", dir);
     if (st_open(&s->expected, NULL, test_fixture(full, path), &err)) fail_msg("%s", err.msg);
-    train_model_options o = { .type = type, .recompute = recompute, .max_rows = 128, .lm = distill > 0 ? 0.0f : 1.0f,
-                              .distill = distill };
+    train_model_options o = {
+        .type = type, .recompute = recompute, .max_rows = 128, .lm = distill > 0 ? 0.0f : 1.0f, .distill = distill
+    };
     if (train_model_create(&s->tm, &s->cfg, &s->w, false, 0, &o, &s->ctx, NULL, &err)) fail_msg("%s", err.msg);
 }
 
@@ -80,8 +82,15 @@ typedef struct flat_batch {
 
 static void batch_start(flat_batch *f) {
     memset(f, 0, sizeof *f);
-    f->b = (train_batch){ .ids = f->ids, .pos = f->pos, .label = f->label, .rows = f->rows, .weight = f->weight,
-                          .teacher = f->teacher, .condition = f->condition, .is_gist = f->is_gist, .cap = 256 };
+    f->b = (train_batch){ .ids = f->ids,
+                          .pos = f->pos,
+                          .label = f->label,
+                          .rows = f->rows,
+                          .weight = f->weight,
+                          .teacher = f->teacher,
+                          .condition = f->condition,
+                          .is_gist = f->is_gist,
+                          .cap = 256 };
 }
 
 /* One example behind those already there: condition 0 gist, 1 pos_control, 2 neg_control. */
@@ -170,8 +179,14 @@ static void batch_packed(flat_batch *f, const setup *s, const char *prefix) {
         f->pos[t] = (int32_t)at(pos, i);
         f->label[t] = (int32_t)at(targets, i);
         f->teacher[t] = -1;
-        f->rows[t] = (op_row){ .pos = f->pos[t], .kv = 0, .slot = t, .mem = 0, .mlo = (int)at(mem, 2 * i),
-                               .mhi = (int)at(mem, 2 * i + 1), .lo = (int)at(local, 2 * i), .hi = (int)at(local, 2 * i + 1) };
+        f->rows[t] = (op_row){ .pos = f->pos[t],
+                               .kv = 0,
+                               .slot = t,
+                               .mem = 0,
+                               .mlo = (int)at(mem, 2 * i),
+                               .mhi = (int)at(mem, 2 * i + 1),
+                               .lo = (int)at(local, 2 * i),
+                               .hi = (int)at(local, 2 * i + 1) };
         f->b.label_rows += f->label[t] >= 0;
     }
     batch_weights(f);
@@ -234,14 +249,16 @@ static void run_adamw(const char *run, gist_kernels level, float clip) {
         batch_start(&f);
         for (int e = 0; e < 2; e++) {
             const tensor_view *layout = want(&ref, "batch.%d.%d.layout", step % 4, e);
-            batch_example(&f, want(&ref, "batch.%d.%d.ids", step % 4, e), want(&ref, "batch.%d.%d.targets", step % 4, e),
-                          (int)at(layout, 0), (int)at(layout, 1), (int)at(layout, 2));
+            batch_example(&f, want(&ref, "batch.%d.%d.ids", step % 4, e),
+                          want(&ref, "batch.%d.%d.targets", step % 4, e), (int)at(layout, 0), (int)at(layout, 1),
+                          (int)at(layout, 2));
         }
         batch_weights(&f);
         train_model_zero_grad(s.tm);
         assert_int_equal(train_model_step(s.tm, &f.b, 1, &loss, NULL), GIST_OK);
         double expected = (double)at(losses, (size_t)step);
-        if (fabs(loss.total - expected) > 1e-4 * expected) fail_msg("%s step %d: loss %.7g, expected %.7g", run, step, loss.total, expected);
+        if (fabs(loss.total - expected) > 1e-4 * expected)
+            fail_msg("%s step %d: loss %.7g, expected %.7g", run, step, loss.total, expected);
         adamw o = { at(lr, (size_t)step), 0.9f, 0.999f, 1e-8f, 0.1f, clip };
         train_model_adamw(s.tm, &o, step + 1);
     }
@@ -291,7 +308,8 @@ static void test_threads_and_recompute(void **state) {
         for (int type = DT_F32; gist_kernels_available(levels[l]) && type <= DT_BF16; type++) {
             size_t n;
             float *one = grads_of(levels[l], 1, (dtype)type, false, &n);
-            float *two = grads_of(levels[l], 2, (dtype)type, false, &n), *again = grads_of(levels[l], 2, (dtype)type, true, &n);
+            float *two = grads_of(levels[l], 2, (dtype)type, false, &n),
+                  *again = grads_of(levels[l], 2, (dtype)type, true, &n);
             assert_memory_equal(one, two, n * sizeof *one);
             assert_memory_equal(one, again, n * sizeof *one);
             free(one);
@@ -313,7 +331,8 @@ static void test_bf16_close(void **state) {
             num += ((double)half[i] - (double)wide[i]) * ((double)half[i] - (double)wide[i]);
             den += (double)wide[i] * (double)wide[i];
         }
-        if (!(sqrt(num / den) < 0.02)) fail_msg("bf16 gradients differ by %.3g (%s)", sqrt(num / den), gist_kernels_name(levels[l]));
+        if (!(sqrt(num / den) < 0.02))
+            fail_msg("bf16 gradients differ by %.3g (%s)", sqrt(num / den), gist_kernels_name(levels[l]));
         free(half);
     }
     free(wide);
@@ -321,9 +340,12 @@ static void test_bf16_close(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients), cmocka_unit_test(test_packed),
-        cmocka_unit_test(test_distill),   cmocka_unit_test(test_adamw),
-        cmocka_unit_test(test_threads_and_recompute), cmocka_unit_test(test_bf16_close),
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_packed),
+        cmocka_unit_test(test_distill),
+        cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_threads_and_recompute),
+        cmocka_unit_test(test_bf16_close),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

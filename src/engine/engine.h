@@ -26,8 +26,8 @@ gist_status session_generate(gist_session *s, const int32_t *ids, size_t n, cons
 
 /* Rows of a gist in layer l as f32: keys and values [k,G,D]. */
 gist_status gist_get_rows(const gist *g, int l, float *keys, float *values, gist_error *err);
-/* A gist of rows learned for the prompt of `like`: keys and values[l] are [k,G,D] of every layer, rounded to its KV type;
- * everything else is like's.  Its identity is a hash over like's and the rows. */
+/* A gist of rows learned for the prompt of `like`: keys and values[l] are [k,G,D] of every layer, rounded to its KV
+ * type; everything else is like's.  Its identity is a hash over like's and the rows. */
 gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, gist **out,
                            gist_error *err);
 

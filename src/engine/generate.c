@@ -2,7 +2,8 @@
  *
  *   input --template--> ids --feed--> logits --sample--> id --feed--> logits ...
  *                                        |
- *                                        +--> bytes --> whole characters --> held while they may begin a stop string --> out
+ *                                        +--> bytes --> whole characters --> held while they may begin a stop string
+ * --> out
  */
 #include "engine/engine_int.h"
 

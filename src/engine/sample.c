@@ -13,7 +13,9 @@ gist_status sampler_init(sampler *s, const gist_allocator *alloc, int V, float t
         return err_set(err, GIST_ERR_USAGE, "temperature %g is not between 0 and 1e6", (double)temperature);
     if (!(top_p > 0) || top_p > 1) return err_set(err, GIST_ERR_USAGE, "top-p %g is not in (0,1]", (double)top_p);
     if (top_k < 0) return err_set(err, GIST_ERR_USAGE, "top-k %d is negative", top_k);
-    sampler made = { .alloc = alloc, .temperature = temperature, .top_p = top_p, .top_k = top_k, .never = never, .V = V };
+    sampler made = {
+        .alloc = alloc, .temperature = temperature, .top_p = top_p, .top_k = top_k, .never = never, .V = V
+    };
     rng_seed(&made.random, seed);
     if (temperature > 0) {
         made.order = mem_alloc(alloc, (size_t)V, sizeof *made.order);
@@ -45,7 +47,6 @@ static int32_t largest(const sampler *s, const float *logits) {
         if (logits[v] > logits[best] && v != s->never) best = v;
     return best;
 }
-
 
 /* Larger probability first; equal ones by id. */
 static bool before(const sampler *s, int32_t a, int32_t b) {

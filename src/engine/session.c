@@ -19,7 +19,9 @@ gist_status stores_create(const gist_engine *e, dtype type, int cap, op_kv *stor
                           gist_error *err) {
     size_t one = store_bytes(e, type, cap), L = (size_t)e->model.cfg.L;
     uint8_t *p = mem_alloc(e->alloc, 2 * L, one);
-    if (!p) return err_set(err, GIST_ERR_MEMORY, "out of memory: KV cache of %d tokens (%zu MiB)", cap, (2 * L * one) >> 20);
+    if (!p)
+        return err_set(err, GIST_ERR_MEMORY, "out of memory: KV cache of %d tokens (%zu MiB)", cap,
+                       (2 * L * one) >> 20);
     for (size_t l = 0; l < L; l++)
         stores[l * (size_t)stride] = (op_kv){ type, cap, p + 2 * l * one, p + (2 * l + 1) * one };
     *block = p;
@@ -96,7 +98,8 @@ gist_status gist_session_open(gist_engine *e, const gist_session_options *opt, g
     int longest = e->model.cfg.context;
     if ((unsigned)o.kv > GIST_TYPE_F16) return err_set(err, GIST_ERR_USAGE, "KV type %d is unknown", (int)o.kv);
     if (o.context < 0 || o.context > longest)
-        return err_set(err, o.context < 0 ? GIST_ERR_USAGE : GIST_ERR_LIMIT, "a context of %d tokens is not between 1 and the model's %d", o.context, longest);
+        return err_set(err, o.context < 0 ? GIST_ERR_USAGE : GIST_ERR_LIMIT,
+                       "a context of %d tokens is not between 1 and the model's %d", o.context, longest);
     gist_session *s = mem_calloc(e->alloc, 1, sizeof *s);
     if (!s) return err_memory(err, "session");
     s->e = e;
@@ -159,9 +162,11 @@ gist_status gist_session_set_position(gist_session *s, int position, gist_error 
 gist_status gist_session_attach(gist_session *s, const gist *g, gist_error *err) {
     if (!g->e) return err_set(err, GIST_ERR_USAGE, "this gist was only inspected; load it with an engine to attach it");
     if (g->e != s->e) return err_set(err, GIST_ERR_MISMATCH, "this gist was loaded for another engine");
-    if (s->length > 0 || s->attached) return err_set(err, GIST_ERR_USAGE, "a gist can only be attached to an empty session");
+    if (s->length > 0 || s->attached)
+        return err_set(err, GIST_ERR_USAGE, "a gist can only be attached to an empty session");
     if (s->asked != GIST_TYPE_AUTO && s->kv != g->head.type)
-        return err_set(err, GIST_ERR_MISMATCH, "the gist's rows are %s, the session was asked for %s: leave the KV type open or compress again",
+        return err_set(err, GIST_ERR_MISMATCH,
+                       "the gist's rows are %s, the session was asked for %s: leave the KV type open or compress again",
                        dt_name(g->head.type), dt_name(s->kv));
     int next = g->head.first_position + g->head.k;
     if (next >= s->e->model.cfg.context)
@@ -193,7 +198,8 @@ void session_get_row(const gist_session *s, int l, int slot, void *k, void *v) {
 
 gist_status session_reserve(gist_session *s, int more, gist_error *err) {
     if (more > s->context - s->length)
-        return err_set(err, GIST_ERR_LIMIT, "%d tokens behind %d do not fit a context of %d", more, s->length, s->context);
+        return err_set(err, GIST_ERR_LIMIT, "%d tokens behind %d do not fit a context of %d", more, s->length,
+                       s->context);
     if (more > s->e->model.cfg.context - s->position)
         return err_set(err, GIST_ERR_LIMIT, "%d tokens from position %d do not fit the model's context of %d", more,
                        s->position, s->e->model.cfg.context);
@@ -212,8 +218,14 @@ static void run_rows(gist_session *s, const int32_t *ids, int n) {
         if (ids[i] == s->e->gist_token) s->gist_row[gists++] = i;
         int slot = s->length + i, lo = s->first_visible < slot ? s->first_visible : slot;
         s->pos[i] = s->position + i;
-        s->rows[i] = (op_row){ .pos = s->pos[i], .kv = STORE_OWN, .slot = slot, .mem = g ? STORE_GIST : -1, .mlo = 0,
-                               .mhi = g ? g->head.k : 0, .lo = lo, .hi = slot + 1 };
+        s->rows[i] = (op_row){ .pos = s->pos[i],
+                               .kv = STORE_OWN,
+                               .slot = slot,
+                               .mem = g ? STORE_GIST : -1,
+                               .mlo = 0,
+                               .mhi = g ? g->head.k : 0,
+                               .lo = lo,
+                               .hi = slot + 1 };
     }
     llama_batch b = { n, ids, s->pos, s->rows, s->stores, STORES, s->gist_row, gists };
     op_ctx ctx = s->e->ctx;
@@ -227,7 +239,8 @@ static gist_status feed(gist_session *s, const int32_t *ids, size_t n, float *lo
     const llama_model *m = &s->e->model;
     op_ctx ctx = s->e->ctx;
     if (n == 0) return err_set(err, GIST_ERR_USAGE, "no tokens to feed");
-    if (n > (size_t)s->context) return err_set(err, GIST_ERR_LIMIT, "%zu tokens do not fit a context of %d", n, s->context);
+    if (n > (size_t)s->context)
+        return err_set(err, GIST_ERR_LIMIT, "%zu tokens do not fit a context of %d", n, s->context);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= m->vocab)
             return err_set(err, GIST_ERR_USAGE, "token %zu is %d, the vocabulary has %d", i, ids[i], m->vocab);

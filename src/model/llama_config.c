@@ -38,7 +38,8 @@ static gist_status read_rope(llama_config *c, const json_t *json, const char *wh
         if (old) type = old;
         TRY(json_get_string(rope, "rope_type", false, &type, WHAT));
         if (strcmp(type, "default") != 0)
-            return err_set(err, GIST_ERR_UNSUPPORTED, "%s: rotary scaling of type \"%.40s\" is not supported", what, type);
+            return err_set(err, GIST_ERR_UNSUPPORTED, "%s: rotary scaling of type \"%.40s\" is not supported", what,
+                           type);
         TRY(json_get_float(rope, "rope_theta", false, 1, 1e12, &c->theta, WHAT));
         TRY(refuse_partial(rope, WHAT));
     }
@@ -52,13 +53,15 @@ static gist_status check_architecture(const json_t *json, const char *what, gist
     if (json_is_array(list) && json_array_size(list) > 0) arch = json_string_value(json_array_get(list, 0));
     if (!type && !arch) return err_set(err, GIST_ERR_FORMAT, "%s: neither model_type nor architectures is given", what);
     if (type && strcmp(type, "llama") != 0)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: model_type \"%.40s\" is not supported (supported: llama)", what, type);
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: model_type \"%.40s\" is not supported (supported: llama)", what,
+                       type);
     if (arch && strcmp(arch, "LlamaForCausalLM") != 0)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: architecture %.60s is not supported (supported: LlamaForCausalLM)",
-                       what, arch);
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "%s: architecture %.60s is not supported (supported: LlamaForCausalLM)", what, arch);
     TRY(json_get_string(json, "hidden_act", false, &act, WHAT));
     if (strcmp(act, "silu") != 0)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: hidden_act \"%.40s\" is not supported (supported: silu)", what, act);
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: hidden_act \"%.40s\" is not supported (supported: silu)", what,
+                       act);
     const json_t *quantized = json_object_get(json, "quantization_config");
     if (quantized && !json_is_null(quantized))
         return unsupported(err, what, "quantization_config", "quantized safetensors are not supported");
@@ -88,10 +91,12 @@ gist_status llama_config_parse(llama_config *out, const json_t *json, const char
     if (c.D < 2 || c.D % 2 != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: head_dim %d: rotary positions need an even width", what, c.D);
     if (c.D > GFILE_MAX_WIDTH || c.G > GFILE_MAX_HEADS)
-        return err_set(err, GIST_ERR_LIMIT, "%s: %d key/value heads of %d are more than the %d of %d that a gist may hold", what,
-                       c.G, c.D, GFILE_MAX_HEADS, GFILE_MAX_WIDTH);
+        return err_set(err, GIST_ERR_LIMIT,
+                       "%s: %d key/value heads of %d are more than the %d of %d that a gist may hold", what, c.G, c.D,
+                       GFILE_MAX_HEADS, GFILE_MAX_WIDTH);
     if ((int64_t)c.H * c.D > LLAMA_MAX_WIDTH)
-        return err_set(err, GIST_ERR_LIMIT, "%s: %d heads of %d are more than %d wide", what, c.H, c.D, LLAMA_MAX_WIDTH);
+        return err_set(err, GIST_ERR_LIMIT, "%s: %d heads of %d are more than %d wide", what, c.H, c.D,
+                       LLAMA_MAX_WIDTH);
     *out = c;
     return GIST_OK;
 }
@@ -111,8 +116,17 @@ void llama_config_hash(const llama_config *c, hasher *h) {
     uint32_t eps, theta;
     memcpy(&eps, &c->eps, 4);
     memcpy(&theta, &c->theta, 4);
-    const uint64_t field[] = { (uint64_t)c->L, (uint64_t)c->C, (uint64_t)c->F, (uint64_t)c->H, (uint64_t)c->G,
-                               (uint64_t)c->D, (uint64_t)c->V, (uint64_t)c->context, eps, theta, c->tied };
+    const uint64_t field[] = { (uint64_t)c->L,
+                               (uint64_t)c->C,
+                               (uint64_t)c->F,
+                               (uint64_t)c->H,
+                               (uint64_t)c->G,
+                               (uint64_t)c->D,
+                               (uint64_t)c->V,
+                               (uint64_t)c->context,
+                               eps,
+                               theta,
+                               c->tied };
     hash_str(h, "llama");
     for (size_t i = 0; i < sizeof field / sizeof *field; i++) hash_u64(h, field[i]);
 }

@@ -113,7 +113,8 @@ static void *field_of(const loader *ld, const weight_row *r, int layer) {
     return base + r->offset;
 }
 
-/* Matrices that share an input must multiply the same operand: where bf16 and wider ones meet, bf16 widens (exactly). */
+/* Matrices that share an input must multiply the same operand: where bf16 and wider ones meet, bf16 widens (exactly).
+ * */
 static dtype packed_type(const loader *ld, dtype stored) {
     if (ld->type == GIST_TYPE_BF16) return DT_BF16;
     if (ld->type == GIST_TYPE_F32) return DT_F32;

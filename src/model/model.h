@@ -60,8 +60,9 @@ typedef struct llama_model {
 } llama_model;
 
 /* Load every tensor of the weight table from w (which must stay open: the embedding is a view of it) and pack it as
- * `type`: AUTO keeps each matrix's stored type (a mixture of bf16 and wider ones widens), BF16 rounds, F32 widens.  add_gist: append a row for <GIST>, the mean of the
- * existing rows, to the embedding and the head.  Missing tensors, unknown ones and wrong shapes are named. */
+ * `type`: AUTO keeps each matrix's stored type (a mixture of bf16 and wider ones widens), BF16 rounds, F32 widens.
+ * add_gist: append a row for <GIST>, the mean of the existing rows, to the embedding and the head.  Missing tensors,
+ * unknown ones and wrong shapes are named. */
 gist_status llama_load(llama_model *m, const llama_config *cfg, const weights *w, gist_type type, bool add_gist,
                        op_ctx *ctx, const gist_allocator *alloc, gist_error *err);
 /* A model of any shape with random weights of `type`, without a file: for benchmarks.  The same seed gives the same
@@ -144,8 +145,8 @@ typedef struct llama_adapter {
     char hash[33]; /* of all that it computes */
 } llama_adapter;
 /* Read DIR/adapter_config.json and adapter_model.safetensors in PEFT's layout for a model of shape c.  The factors take
- * `type` (f16: f32).  What PEFT can ask for and this code does not do is GIST_ERR_UNSUPPORTED by name; tensors of another
- * shape, missing and unknown ones are named. */
+ * `type` (f16: f32).  What PEFT can ask for and this code does not do is GIST_ERR_UNSUPPORTED by name; tensors of
+ * another shape, missing and unknown ones are named. */
 gist_status llama_adapter_open(llama_adapter *ad, const char *dir, const llama_config *c, dtype type, op_ctx *ctx,
                                const gist_allocator *alloc, gist_error *err);
 void llama_adapter_close(llama_adapter *ad);
@@ -167,7 +168,8 @@ typedef struct llama_acts {
     float *stats;          /* [T,H,2] of attention, kept for the backward pass; NULL in inference */
 } llama_acts;
 
-/* Take the buffers of inference from an arena: for T rows that see at most `visible` keys (dry run: arena base NULL). */
+/* Take the buffers of inference from an arena: for T rows that see at most `visible` keys (dry run: arena base NULL).
+ * */
 void llama_acts_take(llama_acts *a, arena *ar, const llama_config *cfg, const op_ctx *ctx, int T, int visible);
 
 typedef struct llama_batch {
@@ -245,8 +247,8 @@ typedef struct llama_acts_bwd {
     void *scratch;           /* op_attention_bwd_scratch */
 } llama_acts_bwd;
 
-/* dx [T,C] holds the gradient of the block's output and is turned into that of its input; weight gradients are added to.
- * `a` holds what the forward pass left: x, q, k, v, att, xm, gate, up, stats, cs. */
+/* dx [T,C] holds the gradient of the block's output and is turned into that of its input; weight gradients are added
+ * to. `a` holds what the forward pass left: x, q, k, v, att, xm, gate, up, stats, cs. */
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b);
 /* dx [T,K] (+)= dy W and dW += dy^T x for one matrix; x packed in s->xt beforehand (llama_pack_input: nothing to do for
@@ -266,17 +268,18 @@ void llama_rotate_key(const llama_model *m, float *k, int shift);
 
 /* ---- saving: llama_save.c ---- */
 
-/* DIR/config.json: `from` (the config the model came from; NULL: none) with the keys that c and `type` decide rewritten. */
+/* DIR/config.json: `from` (the config the model came from; NULL: none) with the keys that c and `type` decide
+ * rewritten. */
 gist_status llama_save_config(const llama_config *c, const json_t *from, dtype type, const char *dir,
                               const gist_allocator *alloc, gist_error *err);
-/* DIR/model.safetensors, every tensor of the weight table.  values gives a tensor's f32 values by its Hugging Face name,
- * NULL: it has none (GIST_ERR_USAGE). */
+/* DIR/model.safetensors, every tensor of the weight table.  values gives a tensor's f32 values by its Hugging Face
+ * name, NULL: it has none (GIST_ERR_USAGE). */
 typedef const float *(*llama_values_fn)(void *ctx, const char *name);
 gist_status llama_save_weights(const llama_config *c, dtype type, llama_values_fn values, void *ctx, const char *dir,
                                const gist_allocator *alloc, gist_error *err);
 
-/* DIR/adapter_config.json and adapter_model.safetensors in PEFT's layout, f32.  base: the model's name or path for readers;
- * gist_token: the id of <GIST> when the adapter has an embedding for it, else -1.  values as above. */
+/* DIR/adapter_config.json and adapter_model.safetensors in PEFT's layout, f32.  base: the model's name or path for
+ * readers; gist_token: the id of <GIST> when the adapter has an embedding for it, else -1.  values as above. */
 gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token, const char *base,
                                llama_values_fn values, void *ctx, const char *dir, const gist_allocator *alloc,
                                gist_error *err);

@@ -49,12 +49,14 @@ static void write_rows(void *arg, int first, int last) {
         for (int g = 0; g < j->G; g++) {
             size_t src = ((size_t)t * (size_t)j->G + (size_t)g) * (size_t)D;
             write_key(kv, key_at(kv, g, slot, 0, D), j->k + src, D);
-            dt_from_f32((uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, slot, D)), kv->type, j->v + src, (size_t)D);
+            dt_from_f32((uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, slot, D)), kv->type, j->v + src,
+                        (size_t)D);
         }
     }
 }
 
-void op_kv_write(op_ctx *ctx, const op_kv *kv, const op_row *rows, const float *k, const float *v, int T, int G, int D) {
+void op_kv_write(op_ctx *ctx, const op_kv *kv, const op_row *rows, const float *k, const float *v, int T, int G,
+                 int D) {
     write_job j = { kv, rows, k, v, G, D };
     op_for_rows(ctx, write_rows, &j, T, (size_t)(G * D) * 4);
 }
@@ -63,7 +65,8 @@ void op_kv_get(const op_kv *kv, int slot, void *k, void *v, int G, int D) {
     size_t one = dt_bytes(kv->type, 1), row = one * (size_t)D;
     for (int g = 0; g < G; g++) {
         for (int d = 0; d < D; d++)
-            memcpy((uint8_t *)k + (size_t)g * row + (size_t)d * one, (const uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one, one);
+            memcpy((uint8_t *)k + (size_t)g * row + (size_t)d * one,
+                   (const uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one, one);
         memcpy((uint8_t *)v + (size_t)g * row, (const uint8_t *)kv->v + value_at(kv, g, slot, D) * one, row);
     }
 }
@@ -72,7 +75,8 @@ void op_kv_set(const op_kv *kv, int slot, const void *k, const void *v, int G, i
     size_t one = dt_bytes(kv->type, 1), row = one * (size_t)D;
     for (int g = 0; g < G; g++) {
         for (int d = 0; d < D; d++)
-            memcpy((uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one, (const uint8_t *)k + (size_t)g * row + (size_t)d * one, one);
+            memcpy((uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one,
+                   (const uint8_t *)k + (size_t)g * row + (size_t)d * one, one);
         memcpy((uint8_t *)kv->v + value_at(kv, g, slot, D) * one, (const uint8_t *)v + (size_t)g * row, row);
     }
 }
@@ -94,7 +98,7 @@ typedef struct attend_job {
     const float *q;
     const op_kv *kv;
     const op_row *rows;
-    const int *tiles; /* first row of each tile, and T */
+    const int *tiles;   /* first row of each tile, and T */
     int H, G, D, parts; /* parts: pieces of a group of query heads that is larger than a tile */
     float scale;
     float *stats;
@@ -115,8 +119,14 @@ static op_tile make_tile(const attend_job *j, int task, int hi[OP_TILE], int *g)
     int head = *g * group + part * heads;
     if (head + heads > (*g + 1) * group) heads = (*g + 1) * group - head;
     const op_row *row = &j->rows[first];
-    op_tile t = { .stride = (size_t)j->H * (size_t)j->D, .rows = j->tiles[tile + 1] - first, .heads = heads, .D = j->D,
-                  .scale = j->scale, .hi = hi, .score_stride = j->score_stride, .stats_stride = 2 * (size_t)j->H };
+    op_tile t = { .stride = (size_t)j->H * (size_t)j->D,
+                  .rows = j->tiles[tile + 1] - first,
+                  .heads = heads,
+                  .D = j->D,
+                  .scale = j->scale,
+                  .hi = hi,
+                  .score_stride = j->score_stride,
+                  .stats_stride = 2 * (size_t)j->H };
     int top = row->lo;
     for (int r = 0; r < t.rows; r++) {
         hi[r] = row[r].hi;
@@ -165,9 +175,20 @@ static int cut_tiles(int *tiles, const op_row *rows, int T, int group, int *visi
 void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows, int T,
                       int H, int G, int D, float scale, void *scratch) {
     int visible, group = H / G, n = cut_tiles(scratch, rows, T, group, &visible);
-    attend_job j = { .ctx = ctx, .out = out, .q = q, .kv = kv, .rows = rows, .tiles = scratch, .H = H, .G = G, .D = D,
-                     .parts = (group + OP_TILE - 1) / OP_TILE, .scale = scale, .stats = stats,
-                     .score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int)), .score_stride = padded(visible) };
+    attend_job j = { .ctx = ctx,
+                     .out = out,
+                     .q = q,
+                     .kv = kv,
+                     .rows = rows,
+                     .tiles = scratch,
+                     .H = H,
+                     .G = G,
+                     .D = D,
+                     .parts = (group + OP_TILE - 1) / OP_TILE,
+                     .scale = scale,
+                     .stats = stats,
+                     .score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int)),
+                     .score_stride = padded(visible) };
     op_run(ctx, attend_task, &j, n * G * j.parts, (size_t)T * (size_t)H * (size_t)D * (size_t)visible / 8);
 }
 
@@ -182,7 +203,8 @@ void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, con
  */
 
 size_t op_attention_bwd_scratch(const op_ctx *ctx, int T, int visible) {
-    return op_attention_scratch(ctx, T, visible) + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible) * sizeof(float);
+    return op_attention_scratch(ctx, T, visible) +
+           (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible) * sizeof(float);
 }
 
 typedef struct attend_bwd_job {
@@ -224,15 +246,29 @@ static void attend_bwd_task(void *arg, int g, int worker) {
 }
 
 void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const float *dout, const float *out,
-                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows, int T,
-                      int H, int G, int D, float scale, void *scratch) {
+                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows,
+                      int T, int H, int G, int D, float scale, void *scratch) {
     int visible, group = H / G, n = cut_tiles(scratch, rows, T, group, &visible);
     float *score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int));
-    attend_bwd_job b = {
-        .fwd = { .ctx = ctx, .out = (float *)(uintptr_t)out, .q = q, .kv = kv, .rows = rows, .tiles = scratch, .H = H,
-                 .G = G, .D = D, .parts = (group + OP_TILE - 1) / OP_TILE, .scale = scale,
-                 .stats = (float *)(uintptr_t)stats, .score = score, .score_stride = padded(visible) },
-        .swapped = swapped, .grad = grad, .dout = dout, .dq = dq,
-        .dscore = score + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible), .tile_count = n };
+    attend_bwd_job b = { .fwd = { .ctx = ctx,
+                                  .out = (float *)(uintptr_t)out,
+                                  .q = q,
+                                  .kv = kv,
+                                  .rows = rows,
+                                  .tiles = scratch,
+                                  .H = H,
+                                  .G = G,
+                                  .D = D,
+                                  .parts = (group + OP_TILE - 1) / OP_TILE,
+                                  .scale = scale,
+                                  .stats = (float *)(uintptr_t)stats,
+                                  .score = score,
+                                  .score_stride = padded(visible) },
+                         .swapped = swapped,
+                         .grad = grad,
+                         .dout = dout,
+                         .dq = dq,
+                         .dscore = score + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible),
+                         .tile_count = n };
     op_run(ctx, attend_bwd_task, &b, G, (size_t)T * (size_t)H * (size_t)D * (size_t)visible / 4);
 }

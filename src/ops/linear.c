@@ -43,8 +43,8 @@ typedef struct pack_job {
     int rows;
 } pack_job;
 
-/* A panel is a matrix transposed: for f32 of its elements, for bf16 of its pairs, 32 bits each.  `src` holds cols rows of
- * `words` such elements, src_ld apart; they become columns of the panel from row `row` on. */
+/* A panel is a matrix transposed: for f32 of its elements, for bf16 of its pairs, 32 bits each.  `src` holds cols rows
+ * of `words` such elements, src_ld apart; they become columns of the panel from row `row` on. */
 static void pack_words(op_ctx *ctx, uint32_t *panel, int row, const uint8_t *src, size_t src_ld, int cols, int words) {
     for (int j = 0; j < cols; j += 16)
         for (int k = 0; k < words; k += 16) {
@@ -61,7 +61,8 @@ static void pack_words(op_ctx *ctx, uint32_t *panel, int row, const uint8_t *src
 }
 
 /* Any types, element by element: f16, odd widths, conversions that training does not need. */
-static void pack_converted(void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0, int k1) {
+static void pack_converted(void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0,
+                           int k1) {
     float x[K_TILE];
     for (int j = 0; j < cols; j++) {
         dt_to_f32(x, src + dt_bytes(src_type, (size_t)j * (size_t)W->K + (size_t)k0), src_type, (size_t)(k1 - k0));
@@ -71,7 +72,8 @@ static void pack_converted(void *panel, const op_weight *W, const uint8_t *src, 
 }
 
 /* f32 rounded to bf16 pairs: K_TILE values of each row first, then their transpose. */
-static void pack_rounded(op_ctx *ctx, uint32_t *panel, const op_weight *W, const uint8_t *src, int cols, int k0, int k1) {
+static void pack_rounded(op_ctx *ctx, uint32_t *panel, const op_weight *W, const uint8_t *src, int cols, int k0,
+                         int k1) {
     uint16_t rounded[OP_PANEL][K_TILE];
     float x[K_TILE];
     for (int j = 0; j < cols; j++) {
@@ -82,8 +84,8 @@ static void pack_rounded(op_ctx *ctx, uint32_t *panel, const op_weight *W, const
     pack_words(ctx, panel, k0 / 2, (const uint8_t *)rounded, K_TILE / 2, cols, (k1 - k0 + 1) / 2);
 }
 
-static void pack_tile(op_ctx *ctx, void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0,
-                      int k1) {
+static void pack_tile(op_ctx *ctx, void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols,
+                      int k0, int k1) {
     size_t K = (size_t)W->K;
     if (W->type == DT_F32 && src_type == DT_F32)
         pack_words(ctx, panel, k0, src + 4 * (size_t)k0, K, cols, k1 - k0);

@@ -27,7 +27,8 @@ static void pack_t_f32(float *panel, const float *src, size_t stride, int k0, in
 }
 
 /* Pairs of source rows, rounded, then interleaved: (row k, row k+1) for each of 64 columns. */
-static void pack_t_bf16(op_ctx *ctx, uint16_t *panel, const float *src, size_t stride, int K, int k0, int k1, int cols) {
+static void pack_t_bf16(op_ctx *ctx, uint16_t *panel, const float *src, size_t stride, int K, int k0, int k1,
+                        int cols) {
     uint16_t pair[2][OP_PANEL] = { { 0 }, { 0 } };
     for (int k = k0; k < k1; k += 2) {
         uint16_t *row = panel + (size_t)k * OP_PANEL;
@@ -85,7 +86,8 @@ static void transpose_tile(op_ctx *ctx, float *dst, const float *src, size_t str
                 continue;
             }
             for (int a = 0; a < 16 && t + a < rows; a++)
-                for (int b = 0; b < 16 && n + b < cols; b++) to[(size_t)b * TILE + (size_t)a] = from[(size_t)a * stride + (size_t)b];
+                for (int b = 0; b < 16 && n + b < cols; b++)
+                    to[(size_t)b * TILE + (size_t)a] = from[(size_t)a * stride + (size_t)b];
         }
 }
 
@@ -106,7 +108,8 @@ static void operand_t_task(void *arg, int task, int worker) {
                 memcpy((float *)j->buf + at, column[n - n0], (size_t)rows * sizeof(float));
         }
     }
-    for (int n = n0; j->type == DT_BF16 && j->T % 2 && n < n1; n++) ((uint16_t *)j->buf)[(size_t)n * stride + (size_t)j->T] = 0;
+    for (int n = n0; j->type == DT_BF16 && j->T % 2 && n < n1; n++)
+        ((uint16_t *)j->buf)[(size_t)n * stride + (size_t)j->T] = 0;
 }
 
 size_t op_operand_t_bytes(dtype type, int T, int N) {

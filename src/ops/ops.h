@@ -87,7 +87,8 @@ void op_scale(op_ctx *ctx, float *x, float s, int T, int C);
 
 /* ---- rotary positions (RoPE; halves of a head paired: i with i + D/2) ---- */
 
-/* cs [T,D] = cos (first half) and sin (second half) of pos[t] * freq[i], i < D/2; angle in f32, as the models trained */
+/* cs [T,D] = cos (first half) and sin (second half) of pos[t] * freq[i], i < D/2; angle in f32, as the models trained
+ * */
 void op_rope_table(op_ctx *ctx, float *cs, const int32_t *pos, const float *freq, int T, int D);
 /* x [T,H,D] rotated in place by the angles of its row */
 void op_rope_fwd(op_ctx *ctx, float *x, const float *cs, int T, int H, int D);
@@ -102,7 +103,9 @@ typedef struct op_kv {
     void *k, *v;
 } op_kv;
 enum { OP_KV_BLOCK = 16 };
-static inline int op_kv_round(int tokens) { return (tokens + OP_KV_BLOCK - 1) / OP_KV_BLOCK * OP_KV_BLOCK; }
+static inline int op_kv_round(int tokens) {
+    return (tokens + OP_KV_BLOCK - 1) / OP_KV_BLOCK * OP_KV_BLOCK;
+}
 
 /* One row of the batch: where its own key and value go, and which keys it sees.
  *
@@ -154,8 +157,8 @@ void op_linear_add(op_ctx *ctx, float *y, const void *x, const op_weight *W, int
 /* table gradient dE [V,C]: dE[ids[t]] += dx[t] */
 void op_embed_bwd(op_ctx *ctx, float *dE, const float *dx, const int32_t *ids, int T, int C);
 /* dx += r (dy w) - x r^3/C sum(dy w x),  dw += sum_t dy x r,  r = 1/sqrt(mean(x^2)+eps); rms [T] is scratch */
-void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const float *x, const float *w, float *rms, int T,
-                    int C, float eps);
+void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const float *x, const float *w, float *rms,
+                    int T, int C, float eps);
 /* Writes dgate = dy up s (1 + gate (1 - s)) and dup = dy gate s, s = sigmoid(gate); they may be gate and up. */
 void op_silu_mul_bwd(op_ctx *ctx, float *dgate, float *dup, const float *dy, const float *gate, const float *up, int T,
                      int F);
@@ -168,12 +171,12 @@ void op_rope_bwd(op_ctx *ctx, float *dx, const float *cs, int T, int H, int D);
 typedef struct op_kv_grad {
     float *dk, *dv;
 } op_kv_grad;
-/* dq [T,H,D] and, for every store that rows name, dk and dv.  out and stats are the forward's.  swapped: the stores with
- * keys and values exchanged (op_kv_write with k and v exchanged). */
+/* dq [T,H,D] and, for every store that rows name, dk and dv.  out and stats are the forward's.  swapped: the stores
+ * with keys and values exchanged (op_kv_write with k and v exchanged). */
 size_t op_attention_bwd_scratch(const op_ctx *ctx, int T, int visible);
 void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const float *dout, const float *out,
-                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows, int T,
-                      int H, int G, int D, float scale, void *scratch);
+                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows,
+                      int T, int H, int G, int D, float scale, void *scratch);
 
 /* ---- loss ---- */
 

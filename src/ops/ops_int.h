@@ -27,36 +27,37 @@ typedef struct op_tile {
     const int *hi;       /* [rows] */
     float *score;        /* [rows*heads][score_stride] */
     size_t score_stride; /* multiple of 16, >= visible keys of any row */
-    float *stats;        /* query vector (r,h) at r*stats_stride + 2h: maximum and 1/sum of its scores; NULL: not kept */
+    float *stats; /* query vector (r,h) at r*stats_stride + 2h: maximum and 1/sum of its scores; NULL: not kept */
     size_t stats_stride;
 } op_tile;
 
 /* The same tile backwards.  `swapped` views the stores with keys and values exchanged (values in key blocks, keys in
  * rows), so that the forward's two kernels compute dP = dout V^T and dq = dS K. */
 typedef struct op_tile_bwd {
-    op_tile fwd;                /* out: the forward's output; stats: as it left them; score: P */
+    op_tile fwd; /* out: the forward's output; stats: as it left them; score: P */
     op_span mem_swapped, local_swapped;
-    const float *dout;          /* as out */
-    float *dq;                  /* as q, added to */
-    float *dscore;              /* [rows*heads][score_stride] */
-    float *mem_dk, *mem_dv;     /* of this head; token j at j*grad_stride; added to */
+    const float *dout;      /* as out */
+    float *dq;              /* as q, added to */
+    float *dscore;          /* [rows*heads][score_stride] */
+    float *mem_dk, *mem_dv; /* of this head; token j at j*grad_stride; added to */
     float *local_dk, *local_dv;
     size_t grad_stride;
 } op_tile_bwd;
 
-/* Constants of one row of the loss: d = lm * (softmax(x) - onehot) + kl * (softmax(x) - softmax(t)); t NULL: no teacher */
+/* Constants of one row of the loss: d = lm * (softmax(x) - onehot) + kl * (softmax(x) - softmax(t)); t NULL: no
+ * teacher */
 typedef struct op_xent {
     float max, sum, tmax, tsum; /* of x and of the teacher's logits t */
     float lm, kl;
-    double kl_sum;              /* out: sum p_t (ln p_t - ln p_x) */
+    double kl_sum; /* out: sum p_t (ln p_t - ln p_x) */
 } op_xent;
 
 typedef struct op_adamw {
-    float keep;                 /* 1 - lr * decay */
+    float keep; /* 1 - lr * decay */
     float beta1, beta2, eps;
-    float rate;                 /* lr / (1 - beta1^t) */
-    float root;                 /* sqrt(1 - beta2^t) */
-    float scale;                /* of the gradient (clipping) */
+    float rate;  /* lr / (1 - beta1^t) */
+    float root;  /* sqrt(1 - beta2^t) */
+    float scale; /* of the gradient (clipping) */
 } op_adamw;
 
 struct op_kernels {

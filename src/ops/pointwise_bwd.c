@@ -1,6 +1,7 @@
 /* pointwise_bwd.c - derivatives of the ops on single rows, the loss over the vocabulary, and the optimiser.
  *
- * Sums over rows (a norm's weight, an embedding's row) are cut by columns, so that each runs in row order on one thread.
+ * Sums over rows (a norm's weight, an embedding's row) are cut by columns, so that each runs in row order on one
+ * thread.
  */
 #include <math.h>
 
@@ -51,8 +52,8 @@ static void rmsnorm_dw(void *arg, int task, int worker) {
     j->ctx->k->fma_rows(j->dw + c0, j->dy + c0, j->x + c0, j->rms, j->T, (size_t)j->C, n);
 }
 
-void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const float *x, const float *w, float *rms, int T,
-                    int C, float eps) {
+void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const float *x, const float *w, float *rms,
+                    int T, int C, float eps) {
     bwd_job j = { ctx, dx, dw, rms, dy, x, w, NULL, T, C, eps };
     op_for_rows(ctx, rmsnorm_dx, &j, T, (size_t)C * 2);
     if (dw) op_run(ctx, rmsnorm_dw, &j, (C + COLUMNS - 1) / COLUMNS, (size_t)T * (size_t)C);
@@ -141,9 +142,20 @@ static void adamw_task(void *arg, int task, int worker) {
 
 void op_adamw_update(op_ctx *ctx, float *w, float *m, float *v, const float *g, size_t n, const op_adamw_step *s) {
     double b1 = 1 - pow((double)s->beta1, (double)s->t), b2 = 1 - pow((double)s->beta2, (double)s->t);
-    flat_job j = { ctx, w, m, v, g, n,
-                   { .keep = 1.0f - s->lr * s->decay, .beta1 = s->beta1, .beta2 = s->beta2, .eps = s->eps,
-                     .rate = (float)((double)s->lr / b1), .root = (float)sqrt(b2), .scale = s->scale }, NULL };
+    flat_job j = { ctx,
+                   w,
+                   m,
+                   v,
+                   g,
+                   n,
+                   { .keep = 1.0f - s->lr * s->decay,
+                     .beta1 = s->beta1,
+                     .beta2 = s->beta2,
+                     .eps = s->eps,
+                     .rate = (float)((double)s->lr / b1),
+                     .root = (float)sqrt(b2),
+                     .scale = s->scale },
+                   NULL };
     pool_run(ctx->pool, adamw_task, &j, (int)((n + CHUNK - 1) / CHUNK));
 }
 

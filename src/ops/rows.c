@@ -18,7 +18,8 @@ typedef struct rows_job {
 static void gather_rows(void *arg, int first, int last) {
     const rows_job *j = arg;
     size_t C = (size_t)j->C;
-    for (int i = first; i < last; i++) memcpy(j->dst + (size_t)i * C, j->src + (size_t)j->row[i] * C, C * sizeof(float));
+    for (int i = first; i < last; i++)
+        memcpy(j->dst + (size_t)i * C, j->src + (size_t)j->row[i] * C, C * sizeof(float));
 }
 
 void op_rows_gather(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C) {
@@ -29,7 +30,8 @@ void op_rows_gather(op_ctx *ctx, float *dst, const float *src, const int *row, i
 static void scatter_rows(void *arg, int first, int last) {
     const rows_job *j = arg;
     size_t C = (size_t)j->C;
-    for (int i = first; i < last; i++) memcpy(j->dst + (size_t)j->row[i] * C, j->src + (size_t)i * C, C * sizeof(float));
+    for (int i = first; i < last; i++)
+        memcpy(j->dst + (size_t)j->row[i] * C, j->src + (size_t)i * C, C * sizeof(float));
 }
 
 void op_rows_scatter(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C) {

@@ -43,7 +43,8 @@ static void gemm_wide(float *y, size_t ldy, const float *x, size_t ldx, const vo
     for (int t = 0; t < T; t++)
         for (int j = 0; j < cols; j++) {
             float acc = add ? y[(size_t)t * ldy + (size_t)j] : 0;
-            for (int k = 0; k < K; k++) acc += x[(size_t)t * ldx + (size_t)k] * scalar_load(panel, type, (size_t)k * OP_PANEL + (size_t)j);
+            for (int k = 0; k < K; k++)
+                acc += x[(size_t)t * ldx + (size_t)k] * scalar_load(panel, type, (size_t)k * OP_PANEL + (size_t)j);
             y[(size_t)t * ldy + (size_t)j] = acc;
         }
 }
@@ -79,7 +80,8 @@ static void round_bf16(uint16_t *y, const float *x, int n) {
 
 static void transpose(void *dst, size_t ldd, const void *src, size_t lds) {
     for (size_t i = 0; i < 16; i++)
-        for (size_t j = 0; j < 16; j++) memcpy((uint8_t *)dst + 4 * (i * ldd + j), (const uint8_t *)src + 4 * (j * lds + i), 4);
+        for (size_t j = 0; j < 16; j++)
+            memcpy((uint8_t *)dst + 4 * (i * ldd + j), (const uint8_t *)src + 4 * (j * lds + i), 4);
 }
 
 static void rmsnorm(float *y, const float *x, const float *w, int C, float eps) {
@@ -121,7 +123,8 @@ static int scores(float *score, const float *q, const op_span *s, int hi, int D,
 
 static void weigh_values(float *out, const float *p, const op_span *s, int hi, int D) {
     for (int j = s->lo; j < hi; j++)
-        for (int d = 0; d < D; d++) out[d] += p[j - s->lo] * scalar_load(s->v, s->type, (size_t)j * (size_t)D + (size_t)d);
+        for (int d = 0; d < D; d++)
+            out[d] += p[j - s->lo] * scalar_load(s->v, s->type, (size_t)j * (size_t)D + (size_t)d);
 }
 
 static void attend_one(float *out, const float *q, const op_tile *t, int hi, float *score, float *stats) {

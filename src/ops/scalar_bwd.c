@@ -31,7 +31,8 @@ void scalar_silu_mul_bwd(float *dgate, float *dup, const float *dy, const float 
 /* y[i] += sum_t a[t][i] b[t][i] r[t]: the gradient of a norm's weight */
 void scalar_fma_rows(float *y, const float *a, const float *b, const float *r, int rows, size_t stride, int n) {
     for (int i = 0; i < n; i++)
-        for (int t = 0; t < rows; t++) y[i] += a[(size_t)t * stride + (size_t)i] * b[(size_t)t * stride + (size_t)i] * r[t];
+        for (int t = 0; t < rows; t++)
+            y[i] += a[(size_t)t * stride + (size_t)i] * b[(size_t)t * stride + (size_t)i] * r[t];
 }
 
 void scalar_softmax_stats(const float *x, int n, float *max, double *sum) {

@@ -69,8 +69,8 @@ uint16_t f32_to_f16(float f) {
     if (u < 0x38800000u) {                                                       /* below 2^-14: subnormal */
         float a;
         memcpy(&a, &u, 4);
-        a = a * 0x1p24f;                                   /* in units of 2^-24, exact */
-        float r = (a + 0x1p23f) - 0x1p23f;                 /* round to nearest even integer, at most 1024 */
+        a = a * 0x1p24f;                   /* in units of 2^-24, exact */
+        float r = (a + 0x1p23f) - 0x1p23f; /* round to nearest even integer, at most 1024 */
         return (uint16_t)(sign | (uint16_t)r);
     }
     uint32_t r = u + 0xfffu + (u >> 13 & 1u);

@@ -40,7 +40,8 @@ static void panel_64(float *y, size_t ldy, const uint16_t *x, size_t ldx, const 
     for (int k0 = 0; k0 < K; k0 += KBLOCK) {
         int k1 = K - k0 > KBLOCK ? k0 + KBLOCK : K, t = 0;
         bool more = add || k0 > 0;
-        for (; t + ROWS <= T; t += ROWS) tile(y + (size_t)t * ldy, ldy, x + (size_t)t * ldx, ldx, panel, k0, k1, more, ROWS);
+        for (; t + ROWS <= T; t += ROWS)
+            tile(y + (size_t)t * ldy, ldy, x + (size_t)t * ldx, ldx, panel, k0, k1, more, ROWS);
         float *yt = y + (size_t)t * ldy;
         const uint16_t *xt = x + (size_t)t * ldx;
         switch (T - t) {

@@ -99,8 +99,8 @@ INLINE void gemm_panel(float *y, size_t ldy, const float *x, size_t ldx, const v
         for (int t = 0; t < T; t += GEMM_ROWS) {
             int rows = T - t < GEMM_ROWS ? T - t : GEMM_ROWS;
             for (int c = 0; c < OP_PANEL; c += GEMM_VECS * OP_LANES)
-                gemm_tile_rows(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, type, k0, k1, add || k0 > 0,
-                               rows, c);
+                gemm_tile_rows(y + (size_t)t * ldy + (size_t)c, ldy, x + (size_t)t * ldx, ldx, panel, type, k0, k1,
+                               add || k0 > 0, rows, c);
         }
         k0 = k1;
     } while (k0 < K);
@@ -144,7 +144,8 @@ static void gemm_f16(float *y, size_t ldy, const void *x, size_t ldx, const void
 INLINE void gemm_bf16_tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int K, bool add,
                            int rows, int col0) {
     vf acc[GEMM_ROWS][GEMM_VECS];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < GEMM_VECS; v++) acc[r][v] = add ? vf_load(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : vf_zero();
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < GEMM_VECS; v++)
+        acc[r][v] = add ? vf_load(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : vf_zero();
     for (int k = 0; k < K; k += 2) {
         const uint16_t *w = panel + ((size_t)(k / 2) * OP_PANEL + (size_t)col0) * 2;
         vf even[GEMM_VECS], odd[GEMM_VECS];
@@ -265,7 +266,8 @@ INLINE void score_store(float *score, vf v, int b, int lo, int hi) {
 }
 
 /* Scores of n query vectors, from `first` on, against one span.  n and type are constants at every call. */
-INLINE void score_vectors(const op_tile *t, const op_span *s, const int *hi, size_t offset, dtype type, int first, int n) {
+INLINE void score_vectors(const op_tile *t, const op_span *s, const int *hi, size_t offset, dtype type, int first,
+                          int n) {
     const float *q[SCORE_ROWS];
     vf acc[SCORE_ROWS], scale = vf_set(t->scale);
     for (int r = 0; r < n; r++) q[r] = t->q + vector_at(t, first + r);
@@ -273,7 +275,8 @@ INLINE void score_vectors(const op_tile *t, const op_span *s, const int *hi, siz
     for (int b = s->lo / OP_KV_BLOCK * OP_KV_BLOCK; b < s->hi; b += OP_KV_BLOCK) {
         score_block(acc, q, n, typed_at(s->k, type, (size_t)(b / OP_KV_BLOCK) * block_elements), type, t->D);
         for (int r = 0; r < n; r++)
-            score_store(score_row(t, first + r) + offset, vf_mul(acc[r], scale), b, s->lo, span_end(t, s, hi, first + r));
+            score_store(score_row(t, first + r) + offset, vf_mul(acc[r], scale), b, s->lo,
+                        span_end(t, s, hi, first + r));
     }
 }
 
@@ -295,8 +298,8 @@ static void score_span(const op_tile *t, const op_span *s, const int *hi, size_t
     }
 }
 
-/* p = exp(score - *largest) over n visible keys, *largest their maximum; returns the sum.  The row is padded to whole vectors
- * with zeros. */
+/* p = exp(score - *largest) over n visible keys, *largest their maximum; returns the sum.  The row is padded to whole
+ * vectors with zeros. */
 static float softmax_row(float *score, int n, float *largest) {
     int padded = (n + OP_LANES - 1) / OP_LANES * OP_LANES;
     for (int v = n; v < padded; v++) score[v] = -INFINITY;
@@ -338,11 +341,13 @@ INLINE void value_rows(float *const out[GEMM_ROWS], const float *const p[GEMM_RO
     int d = 0;
     for (; d + GEMM_VECS * OP_LANES <= D; d += GEMM_VECS * OP_LANES)
         value_block(out, p, s, type, from, to, D, d, n, GEMM_VECS, OP_LANES);
-    for (; d < D; d += OP_LANES) value_block(out, p, s, type, from, to, D, d, n, 1, D - d < OP_LANES ? D - d : OP_LANES);
+    for (; d < D; d += OP_LANES)
+        value_block(out, p, s, type, from, to, D, d, n, 1, D - d < OP_LANES ? D - d : OP_LANES);
 }
 
 /* Values of one span for n query vectors: the keys all of them see together, then what single rows see beyond. */
-INLINE void value_vectors(const op_tile *t, const op_span *s, const int *hi, size_t offset, dtype type, int first, int n) {
+INLINE void value_vectors(const op_tile *t, const op_span *s, const int *hi, size_t offset, dtype type, int first,
+                          int n) {
     float *out[GEMM_ROWS];
     const float *p[GEMM_ROWS];
     int common = s->hi;

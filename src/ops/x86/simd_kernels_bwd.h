@@ -112,7 +112,8 @@ INLINE void outer_block(float *out, size_t stride, const op_tile *t, const float
     UNROLL for (int r = 0; r < n; r++) UNROLL for (int v = 0; v < vecs; v++)
         acc[r][v] = vf_load_n(out + (size_t)(j + r) * stride + d0 + v * OP_LANES, v == vecs - 1 ? last : OP_LANES);
     for (int i = 0; i < t->rows * t->heads; i++) {
-        const float *p = score + (size_t)i * t->score_stride + offset + (size_t)(j - lo), *xi = x + vector_at(t, i) + d0;
+        const float *p = score + (size_t)i * t->score_stride + offset + (size_t)(j - lo);
+        const float *xi = x + vector_at(t, i) + d0;
         vf val[GEMM_VECS];
         UNROLL for (int v = 0; v < vecs; v++) val[v] = vf_load_n(xi + v * OP_LANES, v == vecs - 1 ? last : OP_LANES);
         UNROLL for (int r = 0; r < n; r++) {
@@ -133,8 +134,8 @@ INLINE void outer_keys(float *out, size_t stride, const op_tile *t, const float 
         outer_block(out, stride, t, score, x, offset, j, lo, n, d, 1, D - d < OP_LANES ? D - d : OP_LANES);
 }
 
-static void outer_span(float *out, size_t stride, const op_tile *t, const op_span *s, const float *score, const float *x,
-                       size_t offset) {
+static void outer_span(float *out, size_t stride, const op_tile *t, const op_span *s, const float *score,
+                       const float *x, size_t offset) {
     int j = s->lo;
     for (; j + GEMM_ROWS <= s->hi; j += GEMM_ROWS) outer_keys(out, stride, t, score, x, offset, j, s->lo, GEMM_ROWS);
     for (; j < s->hi; j++) outer_keys(out, stride, t, score, x, offset, j, s->lo, 1);
