@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "cli.h"
-#include "train/train.h"
+#include "eval/eval.h"
 
 enum { OBJECTIVE_LM, OBJECTIVE_DISTILL, OBJECTIVE_BOTH };
 
@@ -21,7 +21,7 @@ typedef struct train_args {
     const char *init, *config, *tokenizer, *data, *condition, *k, *template_name, *out, *best;
     option_list val;
     int limit, val_limit, max_length, objective, batch, batch_tokens, pairs_per_prompt, accumulate, steps, epochs;
-    int schedule, save_every, eval_every, type, save_type, threads, kernels;
+    int schedule, save_every, eval_every, answers, answer_tokens, type, save_type, threads, kernels;
     float lr, warmup, floor, decay, beta1, beta2, eps, clip, distill_weight, teacher_lm;
     uint64_t seed;
     const char *lora_targets;
@@ -55,12 +55,14 @@ static const option table[] = {
     OPT_FLOAT(train_args, distill_weight, 0, "distill-weight", "X", 0, 1e6, "1", "of the distillation loss"),
     OPT_FLOAT(train_args, teacher_lm, 0, "teacher-lm", "X", 0, 1e6, "0",
               "weight of the answers' loss on teacher copies"),
-    OPT_FLAG(train_args, input_loss, 0, "input-loss", "predict the input's tokens too; 'gist tune' can then draw inputs"),
+    OPT_FLAG(train_args, input_loss, 0, "input-loss",
+             "predict the input's tokens too; 'gist tune' can then draw inputs"),
     OPT_HEADING("What trains"),
     OPT_INT(train_args, lora_rank, 0, "lora-rank", "N", 0, 1 << 16, "0",
-            "freeze the model and train an adapter (LoRA) of this rank, and the embedding of <GIST>; 0: the model itself"),
+            "freeze the model, train an adapter (LoRA) of this rank and the embedding of <GIST>; 0: the model itself"),
     OPT_FLOAT(train_args, lora_alpha, 0, "lora-alpha", "X", 0, 1e6, "16", "the adapter's scale is alpha / rank"),
-    OPT_TEXT(train_args, lora_targets, 0, "lora-targets", "LIST", "all", "matrices to adapt, of q,k,v,o,gate,up,down; all"),
+    OPT_TEXT(train_args, lora_targets, 0, "lora-targets", "LIST", "all",
+             "matrices to adapt, of q,k,v,o,gate,up,down; all"),
     OPT_CHOICE(train_args, lora_at, 0, "lora-at", "all|gist", "all",
                "gist: act at gist tokens only; the base model answers unchanged everywhere else"),
     OPT_CHOICE(train_args, train_only, 0, "train-only", "all|gist", "all",
@@ -94,8 +96,12 @@ static const option table[] = {
             "steps between checkpoints; 0: only at the end"),
     OPT_INT(train_args, eval_every, 0, "eval-every", "N", 0, 1 << 30, "200",
             "steps between validations; 0: only first and last"),
+    OPT_INT(train_args, answers, 0, "answers", "N", 0, 1 << 30, "0",
+            "score greedy answers to the first N pairs of each split too, whole prompts; 0: none"),
+    OPT_INT(train_args, answer_tokens, 0, "answer-tokens", "N", 1, 1 << 20, "128",
+            "most tokens of such an answer, within --max-length"),
     OPT_TEXT(train_args, best, 0, "best", "METRIC", NULL,
-             "what chooses best/, like unseen/gist; default: the first metric"),
+             "what chooses best/, like unseen/gist or unseen/exact.gist; default: the first metric"),
     OPT_CHOICE(train_args, save_type, 0, "save-type", "f32|bf16", "f32", "of the weights in --out and best/"),
     OPT_JSON(train_args, json),
     OPT_QUIET(train_args, quiet),
@@ -188,10 +194,20 @@ static void catch_signals(void) {
     sigaction(SIGTERM, &sa, NULL);
 }
 
-typedef struct shower {
-    bool quiet;
-    double last;
-} shower;
+typedef struct job {
+    const train_args *a;
+    const tok_template *tp;
+    train_base base;
+    pool *pool;
+    op_ctx ctx;
+    train_set set, val[OPTION_LIST_MAX];
+    char val_name[OPTION_LIST_MAX][40];
+    train_split split[OPTION_LIST_MAX];
+    train_run_options o;
+    train_model_options model;
+    train_model *tm;
+    double shown; /* when the last progress line was */
+} job;
 
 static char *time_text(double seconds, char out[32]) {
     int s = seconds < 1e8 ? (int)seconds : 99999999;
@@ -204,13 +220,13 @@ static char *time_text(double seconds, char out[32]) {
 
 /* On a terminal a line that changes; into a file a line a minute. */
 static void show_step(void *ctx, const train_report *r) {
-    shower *s = ctx;
+    job *j = ctx;
     char left[32], bytes[32], line[200];
-    if (s->quiet) return;
+    if (j->a->quiet) return;
     bool tty = isatty(STDERR_FILENO);
     double now = time_now();
-    if (now - s->last < (tty ? 0.1 : 60) && r->step != r->steps && r->step != 1) return;
-    s->last = now;
+    if (now - j->shown < (tty ? 0.1 : 60) && r->step != r->steps && r->step != 1) return;
+    j->shown = now;
     snprintf(line, sizeof line,
              "step %lld/%lld  epoch %.2f  loss %.4f  lr %.2g  %.0f tokens/s  %.0f GFLOP/s  %s  %s left",
              (long long)r->step, (long long)r->steps, r->epoch, r->loss, (double)r->lr, r->tokens_per_second, r->gflops,
@@ -222,11 +238,11 @@ static void show_step(void *ctx, const train_report *r) {
 }
 
 static void show_metrics(void *ctx, int64_t step, const train_metric *m, int n, bool best) {
-    const shower *s = ctx;
-    if (s->quiet) return;
+    const job *j = ctx;
+    if (j->a->quiet) return;
     progress_end();
     fprintf(stderr, "gist: step %lld:", (long long)step);
-    for (int i = 0; i < n; i++) fprintf(stderr, "  %s %.4f", m[i].name, m[i].value);
+    for (int i = 0; i < n; i++) fprintf(stderr, m[i].higher ? "  %s %.1f%%" : "  %s %.4f", m[i].name, m[i].value);
     fprintf(stderr, "%s\n", best ? "  (best)" : "");
 }
 
@@ -235,27 +251,37 @@ static bool asked_to_stop(void *ctx) {
     return interrupted;
 }
 
+static bool show_answers(void *ctx, int done, int all) {
+    job *j = ctx;
+    if (!j->a->quiet && isatty(STDERR_FILENO) && time_now() - j->shown > 0.1) {
+        j->shown = time_now();
+        progress("answering: %d of %d", done, all);
+    }
+    return interrupted;
+}
+
 static void show_log(void *ctx, gist_log_level level, const char *msg) {
-    const shower *s = ctx;
-    if (!s->quiet && level >= GIST_LOG_WARN) warn("%s", msg);
+    const job *j = ctx;
+    if (!j->a->quiet && level >= GIST_LOG_WARN) warn("%s", msg);
+}
+
+/* ---- generated answers: training knows no engine, so it asks here ---- */
+
+static gist_status score_answers(void *ctx, train_model *tm, const train_split *split, int64_t step,
+                                 train_metric *metrics, int cap, int *n, gist_error *err) {
+    job *j = ctx;
+    gist_engine *e = NULL;
+    eval_answers_options o = { j->a->answers, j->a->answer_tokens, j->a->max_length, j, show_answers };
+    (void)step;
+    TRY(engine_borrow(train_model_llama(tm), j->base.tok, j->tp, &j->ctx, mem_default(), &e, err));
+    gist_status status = eval_answers(e, split, &j->o.pack, &o, metrics, cap, n, err);
+    gist_engine_close(e);
+    return status;
 }
 
 /* ---- the command ---- */
 
-typedef struct job {
-    const train_args *a;
-    train_base base;
-    pool *pool;
-    op_ctx ctx;
-    train_set set, val[OPTION_LIST_MAX];
-    char val_name[OPTION_LIST_MAX][40];
-    train_split split[OPTION_LIST_MAX];
-    train_run_options o;
-    train_model_options model;
-    train_model *tm;
-} job;
-
-static gist_status set_options(job *j, const tok_template *tp, gist_error *err) {
+static gist_status set_options(job *j, gist_error *err) {
     const train_args *a = j->a;
     train_run_options *o = &j->o;
     TRY(parse_counts(a->k, &o->pack, err));
@@ -277,7 +303,7 @@ static gist_status set_options(job *j, const tok_template *tp, gist_error *err) 
     o->save_every = a->save_every;
     o->eval_every = a->eval_every;
     o->best = a->best;
-    o->origin = train_base_origin(&j->base, tp, a->save_type ? DT_BF16 : DT_F32);
+    o->origin = train_base_origin(&j->base, j->tp, a->save_type ? DT_BF16 : DT_F32);
     o->origin.base = a->init;
     o->origin.merge = a->merge;
     o->pack.input_loss = o->origin.input_loss = a->input_loss;
@@ -289,17 +315,18 @@ static gist_status set_options(job *j, const tok_template *tp, gist_error *err) 
     j->model.only_gist = a->train_only != 0;
     j->model.lora = (llama_lora_config){ a->lora_rank, a->lora_alpha, 0, a->lora_at || a->train_only };
     if (a->lora_rank) TRY(llama_lora_targets(a->lora_targets, &j->model.lora.targets, err));
-    if (o->pack.teacher && !a->lora_rank && !a->train_only && !(o->pack.mix[COND_FULL] > 0) && !(a->teacher_lm > 0) && !a->quiet)
+    bool taught = a->lora_rank || a->train_only || o->pack.mix[COND_FULL] > 0 || a->teacher_lm > 0;
+    if (o->pack.teacher && !taught && !a->quiet)
         warn("nothing trains the teacher: give full a share of --condition, or --teacher-lm");
     return GIST_OK;
 }
 
 /* What else decides the result, so that --resume can tell another run. */
-static void set_facts(job *j, const tok_template *tp) {
+static void set_facts(job *j) {
     train_facts *f = &j->o.facts;
     train_facts_set(f, "initial weights", "%s%s", j->base.model, j->base.scratch ? " drawn" : "");
     train_facts_set(f, "tokenizer", "%s", j->base.tokenizer);
-    train_facts_set(f, "template", "%s", tok_template_name(tp));
+    train_facts_set(f, "template", "%s", tok_template_name(j->tp));
     train_facts_set(f, "max length", "%d", j->a->max_length);
     train_facts_set(f, "type", "%s", dt_name(j->model.type));
     train_facts_set(f, "kernels", "%s", gist_kernels_name(op_level(&j->ctx)));
@@ -322,9 +349,9 @@ static gist_status read_set(const job *j, train_set *set, const char *name, cons
     return GIST_OK;
 }
 
-static gist_status read_data(job *j, const tok_template *tp, gist_error *err) {
+static gist_status read_data(job *j, gist_error *err) {
     const train_args *a = j->a;
-    train_data_options d = { tp, a->max_length, train_pack_largest_k(&j->o.pack), a->limit };
+    train_data_options d = { j->tp, a->max_length, train_pack_largest_k(&j->o.pack), a->limit };
     if (a->max_length > j->base.cfg.context)
         return err_set(err, GIST_ERR_LIMIT, "--max-length %d is beyond the model's context of %d", a->max_length,
                        j->base.cfg.context);
@@ -366,16 +393,16 @@ static gist_status report(const job *j, const train_result *r, gist_error *err) 
 
 static gist_status train(job *j, gist_error *err) {
     const train_args *a = j->a;
-    const tok_template *tp = tok_template_find(a->template_name);
-    if (!tp)
+    j->tp = tok_template_find(a->template_name);
+    if (!j->tp)
         return err_set(err, GIST_ERR_USAGE, "--template: \"%.40s\" is not one of paper, raw, chatml, llama3",
                        a->template_name);
     TRY(pool_create(mem_default(), a->threads, &j->pool, err));
     TRY(op_init(&j->ctx, (gist_kernels)a->kernels, j->pool, err));
     TRY(train_base_open(&j->base, a->init, a->config, a->tokenizer, j->pool, mem_default(), err));
-    TRY(set_options(j, tp, err));
-    TRY(read_data(j, tp, err));
-    set_facts(j, tp);
+    TRY(set_options(j, err));
+    TRY(read_data(j, err));
+    set_facts(j);
     uint64_t epochs = a->steps ? 0 : a->epochs ? (uint64_t)a->epochs : 3;
     TRY(train_run_plan(&j->set, &j->o, epochs, &j->o.steps, &j->o.max_rows, err));
     double warmup = (double)a->warmup < 1 ? ceil((double)a->warmup * (double)j->o.steps) : floor((double)a->warmup);
@@ -388,10 +415,10 @@ static gist_status train(job *j, gist_error *err) {
                 (unsigned long long)llama_parameters(&train_model_llama(j->tm)->cfg), (long long)j->o.steps,
                 j->o.max_rows, size_text(train_model_bytes(j->tm), bytes));
     }
-    shower s = { a->quiet, 0 };
     train_events ev = {
-        .ctx = &s, .step = show_step, .evaluated = show_metrics, .stop = asked_to_stop, .log = { show_log, &s }
+        .ctx = j, .step = show_step, .evaluated = show_metrics, .stop = asked_to_stop, .log = { show_log, j }
     };
+    if (a->answers) ev.answers = score_answers;
     train_result r;
     catch_signals();
     TRY(train_run(j->tm, &j->set, &j->o, &ev, &r, err));
@@ -406,9 +433,11 @@ static int run(const command *self, int argc, char **argv) {
         return usage_error(self, "train: give --init MODEL, or --config FILE and --tokenizer DIR");
     if (a.config && !a.tokenizer) return usage_error(self, "train: --config needs --tokenizer");
     if (a.config && (a.lora_rank || a.train_only)) return usage_error(self, "train: an adapter needs a model (--init)");
-    if ((a.lora_at || a.merge) && !a.lora_rank) return usage_error(self, "train: --lora-at and --merge need --lora-rank");
+    if ((a.lora_at || a.merge) && !a.lora_rank)
+        return usage_error(self, "train: --lora-at and --merge need --lora-rank");
     if (a.merge && (a.lora_at || a.train_only))
         return usage_error(self, "train: an adapter that acts at gist tokens only cannot be merged");
+    if (a.answers && a.val.n == 0) return usage_error(self, "train: --answers needs a --val to answer");
     if (a.steps && a.epochs) return usage_error(self, "train: give --steps or --epochs, not both");
     gist_error err = { 0 };
     job j = { .a = &a };

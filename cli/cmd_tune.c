@@ -106,8 +106,8 @@ static bool asked_to_stop(void *ctx) {
 static void show_step(void *ctx, const train_tune_report *r) {
     const tune_args *a = ctx;
     if (!a->quiet)
-        progress("step %lld/%lld  loss %.4f  lr %.2g  %.0f tokens/s  %.0f s left", (long long)r->step, (long long)r->steps,
-                 r->loss, (double)r->lr, r->tokens_per_second, r->seconds_left);
+        progress("step %lld/%lld  loss %.4f  lr %.2g  %.0f tokens/s  %.0f s left", (long long)r->step,
+                 (long long)r->steps, r->loss, (double)r->lr, r->tokens_per_second, r->seconds_left);
 }
 
 static void show_held(void *ctx, int64_t step, double loss, bool best) {
@@ -166,7 +166,8 @@ static gist_status prompt_rows(job *j, gist_error *err) {
     for (int slot = 0, i = 0; status == GIST_OK && i < k; slot++) {
         if (rng_below(&r, (uint64_t)(length - slot)) >= (uint64_t)(k - i)) continue;
         for (int l = 0; l < j->info.layers; l++)
-            session_get_row(s, l, slot, train_memory_keys(j->tm, l) + (size_t)i * n, train_memory_values(j->tm, l) + (size_t)i * n);
+            session_get_row(s, l, slot, train_memory_keys(j->tm, l) + (size_t)i * n,
+                            train_memory_values(j->tm, l) + (size_t)i * n);
         i++;
     }
     gist_session_close(s);
@@ -232,13 +233,23 @@ static gist_status make_model(job *j, gist_error *err) {
     gist_info info;
     gist_get_info(j->like, &info);
     dtype kv = info.kv == GIST_TYPE_F32 ? DT_F32 : info.kv == GIST_TYPE_F16 ? DT_F16 : DT_BF16;
-    j->o = (train_tune_options){ .k = a->k, .distill = distill, .batch = a->batch, .steps = a->steps,
-                                 .eval_every = a->eval_every, .optimiser = { a->lr, 0.9f, 0.999f, 1e-8f, a->decay, a->clip },
-                                 .schedule = (train_schedule_kind)a->schedule, .seed = a->seed };
+    j->o = (train_tune_options){ .k = a->k,
+                                 .distill = distill,
+                                 .batch = a->batch,
+                                 .steps = a->steps,
+                                 .eval_every = a->eval_every,
+                                 .optimiser = { a->lr, 0.9f, 0.999f, 1e-8f, a->decay, a->clip },
+                                 .schedule = (train_schedule_kind)a->schedule,
+                                 .seed = a->seed };
     double warmup = (double)a->warmup < 1 ? ceil((double)a->warmup * a->steps) : floor((double)a->warmup);
     j->o.warmup = warmup < a->steps ? (int64_t)warmup : a->steps;
-    train_model_options m = { .type = bf16 ? DT_BF16 : DT_F32, .recompute = a->recompute, .lm = distill ? 0 : 1,
-                              .distill = distill ? 1 : 0, .gist_token = -1, .memory_rows = a->k, .memory_type = kv };
+    train_model_options m = { .type = bf16 ? DT_BF16 : DT_F32,
+                              .recompute = a->recompute,
+                              .lm = distill ? 0 : 1,
+                              .distill = distill ? 1 : 0,
+                              .gist_token = -1,
+                              .memory_rows = a->k,
+                              .memory_type = kv };
     TRY(train_tune_rows(&j->set, j->held.pairs ? &j->held : NULL, &j->o, &m.max_rows, err));
     TRY(pool_create(mem_default(), a->model.threads, &j->pool, err));
     TRY(op_init(&j->ctx, (gist_kernels)a->model.kernels, j->pool, err));
@@ -254,11 +265,11 @@ static gist_status report(const job *j, const gist_info *info, gist_error *err) 
     const train_tune_result *r = &j->r;
     const char *kind = j->o.distill ? "KL to the full prompt" : "cross-entropy";
     if (j->a->json) {
-        json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:b, s:i, s:i, s:f}", "file", j->a->out, "id", info->id,
-                                 "gist_tokens", info->k, "prompt_tokens", info->prompt_tokens, "objective",
+        json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:b, s:i, s:i, s:f}", "file", j->a->out, "id",
+                                 info->id, "gist_tokens", info->k, "prompt_tokens", info->prompt_tokens, "objective",
                                  j->o.distill ? "distill" : "lm", "steps", (json_int_t)r->steps, "best_step",
-                                 (json_int_t)r->best_step, "stopped", (int)r->stopped, "pairs", j->set.pairs, "held_out",
-                                 j->held.pairs, "seconds", j->seconds);
+                                 (json_int_t)r->best_step, "stopped", (int)r->stopped, "pairs", j->set.pairs,
+                                 "held_out", j->held.pairs, "seconds", j->seconds);
         if (root && (set_number(root, "loss_first", r->first) | set_number(root, "loss_last", r->last) |
                      set_number(root, "held_out_before", r->before) | set_number(root, "held_out_after", r->after) |
                      set_number(root, "held_out_full_prompt", r->full))) {
@@ -268,7 +279,8 @@ static gist_status report(const job *j, const gist_info *info, gist_error *err) 
         return json_print(root, err);
     }
     printf("loss           %.4f -> %.4f  (%s, training pairs)\n", r->first, r->last, kind);
-    if (isfinite(r->after)) printf("held out       %.4f -> %.4f  after step %lld\n", r->before, r->after, (long long)r->best_step);
+    if (isfinite(r->after))
+        printf("held out       %.4f -> %.4f  after step %lld\n", r->before, r->after, (long long)r->best_step);
     if (isfinite(r->full)) printf("full prompt    %.4f\n", r->full);
     printf("steps          %lld in %.1f s%s\n", (long long)r->steps, j->seconds, r->stopped ? ", stopped" : "");
     printf("file           %s\n", j->a->out);
@@ -328,7 +340,8 @@ const command cmd_tune = {
     .name = "tune",
     .summary = "the gist of one prompt by gradient descent, the model frozen",
     .usage = "-m MODEL (-p TEXT | -f FILE) [-k N] (--pairs FILE | --inputs FILE | --sample N) -o OUT.gist",
-    .details = "Learns the keys and values of N rows in every layer (prefix-tuning), from the predicted gist on.  The result is\n"
+    .details = "Learns the keys and values of N rows in every layer (prefix-tuning), from the predicted gist on.  The "
+               "result is\n"
                "an ordinary gist file.  Ctrl-C ends the run and saves what has been learned.",
     .example = "gist tune -m models/shop -f system_prompt.txt -k 8 --inputs questions.txt -o shop.gist",
     .options = table,

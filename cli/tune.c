@@ -1,7 +1,7 @@
 /* tune.c - the pairs that `gist tune` learns from; contracts in tune.h.
  *
  *      whole prompt | input start  ~~> an input          (drawn, --sample)
- *      whole prompt | input        ~~> an answer         one session: the prompt is encoded once, what is behind it rewound
+ *      whole prompt | input        ~~> an answer         one session: the prompt is encoded once, the rest rewound
  */
 #include <ctype.h>
 
@@ -12,7 +12,8 @@ gist_status tune_pairs_init(tune_pairs *p, const text *prompt, int hold_out, gis
     sbuf_init(&p->rows, NULL);
     sbuf_init(&p->held, NULL);
     size_t bad;
-    if (!utf8_valid(prompt->p, prompt->len, &bad)) return err_at(err, GIST_ERR_TEXT, bad, "the prompt is not valid UTF-8 at byte %zu", bad);
+    if (!utf8_valid(prompt->p, prompt->len, &bad))
+        return err_at(err, GIST_ERR_TEXT, bad, "the prompt is not valid UTF-8 at byte %zu", bad);
     p->prompt = json_stringn(prompt->p, prompt->len);
     return p->prompt ? GIST_OK : err_memory(err, "prompt");
 }
@@ -168,16 +169,17 @@ static gist_status check_draws(const char *model, gist_error *err) {
     json_t *config = NULL;
     gist_status status = path ? json_read_file(path, &config, err) : err_memory(err, "path");
     if (status == GIST_OK && !json_is_true(json_object_get(json_object_get(config, "gist_training"), "input_loss")))
-        status = err_set(err, GIST_ERR_UNSUPPORTED,
-                         "%s was not trained with --input-loss: it cannot draw inputs; give some with --inputs or --pairs", model);
+        status = err_set(
+            err, GIST_ERR_UNSUPPORTED,
+            "%s was not trained with --input-loss: it cannot draw inputs; give some with --inputs or --pairs", model);
     json_decref(config);
     mem_free(NULL, path);
     return status;
 }
 
 /* One input; NULL with GIST_OK: what was drawn is none (empty, or cut). */
-static gist_status draw_input(gist_session *s, int length, const tok_ids *start, const char *stop, const tune_writing *w,
-                              int draw, json_t **out, gist_error *err) {
+static gist_status draw_input(gist_session *s, int length, const tok_ids *start, const char *stop,
+                              const tune_writing *w, int draw, json_t **out, gist_error *err) {
     const char *const stops[] = { stop, NULL };
     gist_generate_options o = writing(w, draw);
     gist_answer a;
@@ -204,7 +206,8 @@ gist_status tune_draw_inputs(tune_pairs *p, gist_engine *e, const char *model, c
     int length = 0, drawn = 0, made = 0, tries = 0;
     gist_engine_get_info(e, &info);
     tok_ids_init(&start, NULL);
-    gist_status status = tok_template_input_start(engine_tokenizer(e), tok_template_find(info.template_name), &start, &stop, err);
+    gist_status status =
+        tok_template_input_start(engine_tokenizer(e), tok_template_find(info.template_name), &start, &stop, err);
     if (status == GIST_OK) status = open_behind(e, prompt, &s, &length, err);
     for (; status == GIST_OK && made < n && tries < 4 * n; tries++) {
         json_t *input = NULL;
@@ -215,7 +218,8 @@ gist_status tune_draw_inputs(tune_pairs *p, gist_engine *e, const char *model, c
         made++;
     }
     if (!w->quiet) progress_end();
-    if (status == GIST_OK && made < n && !w->quiet) warn("%d of %d inputs were drawn whole; the others had no end", made, tries);
+    if (status == GIST_OK && made < n && !w->quiet)
+        warn("%d of %d inputs were drawn whole; the others had no end", made, tries);
     if (status == GIST_OK && p->n + p->n_held == 0)
         status = err_set(err, GIST_ERR_TEXT, "the model drew no whole input in %d attempts", tries);
     gist_session_close(s);

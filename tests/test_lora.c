@@ -22,7 +22,8 @@ typedef struct lora_case {
     const char *name;
     llama_lora_config lora;
 } lora_case;
-static const lora_case cases[2] = { { "everywhere", { 3, 6, 1 | 4 | 8 | 16 | 64, false } }, { "gist", { 2, 8, 127, true } } };
+static const lora_case cases[2] = { { "everywhere", { 3, 6, 1 | 4 | 8 | 16 | 64, false } },
+                                    { "gist", { 2, 8, 127, true } } };
 
 /* ---- a model being trained, with a fixture's adapter ---- */
 
@@ -70,8 +71,16 @@ static void make_batch(setup *s) {
     const tensor_view *ids = want(&s->expected, "ids"), *targets = want(&s->expected, "targets");
     int n = (int)tensor_count(ids), labels = 0;
     s->p = (int)at(want(&s->expected, "p"), 0);
-    s->b = (train_batch){ .T = n, .ids = s->ids, .pos = s->pos, .label = s->label, .rows = s->rows, .weight = s->weight,
-                          .teacher = s->teacher, .condition = s->condition, .is_gist = s->is_gist, .cap = MOST };
+    s->b = (train_batch){ .T = n,
+                          .ids = s->ids,
+                          .pos = s->pos,
+                          .label = s->label,
+                          .rows = s->rows,
+                          .weight = s->weight,
+                          .teacher = s->teacher,
+                          .condition = s->condition,
+                          .is_gist = s->is_gist,
+                          .cap = MOST };
     for (int t = 0; t < n; t++) {
         s->ids[t] = (int32_t)at(ids, (size_t)t);
         s->pos[t] = t;
@@ -94,8 +103,9 @@ static void open_setup(setup *s, const lora_case *c, gist_kernels level, int thr
     assert_ok(weights_open(&s->w, NULL, path, &err), &err);
     assert_ok(st_open(&s->adapter, NULL, fixture(path, c->name, "adapter_model.safetensors"), &err), &err);
     assert_ok(st_open(&s->expected, NULL, fixture(path, c->name, "expected.safetensors"), &err), &err);
-    train_model_options o = { .type = type, .recompute = recompute, .max_rows = MOST, .lm = 1, .lora = c->lora,
-                              .gist_token = GIST };
+    train_model_options o = {
+        .type = type, .recompute = recompute, .max_rows = MOST, .lm = 1, .lora = c->lora, .gist_token = GIST
+    };
     assert_ok(train_model_create(&s->tm, &s->cfg, &s->w, false, 7, &o, &s->ctx, NULL, &err), &err);
     make_batch(s);
 }
@@ -176,7 +186,8 @@ static void test_finite_differences(void **state) {
                 slope += sign * loss.total / 0.01;
             }
             memcpy(w, kept, t->count * sizeof *kept);
-            if (fabs(slope - dot) > 0.01 * sqrt(norm) + 1e-3) fail_msg("%s: slope %g, gradient %g", t->name, slope, dot);
+            if (fabs(slope - dot) > 0.01 * sqrt(norm) + 1e-3)
+                fail_msg("%s: slope %g, gradient %g", t->name, slope, dot);
             free(kept);
             free(d);
         }
@@ -207,7 +218,14 @@ static float *logits_of(const setup *s, const llama_model *m) {
     for (int l = 0; l < m->cfg.L; l++) stores[l] = (op_kv){ DT_F32, cap, kv, kv + one };
     for (int t = 0; t < T; t++)
         if (s->is_gist[t]) gist_row[gists++] = t;
-    llama_batch b = { .T = T, .ids = s->ids, .pos = s->pos, .rows = s->rows, .kv = stores, .stores = 1, .gist = gist_row, .gists = gists };
+    llama_batch b = { .T = T,
+                      .ids = s->ids,
+                      .pos = s->pos,
+                      .rows = s->rows,
+                      .kv = stores,
+                      .stores = 1,
+                      .gist = gist_row,
+                      .gists = gists };
     llama_forward(m, &ctx, &a, &b);
     llama_logits(m, &ctx, &a, 0, T, logits);
     free(stores);
@@ -341,11 +359,13 @@ static void test_only_gist(void **state) {
     err = (gist_error){ 0 };
     o.lora = AT_GIST;
     o.lora.rank = 9;
-    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 7, &o, &s.ctx, NULL, &err), &err, GIST_ERR_USAGE, "rank of 9");
+    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 7, &o, &s.ctx, NULL, &err), &err, GIST_ERR_USAGE,
+                 "rank of 9");
     err = (gist_error){ 0 };
     o.lora = AT_GIST;
     o.gist_token = 24;
-    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 7, &o, &s.ctx, NULL, &err), &err, GIST_ERR_USAGE, "no row of 24");
+    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 7, &o, &s.ctx, NULL, &err), &err, GIST_ERR_USAGE,
+                 "no row of 24");
     assert_null(tm);
     close_setup(&s);
 }
@@ -525,7 +545,8 @@ static void test_memory(void **state) {
 /* ---- engines ---- */
 
 /* An adapter of random values for a tiny model, trained for nothing; its directory into dir. */
-static void random_adapter(const char *model, const llama_lora_config *lora, uint64_t seed, const char *name, char dir[TEST_PATH]) {
+static void random_adapter(const char *model, const llama_lora_config *lora, uint64_t seed, const char *name,
+                           char dir[TEST_PATH]) {
     gist_error err = { 0 };
     pool *p;
     op_ctx ctx;
@@ -587,7 +608,8 @@ static void check_engines(const tiny_model *t, const char *name, gist_type type)
     tiny_save(t, name, model);
     random_adapter(model, &(llama_lora_config){ 4, 8, 127, false }, 5, "all", all);
     random_adapter(model, &(llama_lora_config){ 4, 8, 127, true }, 6, "at-gist", at_gist);
-    gist_engine *plain = engine_with(model, NULL, type), *e = engine_with(model, at_gist, type), *f = engine_with(model, all, type);
+    gist_engine *plain = engine_with(model, NULL, type), *e = engine_with(model, at_gist, type),
+                *f = engine_with(model, all, type);
     gist_engine_info pi, ei, fi;
     gist_engine_get_info(plain, &pi);
     gist_engine_get_info(e, &ei);
@@ -677,7 +699,8 @@ static void test_other_gist_token(void **state) {
     test_write(path, text, len);
     free(text);
     o.adapter = dir;
-    assert_fails(gist_engine_open(model, &o, &e, &err), &err, GIST_ERR_MISMATCH, "its <GIST> is token 164, this model's is 264");
+    assert_fails(gist_engine_open(model, &o, &e, &err), &err, GIST_ERR_MISMATCH,
+                 "its <GIST> is token 164, this model's is 264");
     o.adapter = model;
     err = (gist_error){ 0 };
     assert_fails(gist_engine_open(model, &o, &e, &err), &err, GIST_ERR_IO, "not an adapter directory");
@@ -685,10 +708,18 @@ static void test_other_gist_token(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_targets),        cmocka_unit_test(test_gradients), cmocka_unit_test(test_finite_differences),
-        cmocka_unit_test(test_logits),         cmocka_unit_test(test_training),  cmocka_unit_test(test_begins_as_nothing),
-        cmocka_unit_test(test_only_gist),      cmocka_unit_test(test_save_and_merge), cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_other_shapes),   cmocka_unit_test(test_memory),    cmocka_unit_test(test_engines),
+        cmocka_unit_test(test_targets),
+        cmocka_unit_test(test_gradients),
+        cmocka_unit_test(test_finite_differences),
+        cmocka_unit_test(test_logits),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_begins_as_nothing),
+        cmocka_unit_test(test_only_gist),
+        cmocka_unit_test(test_save_and_merge),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_other_shapes),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_engines),
         cmocka_unit_test(test_other_gist_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,35 @@ static void test_stream_edges(void **state) {
     tok_close(t);
 }
 
+/* An answer's ids give its text back: what joins it to the rest is not part of it, any further space is. */
+static void test_answer_stream(void **state) {
+    (void)state;
+    static const char *const models[][2] = { { "gpt2", "paper" },  { "gpt2", "raw" },     { "llama", "paper" },
+                                             { "llama", "raw" },   { "sp.json", "paper" }, { "bytes", "paper" },
+                                             { "qwen2", "paper" }, { "qwen2", "chatml" }, { "tiktoken", "paper" } };
+    static const char *const answers[] = { "yes", " yes", "  two", "Yes, at nine. ", "été", "1.50" };
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
+        tokenizer *t = open_fixture(models[m][0]);
+        const tok_template *tp = tok_template_find(models[m][1]);
+        for (size_t i = 0; i < sizeof answers / sizeof *answers; i++) {
+            gist_error err = { 0 };
+            tok_ids ids;
+            tok_stream s;
+            sbuf out;
+            tok_ids_init(&ids, NULL);
+            sbuf_init(&out, NULL);
+            assert_ok(tok_template_answer(t, tp, answers[i], strlen(answers[i]), &ids, &err), &err);
+            tok_template_answer_stream(&s, t, tp);
+            for (size_t k = 0; k < ids.n; k++) tok_stream_push(&s, ids.id[k], &out);
+            tok_stream_end(&s, &out);
+            assert_string_equal(out.p, answers[i]);
+            sbuf_free(&out);
+            tok_ids_free(&ids);
+        }
+        tok_close(t);
+    }
+}
+
 /* A full output buffer is remembered, not lost. */
 static void test_stream_no_memory(void **state) {
     (void)state;
@@ -358,6 +387,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_broken_bytes),
         cmocka_unit_test(test_stream_edges),    cmocka_unit_test(test_stream_no_memory),
+        cmocka_unit_test(test_answer_stream),
         cmocka_unit_test(test_paper),           cmocka_unit_test(test_raw),
         cmocka_unit_test(test_chatml),          cmocka_unit_test(test_llama3),
         cmocka_unit_test(test_template_errors), cmocka_unit_test(test_law),

@@ -109,31 +109,55 @@ static gist_status compress_ids(gist *g, gist_session *s, tok_ids *ids, const gi
     return identify(g, ids, err);
 }
 
-gist_status gist_compress(gist_engine *e, const char *prompt, size_t len, const gist_compress_options *opt, gist **out,
-                          gist_error *err) {
-    gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
-    if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
-    if (o.k < 1 || o.k > K_MAX) return err_set(err, GIST_ERR_USAGE, "k is %d, not between 1 and %d gist tokens", o.k, K_MAX);
+/* ids: the prompt's; the gist tokens are appended. */
+static gist_status compress(gist_engine *e, tok_ids *ids, const gist_compress_options *o, gist **out, gist_error *err) {
     gist_session_options so = GIST_SESSION_OPTIONS_INIT;
-    so.kv = o.kv;
     gist_session *s = NULL;
-    tok_ids ids;
-    tok_ids_init(&ids, e->alloc);
+    so.kv = o->kv;
+    if (ids->n > LLAMA_MAX_CONTEXT)
+        return err_set(err, GIST_ERR_LIMIT, "the prompt's %zu tokens do not fit the model's context of %d", ids->n,
+                       e->model.cfg.context);
     gist *g = gist_new(e->alloc, e);
-    gist_status status = g ? GIST_OK : err_memory(err, "gist");
-    if (status == GIST_OK) status = tok_template_law(e->tok, e->tp, prompt, len, o.k, NULL, 0, err);
-    if (status == GIST_OK) status = tok_template_prompt(e->tok, e->tp, prompt, len, &ids, err);
-    if (status == GIST_OK && ids.n > LLAMA_MAX_CONTEXT)
-        status = err_set(err, GIST_ERR_LIMIT, "the prompt's %zu tokens do not fit the model's context of %d", ids.n,
-                         e->model.cfg.context);
-    if (status == GIST_OK) status = gist_session_open(e, &so, &s, err);
-    if (status == GIST_OK) status = compress_ids(g, s, &ids, &o, err);
+    gist_status status = g ? gist_session_open(e, &so, &s, err) : err_memory(err, "gist");
+    if (status == GIST_OK) status = compress_ids(g, s, ids, o, err);
     gist_session_close(s);
-    tok_ids_free(&ids);
     if (status == GIST_OK)
         *out = g;
     else
         gist_free(g);
+    return status;
+}
+
+static gist_status read_options(gist_compress_options *o, const gist_compress_options *opt, gist_error *err) {
+    *o = (gist_compress_options)GIST_COMPRESS_OPTIONS_INIT;
+    if (opt) memcpy(o, opt, opt->size < sizeof *o ? opt->size : sizeof *o);
+    if (o->k >= 1 && o->k <= K_MAX) return GIST_OK;
+    return err_set(err, GIST_ERR_USAGE, "k is %d, not between 1 and %d gist tokens", o->k, K_MAX);
+}
+
+gist_status gist_compress(gist_engine *e, const char *prompt, size_t len, const gist_compress_options *opt, gist **out,
+                          gist_error *err) {
+    gist_compress_options o;
+    tok_ids ids;
+    TRY(read_options(&o, opt, err));
+    tok_ids_init(&ids, e->alloc);
+    gist_status status = tok_template_law(e->tok, e->tp, prompt, len, o.k, NULL, 0, err);
+    if (status == GIST_OK) status = tok_template_prompt(e->tok, e->tp, prompt, len, &ids, err);
+    if (status == GIST_OK) status = compress(e, &ids, &o, out, err);
+    tok_ids_free(&ids);
+    return status;
+}
+
+gist_status gist_compress_ids(gist_engine *e, const int32_t *prompt, size_t n, const gist_compress_options *opt,
+                              gist **out, gist_error *err) {
+    gist_compress_options o;
+    tok_ids ids;
+    TRY(read_options(&o, opt, err));
+    tok_ids_init(&ids, e->alloc);
+    gist_status status = GIST_OK;
+    for (size_t i = 0; status == GIST_OK && i < n; i++) status = tok_ids_push(&ids, prompt[i], err);
+    if (status == GIST_OK) status = compress(e, &ids, &o, out, err);
+    tok_ids_free(&ids);
     return status;
 }
 
@@ -217,6 +241,8 @@ void gist_get_info(const gist *g, gist_info *out) {
 
 gist_status gist_save(const gist *g, const char *path, gist_error *err) {
     if (!g->e) return err_set(err, GIST_ERR_USAGE, "this gist was only inspected; load it with an engine to save it");
+    if (!g->head.model[0])
+        return err_set(err, GIST_ERR_USAGE, "this gist is of a model in training: what computed it will be gone");
     const gfile *f = &g->head;
     size_t L = (size_t)f->layers, row = dt_bytes(f->type, (size_t)f->kv_heads * (size_t)f->head_dim);
     size_t layer = row * (size_t)f->k;

@@ -45,9 +45,11 @@ static gist_status find_gist_token(gist_engine *e, const llama_config *cfg, bool
 
 static gist_status open_adapter(gist_engine *e, const char *dir, gist_error *err) {
     TRY(llama_adapter_open(&e->adapter, dir, &e->model.cfg, e->model.layers[0].wq.type, &e->ctx, e->alloc, err));
-    int32_t id = e->adapter.gist_token; /* a new token may have been given any free id */
-    if (e->adapter.gist_embed && id != e->gist_token && !(e->gist_added && id < e->gist_token && !tok_piece(e->tok, id, NULL)))
-        return err_set(err, GIST_ERR_MISMATCH, "%s: its <GIST> is token %d, this model's is %d", dir, id, e->gist_token);
+    int32_t id = e->adapter.gist_token;
+    bool is_free = e->gist_added && id < e->gist_token && !tok_piece(e->tok, id, NULL); /* as good as the one given here */
+    if (e->adapter.gist_embed && id != e->gist_token && !is_free)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: its <GIST> is token %d, this model's is %d", dir, id,
+                       e->gist_token);
     llama_adapter_attach(&e->model, &e->adapter);
     return GIST_OK;
 }
@@ -96,13 +98,30 @@ gist_status gist_engine_open(const char *model, const gist_engine_options *opt, 
     return GIST_OK;
 }
 
+gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_template *tp, const op_ctx *ctx,
+                          const gist_allocator *alloc, gist_engine **out, gist_error *err) {
+    int32_t id = tok_gist(tok);
+    if (id < 0 || id >= model->vocab || tok_size(tok) > model->vocab)
+        return err_set(err, GIST_ERR_MISMATCH, "the tokenizer has %d pieces, <GIST> is %d; the model has rows for %d",
+                       tok_size(tok), id, model->vocab);
+    gist_engine *e = mem_calloc(alloc, 1, sizeof *e);
+    if (!e) return err_memory(err, "engine");
+    *e = (gist_engine){ .alloc = alloc, .pool = ctx->pool, .ctx = *ctx, .model = *model, .tok = tok, .tp = tp,
+                        .gist_token = id, .borrowed = true };
+    hash_hex(tok_fingerprint(tok), e->tok_fingerprint);
+    *out = e;
+    return GIST_OK;
+}
+
 void gist_engine_close(gist_engine *e) {
     if (!e) return;
-    llama_free(&e->model);
-    llama_adapter_close(&e->adapter);
-    weights_close(&e->w);
-    tok_close(e->tok);
-    pool_free(e->pool);
+    if (!e->borrowed) {
+        llama_free(&e->model);
+        llama_adapter_close(&e->adapter);
+        weights_close(&e->w);
+        tok_close(e->tok);
+        pool_free(e->pool);
+    }
     mem_free(e->alloc, e);
 }
 

@@ -18,12 +18,20 @@ const tokenizer *engine_tokenizer(const gist_engine *e);
 /* Which model this is: 32 hex digits over config, tokenizer and every weight byte as stored (p NULL: one thread). */
 gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, const weights *w, pool *p,
                                const gist_allocator *alloc, char out[33], gist_error *err);
+/* An engine around parts that the caller owns and keeps longer; closing it frees none of them.  The model's weights may
+ * change between calls, as in training; gists and sessions from before a change then belong to what is no more.  It has
+ * no fingerprint (""), so its gists cannot be saved.  GIST_ERR_MISMATCH: the model has no row for a piece, or <GIST>. */
+gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_template *tp, const op_ctx *ctx,
+                          const gist_allocator *alloc, gist_engine **out, gist_error *err);
 /* Forget own tokens from index `length` on. */
 void session_rewind(gist_session *s, int length);
 /* Feed ids[0..n) and generate behind them: gist_generate without a template. */
 gist_status session_generate(gist_session *s, const int32_t *ids, size_t n, const gist_generate_options *opt,
                              gist_answer *out, gist_error *err);
 
+/* gist_compress of a prompt's token ids, as tok_template_prompt gives them. */
+gist_status gist_compress_ids(gist_engine *e, const int32_t *prompt, size_t n, const gist_compress_options *opt,
+                              gist **out, gist_error *err);
 /* Rows of a gist in layer l as f32: keys and values [k,G,D]. */
 gist_status gist_get_rows(const gist *g, int l, float *keys, float *values, gist_error *err);
 /* A gist of rows learned for the prompt of `like`: keys and values[l] are [k,G,D] of every layer, rounded to its KV

@@ -23,7 +23,8 @@ struct gist_engine {
     const tok_template *tp;
     int32_t gist_token;
     bool gist_added;
-    char fingerprint[33], tok_fingerprint[33];
+    char fingerprint[33], tok_fingerprint[33]; /* of the model: "" when it is borrowed */
+    bool borrowed; /* pool, model and tokenizer are the caller's */
 };
 
 enum { STORE_OWN, STORE_GIST, STORES };

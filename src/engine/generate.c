@@ -2,8 +2,7 @@
  *
  *   input --template--> ids --feed--> logits --sample--> id --feed--> logits ...
  *                                        |
- *                                        +--> bytes --> whole characters --> held while they may begin a stop string
- * --> out
+ *                                        +--> bytes --> whole characters --> held while they may begin a stop --> out
  */
 #include "engine/engine_int.h"
 
@@ -76,16 +75,20 @@ static gist_status keep_token(const gist_allocator *alloc, gist_answer *out, int
     return GIST_OK;
 }
 
+/* The model's own ends, and the template's, which the model may not know of. */
+static bool is_end(const gist_engine *e, int32_t id) {
+    return tok_is_end(e->tok, id) || id == tok_template_end(e->tok, e->tp);
+}
+
 static gist_status answer(gist_session *s, sampler *draw, answer_text *a, const gist_generate_options *o, double start,
                           gist_answer *out, gist_error *err) {
-    const tokenizer *tok = s->e->tok;
     int cap = 0;
     out->finish = NULL;
     while (!out->finish) {
         float logprob;
         int32_t id = sampler_draw(draw, s->logits, &logprob);
         if (out->n == 0) out->first_token_ms = (time_now() - start) * 1e3;
-        if (!o->ignore_eos && tok_is_end(tok, id)) {
+        if (!o->ignore_eos && is_end(s->e, id)) {
             out->finish = "eos";
             break;
         }
@@ -119,8 +122,9 @@ static gist_status feed_input(gist_session *s, const int32_t *ids, size_t count,
     return GIST_OK;
 }
 
-static gist_status generate(gist_session *s, const int32_t *ids, size_t n, const gist_generate_options *opt, double start,
-                            gist_answer *out, gist_error *err) {
+/* tp: the template whose input the ids are and whose answer comes; NULL: any text. */
+static gist_status generate(gist_session *s, const int32_t *ids, size_t n, const tok_template *tp,
+                            const gist_generate_options *opt, double start, gist_answer *out, gist_error *err) {
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     if (o.max_tokens < 0) return err_set(err, GIST_ERR_USAGE, "max_tokens %d is negative", o.max_tokens);
@@ -129,7 +133,10 @@ static gist_status generate(gist_session *s, const int32_t *ids, size_t n, const
     answer_text a = { .stop = o.stop };
     gist_answer made = { 0 };
     sbuf_init(&a.text, s->alloc);
-    tok_stream_init(&a.stream, s->e->tok, true);
+    if (tp)
+        tok_template_answer_stream(&a.stream, s->e->tok, tp);
+    else
+        tok_stream_init(&a.stream, s->e->tok, true);
     gist_status status = feed_input(s, ids, n, o.max_tokens, &made, err);
     if (status == GIST_OK) status = answer(s, &draw, &a, &o, start, &made, err);
     made.text_len = a.text.len;
@@ -146,7 +153,7 @@ static gist_status generate(gist_session *s, const int32_t *ids, size_t n, const
 
 gist_status session_generate(gist_session *s, const int32_t *ids, size_t n, const gist_generate_options *opt,
                              gist_answer *out, gist_error *err) {
-    return generate(s, ids, n, opt, time_now(), out, err);
+    return generate(s, ids, n, NULL, opt, time_now(), out, err);
 }
 
 gist_status gist_generate(gist_session *s, const char *input, size_t len, const gist_generate_options *opt,
@@ -154,9 +161,9 @@ gist_status gist_generate(gist_session *s, const char *input, size_t len, const 
     double start = time_now();
     tok_ids ids;
     tok_ids_init(&ids, s->alloc);
-    bool first = s->length == 0 && !s->attached;
+    bool first = s->position == 0 && !s->attached; /* behind the place of a prompt that is not there no text begins */
     gist_status status = tok_template_input(s->e->tok, s->e->tp, input, len, first, &ids, err);
-    if (status == GIST_OK) status = generate(s, ids.id, ids.n, opt, start, out, err);
+    if (status == GIST_OK) status = generate(s, ids.id, ids.n, s->e->tp, opt, start, out, err);
     tok_ids_free(&ids);
     return status;
 }

@@ -1,8 +1,8 @@
 /* llama_adapter.c - LoRA adapters on disk, in PEFT's layout.
  *
- *   DIR/adapter_config.json          r, lora_alpha, target_modules, ...; ours: "gist_positions_only": true
- *   DIR/adapter_model.safetensors    base_model.model.model.layers.{i}.self_attn.q_proj.lora_A.weight [r,K], lora_B [N,r]
- *                                    ....embed_tokens.token_adapter.trainable_tokens_delta [1,C]: the row of <GIST> itself
+ *   DIR/adapter_config.json         r, lora_alpha, target_modules, ...; ours: "gist_positions_only": true
+ *   DIR/adapter_model.safetensors   base_model.model.model.layers.{i}.self_attn.q_proj.lora_A.weight [r,K], lora_B [N,r]
+ *                                   ...embed_tokens.token_adapter.trainable_tokens_delta [1,C]: <GIST>'s row itself
  *
  * An adapter of gist positions only is one that PEFT would apply everywhere: the extra key says so to us.
  * Source: the files that PEFT 0.21 writes.
@@ -23,14 +23,17 @@ static bool neutral(const json_t *v) {
 }
 
 static gist_status check_config(const json_t *j, const char *what, gist_error *err) {
-    static const char *const refused[] = { "use_dora", "use_qalora", "use_bdlora", "lora_bias", "fan_in_fan_out",
-                                           "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication",
-                                           "alora_invocation_tokens", "target_parameters", "arrow_config",
-                                           "corda_config", "kasa_config", "velora_config", "monteclora_config" };
+    static const char *const refused[] = {
+        "use_dora",          "use_qalora",    "use_bdlora",      "lora_bias",         "fan_in_fan_out",
+        "rank_pattern",      "alpha_pattern", "modules_to_save", "layer_replication", "alora_invocation_tokens",
+        "target_parameters", "arrow_config",  "corda_config",    "kasa_config",       "velora_config",
+        "monteclora_config"
+    };
     const char *type = NULL, *bias = "none";
     TRY(json_get_string(j, "peft_type", true, &type, what, err));
     if (strcmp(type, "LORA") != 0)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: peft_type \"%.40s\" is not supported (supported: LORA)", what, type);
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: peft_type \"%.40s\" is not supported (supported: LORA)", what,
+                       type);
     TRY(json_get_string(j, "bias", false, &bias, what, err));
     if (strcmp(bias, "none") != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: bias \"%.40s\" is not supported (supported: none)", what, bias);
@@ -48,7 +51,8 @@ static gist_status read_token(const json_t *j, int32_t *out, const char *what, g
     const json_t *list = json_object_get(j, "trainable_token_indices");
     if (neutral(list)) return GIST_OK;
     if (json_is_object(list) && json_object_size(list) == 1) list = json_object_get(list, "embed_tokens");
-    json_int_t id = json_is_array(list) && json_array_size(list) == 1 ? json_integer_value(json_array_get(list, 0)) : -1;
+    json_int_t id =
+        json_is_array(list) && json_array_size(list) == 1 ? json_integer_value(json_array_get(list, 0)) : -1;
     if (id < 0 || id > LLAMA_MAX_VOCAB)
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: trainable_token_indices must name one token, <GIST>", what);
     *out = (int32_t)id;
@@ -60,8 +64,8 @@ static gist_status read_config(llama_adapter *ad, const char *path, gist_error *
     TRY(json_read_file(path, &j, err));
     bool rs = false;
     ad->gist_token = -1;
-    gist_status status = json_is_object(j) ? check_config(j, path, err)
-                                           : err_set(err, GIST_ERR_FORMAT, "%s: not a JSON object", path);
+    gist_status status =
+        json_is_object(j) ? check_config(j, path, err) : err_set(err, GIST_ERR_FORMAT, "%s: not a JSON object", path);
     if (status == GIST_OK) status = json_get_int(j, "r", true, 0, LLAMA_MAX_WIDTH, &ad->cfg.rank, path, err);
     if (status == GIST_OK) status = json_get_float(j, "lora_alpha", true, 0, 1e6, &ad->cfg.alpha, path, err);
     if (status == GIST_OK) status = json_get_bool(j, "use_rslora", false, &rs, path, err);
@@ -129,8 +133,8 @@ static gist_status load_tensors(loader *ld, gist_error *err) {
         for (int part = 0; part < LLAMA_LORA_PARTS; part++) TRY(load_part(ld, layer, part, err));
     TRY(find(ld, LLAMA_LORA_EMBED, 1, ld->c->C, &t, err));
     if (!t != (ld->ad->gist_token < 0))
-        return err_set(err, GIST_ERR_FORMAT, "%s: trainable_token_indices and the tensor of their embeddings: one is missing",
-                       ld->path);
+        return err_set(err, GIST_ERR_FORMAT,
+                       "%s: trainable_token_indices and the tensor of their embeddings: one is missing", ld->path);
     if (t) {
         ld->ad->gist_embed = arena_take(&ld->ar, C, sizeof(float));
         if (ld->ad->gist_embed) dt_to_f32(ld->ad->gist_embed, t->data, t->type, C);
@@ -149,8 +153,8 @@ static gist_status name_unknown(const loader *ld, gist_error *err) {
             known = strcmp(name, want) == 0;
         }
         if (!known)
-            return err_set(err, GIST_ERR_MISMATCH, "%s: tensor %.200s does not fit a llama model with %d layers", ld->path,
-                           name, ld->c->L);
+            return err_set(err, GIST_ERR_MISMATCH, "%s: tensor %.200s does not fit a llama model with %d layers",
+                           ld->path, name, ld->c->L);
     }
     return GIST_OK;
 }
@@ -201,7 +205,9 @@ gist_status llama_adapter_open(llama_adapter *ad, const char *dir, const llama_c
     if (status == GIST_OK) status = read_config(&made, config, err);
     if (status == GIST_OK) status = st_open(&st, alloc, tensors, err);
     if (status == GIST_OK) {
-        loader ld = { .ad = &made, .c = c, .st = &st, .path = tensors, .type = type == DT_F16 ? DT_F32 : type, .ctx = ctx };
+        loader ld = {
+            .ad = &made, .c = c, .st = &st, .path = tensors, .type = type == DT_F16 ? DT_F32 : type, .ctx = ctx
+        };
         status = load(&ld, err);
         st_close(&st);
     }
@@ -230,7 +236,8 @@ void llama_adapter_attach(llama_model *m, const llama_adapter *ad) {
 static json_t *target_modules(unsigned targets) {
     json_t *list = json_array();
     for (int part = 0; list && part < LLAMA_LORA_PARTS; part++) {
-        const char *end = strrchr(llama_lora_row(part)->hf, '.'), *name = end; /* "model.layers.%d.mlp.[up_proj].weight" */
+        const char *end = strrchr(llama_lora_row(part)->hf, '.'),
+                   *name = end; /* "model.layers.%d.mlp.[up_proj].weight" */
         while (name[-1] != '.') name--;
         if (targets & 1u << part && json_array_append_new(list, json_stringn(name, (size_t)(end - name))) != 0) {
             json_decref(list);
@@ -242,10 +249,10 @@ static json_t *target_modules(unsigned targets) {
 
 static gist_status save_config(const llama_lora_config *lora, int32_t gist_token, const char *base, const char *path,
                                const gist_allocator *alloc, gist_error *err) {
-    json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:f, s:o, s:b, s:b, s:s?}", "peft_type", "LORA", "task_type", "CAUSAL_LM",
-                          "bias", "none", "r", lora->rank, "lora_alpha", (double)lora->alpha, "target_modules",
-                          target_modules(lora->targets), "inference_mode", 1, "gist_positions_only", (int)lora->gist_only,
-                          "base_model_name_or_path", base);
+    json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:f, s:o, s:b, s:b, s:s?}", "peft_type", "LORA", "task_type",
+                          "CAUSAL_LM", "bias", "none", "r", lora->rank, "lora_alpha", (double)lora->alpha,
+                          "target_modules", target_modules(lora->targets), "inference_mode", 1, "gist_positions_only",
+                          (int)lora->gist_only, "base_model_name_or_path", base);
     if (j && gist_token >= 0 && json_object_set_new(j, "trainable_token_indices", json_pack("[i]", gist_token)) != 0) {
         json_decref(j);
         j = NULL;
@@ -278,8 +285,12 @@ static gist_status add_tensor(saver *s, const char *name, int rows, int cols, gi
     const float *x = s->values(s->ctx, name);
     if (!x) return err_set(err, GIST_ERR_USAGE, "tensor %s is missing", name);
     snprintf(s->name[s->n], sizeof *s->name, "%s", name);
-    s->view[s->n] = (tensor_view){ .name = s->name[s->n], .type = DT_F32, .dims = 2, .shape = { rows, cols, 1, 1 },
-                                   .data = x, .bytes = (size_t)rows * (size_t)cols * sizeof *x };
+    s->view[s->n] = (tensor_view){ .name = s->name[s->n],
+                                   .type = DT_F32,
+                                   .dims = 2,
+                                   .shape = { rows, cols, 1, 1 },
+                                   .data = x,
+                                   .bytes = (size_t)rows * (size_t)cols * sizeof *x };
     s->n++;
     return GIST_OK;
 }
@@ -299,9 +310,9 @@ static gist_status add_tensors(saver *s, const llama_lora_config *lora, const ll
     return embed ? add_tensor(s, LLAMA_LORA_EMBED, 1, c->C, err) : GIST_OK;
 }
 
-gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token, const char *base,
-                               llama_values_fn values, void *ctx, const char *dir, const gist_allocator *alloc,
-                               gist_error *err) {
+gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token,
+                               const char *base, llama_values_fn values, void *ctx, const char *dir,
+                               const gist_allocator *alloc, gist_error *err) {
     static const st_meta meta = { "format", "pt" };
     size_t most = (size_t)c->L * LLAMA_LORA_PARTS * 2 + 1;
     saver s = { .values = values, .ctx = ctx };

@@ -15,10 +15,10 @@ typedef struct lora_part {
     size_t weight, lora, grad; /* offsets in llama_layer, llama_layer_lora, llama_layer_lora_bwd */
 } lora_part;
 
-#define PART(field)                                                                                           \
+#define PART(field)                                                                                                    \
     { offsetof(llama_layer, field), offsetof(llama_layer_lora, field), offsetof(llama_layer_lora_bwd, field) }
 
-static const lora_part parts[LLAMA_LORA_PARTS] = { PART(wq), PART(wk), PART(wv),  PART(wo),
+static const lora_part parts[LLAMA_LORA_PARTS] = { PART(wq),   PART(wk), PART(wv),  PART(wo),
                                                    PART(gate), PART(up), PART(down) };
 const char *const llama_lora_names[LLAMA_LORA_PARTS] = { "q", "k", "v", "o", "gate", "up", "down" };
 
@@ -45,7 +45,8 @@ llama_lora_bwd *llama_lora_bwd_of(llama_layer_lora_bwd *layer, int part) {
 
 static int part_named(const char *s, size_t len) {
     int i = 0;
-    while (i < LLAMA_LORA_PARTS && (strlen(llama_lora_names[i]) != len || memcmp(llama_lora_names[i], s, len) != 0)) i++;
+    while (i < LLAMA_LORA_PARTS && (strlen(llama_lora_names[i]) != len || memcmp(llama_lora_names[i], s, len) != 0))
+        i++;
     return i;
 }
 
@@ -71,7 +72,8 @@ gist_status llama_lora_targets(const char *text, unsigned *out, gist_error *err)
 
 gist_status llama_lora_check(const llama_lora_config *lora, const llama_config *c, gist_error *err) {
     if (lora->rank < 0 || lora->rank > c->C)
-        return err_set(err, GIST_ERR_USAGE, "a rank of %d is not between 1 and the model's width of %d", lora->rank, c->C);
+        return err_set(err, GIST_ERR_USAGE, "a rank of %d is not between 1 and the model's width of %d", lora->rank,
+                       c->C);
     if (lora->rank > 0 && !(lora->alpha > 0 && lora->alpha <= 1e6f))
         return err_set(err, GIST_ERR_USAGE, "an alpha of %g is not in (0,1e6]", (double)lora->alpha);
     if (lora->rank > 0 && lora->targets == 0) return err_set(err, GIST_ERR_USAGE, "an adapter needs a matrix to adapt");

@@ -280,8 +280,8 @@ gist_status llama_save_weights(const llama_config *c, dtype type, llama_values_f
 
 /* DIR/adapter_config.json and adapter_model.safetensors in PEFT's layout, f32.  base: the model's name or path for
  * readers; gist_token: the id of <GIST> when the adapter has an embedding for it, else -1.  values as above. */
-gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token, const char *base,
-                               llama_values_fn values, void *ctx, const char *dir, const gist_allocator *alloc,
-                               gist_error *err);
+gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token,
+                               const char *base, llama_values_fn values, void *ctx, const char *dir,
+                               const gist_allocator *alloc, gist_error *err);
 
 #endif

@@ -45,6 +45,7 @@ static void feed(tok_stream *s, uint8_t b, sbuf *out) {
 
 static void feed_all(tok_stream *s, const char *p, size_t len, sbuf *out) {
     for (size_t i = 0; i < len; i++) feed(s, (uint8_t)p[i], out);
+    s->first = false;
 }
 
 /* U+2581 is a space again; the one at the start of the text was the tokenizer's. */
@@ -67,7 +68,8 @@ static void feed_letters(tok_stream *s, const char *p, size_t len, sbuf *out) {
                 feed_all(s, p, len, out);
                 return;
             }
-            if (pass == 1) feed(s, (uint8_t)b, out);
+            if (pass == 1 && !(s->first && b == ' ')) feed(s, (uint8_t)b, out);
+            if (pass == 1) s->first = false;
             i += (size_t)n;
         }
     }
@@ -85,7 +87,6 @@ void tok_stream_push(tok_stream *s, int32_t id, sbuf *out) {
         s->first = false;
     } else if (p->type == PIECE_ADDED || (p->added && t->model != TOK_SENTENCEPIECE)) {
         feed_all(s, text, len, out);
-        s->first = false;
     } else if (t->model == TOK_SENTENCEPIECE) {
         feed_sentencepiece(s, text, len, out);
     } else {

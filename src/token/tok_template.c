@@ -17,7 +17,7 @@ struct tok_template {
     const char *before_input, *after_input, *no_input;
     const char *needs[3]; /* special tokens */
     bool trims;
-    const char *before_answer; /* between the rest and the answer */
+    const char *before_answer; /* joins the answer to the rest: a space or nothing */
     const char *end;           /* token that ends an answer; NULL: the model's EOS */
     const char *between;       /* behind that token, before the next turn; NULL: one turn is all there is */
 };
@@ -174,7 +174,8 @@ gist_status tok_template_input_start(const tokenizer *t, const tok_template *tp,
     sbuf_init(&d.text, t->alloc);
     add_own(&d, tp->before_input);
     size_t skip = d.text.failed ? 0 : space_len(d.text.p, d.text.len);
-    while (!d.text.failed && d.text.len > skip && d.text.p[d.text.len - 1] == ' ') d.text.len--; /* a word brings its own */
+    /* no final space: a word brings its own */
+    while (!d.text.failed && d.text.len > skip && d.text.p[d.text.len - 1] == ' ') d.text.len--;
     d.own[0].end = d.text.len;
     TRY(encode_draft(t, &d, skip, TOK_CONTINUED, out, err));
     *stop = tp->end ? "" : tp->after_input;
@@ -282,6 +283,11 @@ gist_status tok_template_answer(const tokenizer *t, const tok_template *tp, cons
     sbuf_free(&d.text);
     if (st != GIST_OK) out->n = before;
     return st;
+}
+
+void tok_template_answer_stream(tok_stream *s, const tokenizer *t, const tok_template *tp) {
+    tok_stream_init(s, t, true);
+    if (*tp->before_answer) s->first = true; /* a space, or how a SentencePiece word begins */
 }
 
 gist_status tok_template_answer_law(const tokenizer *t, const tok_template *tp, const char *input, size_t ilen,

@@ -59,7 +59,7 @@ typedef struct tok_stream {
     const tokenizer *t;
     char held[8];
     int held_len;
-    bool first; /* a SentencePiece answer drops one leading space */
+    bool first; /* one leading space is still to be dropped: it joins the text to what stands before it */
 } tok_stream;
 void tok_stream_init(tok_stream *s, const tokenizer *t, bool at_start_of_text);
 void tok_stream_push(tok_stream *s, int32_t id, sbuf *out);
@@ -90,7 +90,7 @@ gist_status tok_template_input(const tokenizer *t, const tok_template *tp, const
 gist_status tok_template_law(const tokenizer *t, const tok_template *tp, const char *prompt, size_t plen, int k,
                              const char *input, size_t ilen, gist_error *err);
 
-/* Token ids of what stands before an input's own text (behind a prompt or gist), to have a model continue with an input;
+/* Token ids of what stands before an input's own text (behind a prompt or gist), to have a model go on with an input;
  * *stop is the text that ends it, "" where a special token does.  GIST_ERR_UNSUPPORTED: nothing marks where it ends. */
 gist_status tok_template_input_start(const tokenizer *t, const tok_template *tp, tok_ids *out, const char **stop,
                                      gist_error *err);
@@ -100,6 +100,8 @@ gist_status tok_template_input_start(const tokenizer *t, const tok_template *tp,
  * when that newline and the answer's beginning are one token. */
 gist_status tok_template_answer(const tokenizer *t, const tok_template *tp, const char *text, size_t len, tok_ids *out,
                                 gist_error *err);
+/* A stream of an answer's ids as they continue the rest: its text comes without what joins it to that. */
+void tok_template_answer_stream(tok_stream *s, const tokenizer *t, const tok_template *tp);
 /* The law of answers: tokens(rest) ++ tokens(answer) = tokens(rest and answer in one text), else GIST_ERR_TEXT. */
 gist_status tok_template_answer_law(const tokenizer *t, const tok_template *tp, const char *input, size_t ilen,
                                     const char *text, size_t len, gist_error *err);

@@ -174,8 +174,8 @@ typedef struct train_model_options {
     bool recompute;      /* keep only each block's input, run the block again before its backward */
     int max_rows;        /* T of the largest batch */
     float lm, distill;   /* weights of the two objectives */
-    llama_lora_config lora; /* rank > 0: A and B of its targets train, and the embedding of <GIST>; the base is frozen */
-    bool only_gist;      /* the embedding of <GIST> trains, and lora when it acts at gist positions only; nothing else */
+    llama_lora_config lora; /* rank > 0: A and B of its targets train, and <GIST>'s embedding; the base is frozen */
+    bool only_gist;      /* <GIST>'s embedding trains, and lora when it acts at gist positions only; nothing else */
     int32_t gist_token;  /* its id, where one of these is set; -1 otherwise */
     int memory_rows;     /* k > 0: the keys and values of a memory of k rows train, the model is frozen (train_tune) */
     dtype memory_type;   /* what they are rounded to in the forward pass; their gradients pass straight through */
@@ -213,7 +213,8 @@ const train_tensor *train_model_tensor(const train_model *tm, int i);
 bool train_model_frozen(const train_model *tm); /* something else trains beside it: an adapter, a memory */
 /* The first of them train, the others are frozen: they have values, but no gradients and no moments. */
 int train_model_trained(const train_model *tm);
-/* Flat f32 arrays: weights of all tensors; gradients, first and second moments of those that train, [train_model_count]. */
+/* Flat f32 arrays: weights of all tensors; gradients, first and second moments of those that train,
+ * [train_model_count]. */
 size_t train_model_count(const train_model *tm);
 float *train_model_w(train_model *tm);
 float *train_model_g(train_model *tm);
@@ -385,11 +386,20 @@ typedef struct train_split {
 } train_split;
 
 typedef struct train_metric {
-    char name[80];      /* "unseen/gist": mean loss of label tokens, nats; with several k "unseen/gist.k4" */
-    double value;
-    bool higher;        /* is better */
+    char name[80];      /* loss: "unseen/gist", with several k "unseen/gist.k4"; score: "unseen/exact.gist.k4" */
+    double value;       /* loss: mean over label tokens, nats; score: of generated answers, percent */
+    bool higher;        /* is better: a score */
 } train_metric;
-enum { TRAIN_MAX_METRICS = 128 };
+enum { TRAIN_MAX_METRICS = 1024 };
+
+/* What a split is looked at under: each condition of the mixture, gist with each k, the others with the largest. */
+typedef struct train_view {
+    train_condition c;
+    int k;
+    char name[32]; /* "gist" or, with several k, "gist.k4"; "full", ... */
+} train_view;
+enum { TRAIN_MAX_VIEWS = 16 + COND_COUNT };
+int train_views(const train_pack_options *o, train_view view[TRAIN_MAX_VIEWS]);
 
 /* One step, as shown. */
 typedef struct train_report {
@@ -410,8 +420,8 @@ typedef struct train_events {
     void *ctx;
     void (*step)(void *ctx, const train_report *r);
     void (*evaluated)(void *ctx, int64_t step, const train_metric *metrics, int n, bool best);
-    /* Append metrics of generated answers of a split at metrics[*n], at most cap in all; called with the model as it is
-     * after `step`.  Their names begin with "answers/". */
+    /* Append scores of a split's generated answers at metrics[*n], at most cap in all; called with the model as it is
+     * after `step`.  Asked to stop, it may return at once. */
     gist_status (*answers)(void *ctx, train_model *tm, const train_split *split, int64_t step, train_metric *metrics,
                            int cap, int *n, gist_error *err);
     bool (*stop)(void *ctx); /* asked after every step and evaluated batch: true ends the run with a checkpoint */
@@ -459,8 +469,7 @@ gist_status train_run_plan(const train_set *set, const train_run_options *opt, u
 gist_status train_run(train_model *tm, const train_set *set, const train_run_options *opt, const train_events *events,
                       train_result *result, gist_error *err);
 
-/* Mean losses of every split under each condition of the mixture (gist with each k), in their order.  *stopped: it was
- * asked to. */
+/* Mean losses of every split under each of its views, in their order.  *stopped: it was asked to. */
 gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events,
                            train_metric *metrics, int *n, bool *stopped, gist_error *err);
 

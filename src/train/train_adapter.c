@@ -22,8 +22,8 @@ gist_status train_adapter_check(const train_model *tm, gist_error *err) {
     if (o->only_gist && o->lora.rank > 0 && !o->lora.gist_only)
         return err_set(err, GIST_ERR_USAGE, "to train the gist tokens only, LoRA must act at gist positions only");
     if (o->gist_token < 0 || o->gist_token >= tm->model.cfg.V)
-        return err_set(err, GIST_ERR_USAGE, "an adapter trains the embedding of <GIST>: %d is no row of %d", o->gist_token,
-                       tm->model.cfg.V);
+        return err_set(err, GIST_ERR_USAGE, "an adapter trains the embedding of <GIST>: %d is no row of %d",
+                       o->gist_token, tm->model.cfg.V);
     return GIST_OK;
 }
 
@@ -60,8 +60,12 @@ static bool part_at(const train_model *tm, int i, lora_part *out) {
     int part = 0;
     while (!adapts(tm, part) || seen++ < i % per_layer) part++;
     const weight_row *r = llama_lora_row(part);
-    *out = (lora_part){ &tm->tensors[2 * i], &tm->tensors[2 * i + 1], i / per_layer, part,
-                        llama_dim(&tm->model.cfg, r->shape[0]), llama_dim(&tm->model.cfg, r->shape[1]) };
+    *out = (lora_part){ &tm->tensors[2 * i],
+                        &tm->tensors[2 * i + 1],
+                        i / per_layer,
+                        part,
+                        llama_dim(&tm->model.cfg, r->shape[0]),
+                        llama_dim(&tm->model.cfg, r->shape[1]) };
     return true;
 }
 
@@ -72,12 +76,14 @@ static train_tensor *gist_tensor(const train_model *tm) {
 void train_adapter_lay_out(train_model *tm) {
     lora_part p;
     for (int i = 0; part_at(tm, i, &p); i++) {
-        train_tensor *a = train_add_tensor(tm, tm->opt.lora.rank, p.K), *b = train_add_tensor(tm, p.N, tm->opt.lora.rank);
+        train_tensor *a = train_add_tensor(tm, tm->opt.lora.rank, p.K),
+                     *b = train_add_tensor(tm, p.N, tm->opt.lora.rank);
         a->decay = b->decay = true;
         llama_lora_name(a->name, p.part, p.layer, 'A');
         llama_lora_name(b->name, p.part, p.layer, 'B');
     }
-    if (train_has_adapter(tm)) snprintf(train_add_tensor(tm, 1, tm->model.cfg.C)->name, sizeof p.A->name, LLAMA_LORA_EMBED);
+    if (train_has_adapter(tm))
+        snprintf(train_add_tensor(tm, 1, tm->model.cfg.C)->name, sizeof p.A->name, LLAMA_LORA_EMBED);
 }
 
 static const float *table_row(const train_model *tm) {
@@ -93,7 +99,8 @@ void train_adapter_init(train_model *tm, uint64_t seed) {
         rng_seed(&r, seed + 0xbf58476d1ce4e5b9u * (uint64_t)(i + 1));
         for (size_t j = 0; j < p.A->count; j++) tm->w[p.A->at + j] = (float)(bound * (2 * rng_unit(&r) - 1));
     }
-    if (train_has_adapter(tm)) memcpy(tm->w + gist_tensor(tm)->at, table_row(tm), (size_t)tm->model.cfg.C * sizeof(float));
+    if (train_has_adapter(tm))
+        memcpy(tm->w + gist_tensor(tm)->at, table_row(tm), (size_t)tm->model.cfg.C * sizeof(float));
 }
 
 /* ---- the model's view of them ---- */
@@ -167,7 +174,8 @@ gist_status train_model_merge(train_model *tm, train_merged *out, gist_error *er
     size_t most = 0;
     lora_part p;
     if (tm->opt.lora.gist_only || tm->opt.only_gist)
-        return err_set(err, GIST_ERR_USAGE, "an adapter that acts at gist positions only cannot be merged into the weights");
+        return err_set(err, GIST_ERR_USAGE,
+                       "an adapter that acts at gist positions only cannot be merged into the weights");
     for (int i = 0; part_at(tm, i, &p); i++) {
         size_t n = op_weight_bytes(DT_F32, p.K, tm->opt.lora.rank) / sizeof(float) + p.B->count;
         most = n > most ? n : most;

@@ -27,6 +27,7 @@ typedef struct reader {
     int row;
     tok_ids ids;                  /* becomes set->ids */
     tok_ids prompt, rest, answer; /* of the row at hand */
+    sbuf instruction;             /* what `prompt` was tokenized from; rows of one prompt mostly follow each other */
     size_t prompt_cap, pair_cap;
     int *slot; /* open addressing: prompt index + 1 by hash of its ids */
     size_t slots;
@@ -163,9 +164,13 @@ static gist_status get_text(const reader *r, const json_t *obj, const char *key,
 
 static gist_status set_prompt(reader *r, text prompt) {
     gist_error cause = { 0 };
-    r->prompt.n = 0;
+    sbuf *last = &r->instruction;
+    if (prompt.len == last->len && memcmp(prompt.s, last->p, prompt.len) == 0) return GIST_OK; /* never empty */
+    r->prompt.n = last->len = 0;
     gist_status st = tok_template_prompt(r->t, r->opt->tp, prompt.s, prompt.len, &r->prompt, &cause);
-    return st == GIST_OK ? st : row_failed(r, &cause);
+    if (st != GIST_OK) return row_failed(r, &cause);
+    sbuf_add(last, prompt.s, prompt.len);
+    return last->failed ? err_memory(r->err, "training data") : GIST_OK;
 }
 
 /* The law of gisting.md at both seams: around the gist tokens (when the vocabulary has them) and before the answer.
@@ -377,6 +382,7 @@ gist_status train_data_parse(train_set *out, const char *bytes, size_t len, cons
     tok_ids_init(&r.prompt, alloc);
     tok_ids_init(&r.rest, alloc);
     tok_ids_init(&r.answer, alloc);
+    sbuf_init(&r.instruction, alloc);
     gist_status st = read_bytes(&r, bytes, len);
     if (st == GIST_OK && set.pairs == 0) {
         sbuf why;
@@ -390,6 +396,7 @@ gist_status train_data_parse(train_set *out, const char *bytes, size_t len, cons
     tok_ids_free(&r.prompt);
     tok_ids_free(&r.rest);
     tok_ids_free(&r.answer);
+    sbuf_free(&r.instruction);
     set.ids = r.ids.id;
     set.id_count = r.ids.n;
     if (st == GIST_OK)

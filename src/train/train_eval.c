@@ -1,6 +1,7 @@
 /* train_eval.c - validation: the mean loss of label tokens of a split, under each condition the model is trained for.
  *
- *   views   gist with each k (named gist, or gist.k1, gist.k4, ... of several); the others with the largest k
+ *   views   gist with each k (named gist, or gist.k1, gist.k4, ... of several); the others with the largest k: what
+ *           generated answers are looked at under, too
  *   batch   prompts in order, each with as many of its pairs as fit, until the model's rows are full
  *
  * Sums are taken batch by batch in double, so the result depends on max_rows only through rounding.
@@ -9,21 +10,15 @@
 
 enum { MOST_PAIRS = 64 };
 
-typedef struct eval_view {
-    train_condition c;
-    int k;
-    char name[32];
-} eval_view;
-
-static int list_views(const train_pack_options *o, eval_view view[32]) {
+int train_views(const train_pack_options *o, train_view view[TRAIN_MAX_VIEWS]) {
     int n = 0;
     for (int c = 0; c < COND_COUNT; c++) {
         if (!(o->mix[c] > 0)) continue;
         const char *name = train_condition_name((train_condition)c);
         int ks = c == COND_GIST ? o->k_count : 1;
         for (int i = 0; i < ks; i++) {
-            eval_view *v = &view[n++];
-            *v = (eval_view){ .c = (train_condition)c, .k = c == COND_GIST ? o->k[i] : train_pack_largest_k(o) };
+            train_view *v = &view[n++];
+            *v = (train_view){ .c = (train_condition)c, .k = c == COND_GIST ? o->k[i] : train_pack_largest_k(o) };
             if (ks > 1)
                 snprintf(v->name, sizeof v->name, "%s.k%d", name, v->k);
             else
@@ -45,7 +40,7 @@ typedef struct eval_run {
     const train_set *set;
     train_pack_options pack;
     train_batch b;
-    const eval_view *view;
+    const train_view *view;
     eval_sum sum;
     bool stopped;
     gist_error *err;
@@ -93,15 +88,18 @@ static gist_status run_split(eval_run *e) {
 gist_status train_evaluate(train_model *tm, const train_run_options *opt, const train_events *events,
                            train_metric *metrics, int *n, bool *stopped, gist_error *err) {
     static const train_events silent = { 0 };
-    eval_view view[32];
+    train_view view[TRAIN_MAX_VIEWS];
     eval_run e = { .tm = tm, .opt = opt, .events = events ? events : &silent, .pack = opt->pack, .err = err };
-    int views = list_views(&opt->pack, view), made = 0;
+    int views = train_views(&opt->pack, view), made = 0;
     gist_status status = GIST_OK;
     e.pack.teacher = e.pack.input_loss = false;
+    if (views * opt->splits > TRAIN_MAX_METRICS)
+        return err_set(err, GIST_ERR_LIMIT, "%d splits under %d conditions and k: more than %d metrics", opt->splits,
+                       views, TRAIN_MAX_METRICS);
     for (int s = 0; s < opt->splits && status == GIST_OK && !e.stopped; s++) {
         e.set = opt->split[s].set;
         train_batch_init(&e.b, e.set->alloc);
-        for (int v = 0; v < views && status == GIST_OK && !e.stopped && made < TRAIN_MAX_METRICS; v++) {
+        for (int v = 0; v < views && status == GIST_OK && !e.stopped; v++) {
             e.view = &view[v];
             e.sum = (eval_sum){ 0 };
             status = run_split(&e);

@@ -272,8 +272,8 @@ static const float *values_of(void *ctx, const char *name) {
 }
 
 /* With a note of what the model learned beside answers. */
-static gist_status save_config(const llama_config *c, const train_origin *from, const char *dir, const gist_allocator *alloc,
-                               gist_error *err) {
+static gist_status save_config(const llama_config *c, const train_origin *from, const char *dir,
+                               const gist_allocator *alloc, gist_error *err) {
     json_t *j = from->config ? json_deep_copy(from->config) : json_object();
     json_t *note = json_pack("{s:b}", "input_loss", (int)from->input_loss);
     gist_status status = j && json_object_set_new(j, "gist_training", note) == 0

@@ -1,7 +1,7 @@
 /* train_log.c - metrics.jsonl: one JSON object a line, a step or a validation.
  *
  *   {"step":12,"epoch":0.31,"loss":2.41,"lr":2e-05,"grad_norm":1.3,"rows":812,...,"lm":{"gist":2.5,"full":2.3}}
- *   {"step":100,"best":true,"eval":{"unseen/gist":2.2,"unseen/full":2.0}}
+ *   {"step":100,"best":true,"eval":{"unseen/gist":2.2,"unseen/full":2.0},"scores":{"unseen/exact.gist":12.5}}
  *
  * Every line begins with its step, so that a resumed run can cut what lies past its checkpoint without parsing.  A line
  * reaches the system with each write, the disk before each checkpoint.
@@ -109,18 +109,29 @@ gist_status train_log_step(train_log *log, const train_report *r, gist_error *er
     return put_line(log, &s, err);
 }
 
+/* Losses, or scores; nothing where there are none of them. */
+static void put_metrics(sbuf *s, const char *key, const train_metric *metrics, int n, bool scores) {
+    int put = 0;
+    for (int i = 0; i < n; i++) {
+        if (metrics[i].higher != scores) continue;
+        if (put++ == 0) sbuf_fmt(s, ",\"%s\":", key);
+        sbuf_fmt(s, "%s\"%s\":", put == 1 ? "{" : ",", metrics[i].name);
+        if (isfinite(metrics[i].value))
+            sbuf_fmt(s, "%.9g", metrics[i].value);
+        else
+            sbuf_str(s, "null");
+    }
+    if (put) sbuf_str(s, "}");
+}
+
 gist_status train_log_metrics(train_log *log, int64_t step, const train_metric *metrics, int n, bool best,
                               gist_error *err) {
     sbuf s;
     sbuf_init(&s, log->alloc);
-    sbuf_fmt(&s, "{\"step\":%" PRId64 ",\"best\":%s,\"eval\":{", step, best ? "true" : "false");
-    for (int i = 0; i < n; i++) {
-        if (isfinite(metrics[i].value))
-            sbuf_fmt(&s, "%s\"%s\":%.9g", i ? "," : "", metrics[i].name, metrics[i].value);
-        else
-            sbuf_fmt(&s, "%s\"%s\":null", i ? "," : "", metrics[i].name);
-    }
-    sbuf_str(&s, "}}");
+    sbuf_fmt(&s, "{\"step\":%" PRId64 ",\"best\":%s", step, best ? "true" : "false");
+    put_metrics(&s, "eval", metrics, n, false);
+    put_metrics(&s, "scores", metrics, n, true);
+    sbuf_str(&s, "}");
     return put_line(log, &s, err);
 }
 

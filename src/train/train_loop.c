@@ -110,6 +110,7 @@ static gist_status list_facts(const loop *l, train_facts *f, gist_error *err) {
                     shortest(o->optimiser.eps).s);
     train_facts_set(f, "decay", "%s", shortest(o->optimiser.decay).s);
     train_facts_set(f, "clip", "%s", shortest(o->optimiser.clip).s);
+    train_facts_set(f, "best by", "%s", o->best ? o->best : "the first metric");
     return GIST_OK;
 }
 

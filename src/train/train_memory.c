@@ -16,7 +16,8 @@ int train_memory_tensors(const train_model *tm) {
 gist_status train_memory_check(const train_model *tm, gist_error *err) {
     int k = tm->opt.memory_rows;
     if (k == 0) return GIST_OK;
-    if (k < 0 || k > GFILE_MAX_K) return err_set(err, GIST_ERR_USAGE, "a memory of %d rows, 1 to %d are allowed", k, GFILE_MAX_K);
+    if (k < 0 || k > GFILE_MAX_K)
+        return err_set(err, GIST_ERR_USAGE, "a memory of %d rows, 1 to %d are allowed", k, GFILE_MAX_K);
     if (train_has_adapter(tm)) return err_set(err, GIST_ERR_USAGE, "a memory trains alone, without an adapter");
     return GIST_OK;
 }
@@ -46,7 +47,8 @@ gist_status train_memory_place(train_model *tm, gist_error *err) {
     size_t one = (size_t)cap * (size_t)width(tm);
     if (!train_memory_tensors(tm)) return GIST_OK;
     tm->memory_swapped = mem_calloc(tm->alloc, (size_t)L, sizeof *tm->memory_swapped);
-    float *at = tm->memory_block = mem_calloc(tm->alloc, 4 * (size_t)L + 1, one * sizeof *at); /* and a row of scratch */
+    float *at = tm->memory_block =
+        mem_calloc(tm->alloc, 4 * (size_t)L + 1, one * sizeof *at); /* and a row of scratch */
     if (!tm->memory_swapped || !at) return err_memory(err, "memory rows");
     for (int l = 0; l < L; l++, at += 4 * one) {
         tm->kv[l * tm->stores + 1] = (op_kv){ DT_F32, cap, at, at + one };
@@ -75,7 +77,8 @@ void train_memory_repack(train_model *tm) {
     size_t n = (size_t)width(tm), one = (size_t)op_kv_round(tm->opt.memory_rows) * n;
     for (int l = 0; l < (train_memory_tensors(tm) ? c->L : 0); l++)
         for (int i = 0; i < tm->opt.memory_rows; i++) {
-            float *k = (float *)tm->memory_block + 4 * (size_t)c->L * one, *v = k + n; /* a store has room for two rows */
+            float *k = (float *)tm->memory_block + 4 * (size_t)c->L * one,
+                  *v = k + n; /* a store has room for two rows */
             rounded(k, train_memory_keys(tm, l) + (size_t)i * n, tm->opt.memory_type, n);
             rounded(v, train_memory_values(tm, l) + (size_t)i * n, tm->opt.memory_type, n);
             op_kv_set(&tm->kv[l * tm->stores + 1], i, k, v, c->G, c->D);

@@ -33,7 +33,8 @@ static void lay_out_base(train_model *tm, bool frozen) {
         const weight_row *r = &llama_weights[i];
         if (!llama_has_row(c, r)) continue;
         for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
-            train_tensor *t = train_add_tensor(tm, llama_dim(c, r->shape[0]), r->shape[1] ? llama_dim(c, r->shape[1]) : 0);
+            int rows = llama_dim(c, r->shape[0]), cols = r->shape[1] ? llama_dim(c, r->shape[1]) : 0;
+            train_tensor *t = train_add_tensor(tm, rows, cols);
             snprintf(t->name, sizeof t->name, r->hf, layer);
             t->decay = r->kind != WEIGHT_VECTOR;
             t->frozen = frozen;

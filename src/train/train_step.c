@@ -31,7 +31,8 @@ static void forward(train_model *tm, const llama_batch *b) {
     const llama_model *m = &tm->model;
     llama_embed_fwd(m, &tm->ctx, tm->acts[0].x, b);
     rotary_rows(tm, b);
-    for (int l = 0; l < m->cfg.L; l++) llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l * tm->stores], b);
+    for (int l = 0; l < m->cfg.L; l++)
+        llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l * tm->stores], b);
 }
 
 /* ---- the loss ---- */

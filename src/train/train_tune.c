@@ -3,9 +3,9 @@
  *      rows    | pair a | pair b | ...        see the memory (k rows of store 1), then themselves
  *              | prompt | pair a | pair b |   with distill, behind them: the teacher's copies under the full prompt
  *
- * The loss is the answers' cross-entropy, or KL(model under the full prompt || model behind the memory) at the rows that
- * predict an answer (context distillation).  Gradients reach the first rows only: the model is frozen, so nothing behind
- * them has any.  A pair's positions go on at p + k, as behind a gist.
+ * The loss is the answers' cross-entropy, or KL(model under the full prompt || model behind the memory) at the rows
+ * that predict an answer (context distillation).  Gradients reach the first rows only: the model is frozen, so nothing
+ * behind them has any.  A pair's positions go on at p + k, as behind a gist.
  */
 #include "train/train.h"
 
@@ -22,13 +22,14 @@ typedef struct tuner {
     int *k;             /* [batch] */
     int *order;         /* [pairs] of this epoch */
     uint64_t epoch;
-    int at;             /* next of order */
-    float *best;        /* [train_model_count] rows to keep */
+    int at;      /* next of order */
+    float *best; /* [train_model_count] rows to keep */
     gist_error *err;
 } tuner;
 
 static gist_status check(const train_set *set, const train_tune_options *o, gist_error *err) {
-    if (set->prompts != 1) return err_set(err, GIST_ERR_USAGE, "a gist is tuned for one prompt, the pairs have %d", set->prompts);
+    if (set->prompts != 1)
+        return err_set(err, GIST_ERR_USAGE, "a gist is tuned for one prompt, the pairs have %d", set->prompts);
     if (o->k < 1 || o->batch < 1 || o->steps < 1)
         return err_set(err, GIST_ERR_USAGE, "tuning needs rows, pairs in a batch, and steps");
     return GIST_OK;
@@ -51,7 +52,8 @@ static gist_status most_rows(const train_set *set, const train_tune_options *o, 
     for (int i = 0; i < set->pairs && i < o->batch; i++) sum += len[i];
     mem_free(set->alloc, len);
     most = sum * (o->distill ? 2 : 1) + set->prompt[0].len; /* without distill: the prompt's loss is measured, too */
-    if (most > 1 << 24) return err_set(err, GIST_ERR_LIMIT, "a batch of %lld tokens: fewer pairs per step", (long long)most);
+    if (most > 1 << 24)
+        return err_set(err, GIST_ERR_LIMIT, "a batch of %lld tokens: fewer pairs per step", (long long)most);
     if ((int)most > *rows) *rows = (int)most;
     return GIST_OK;
 }
@@ -171,9 +173,13 @@ static gist_status one_step(tuner *u, const train_set *set, int64_t step, const 
     train_model_zero_grad(u->tm);
     TRY(train_model_step(u->tm, &u->b, 1, &loss, u->err));
     if (!loss.finite)
-        return err_set(u->err, GIST_ERR_LIMIT, "step %lld: the loss is not finite; a lower learning rate may help", (long long)step);
+        return err_set(u->err, GIST_ERR_LIMIT, "step %lld: the loss is not finite; a lower learning rate may help",
+                       (long long)step);
     a.lr = train_schedule(o->schedule, a.lr, step, o->steps, o->warmup, o->floor);
-    train_tune_report report = { .step = step, .steps = o->steps, .loss = mean_loss(&loss, o->distill), .lr = a.lr,
+    train_tune_report report = { .step = step,
+                                 .steps = o->steps,
+                                 .loss = mean_loss(&loss, o->distill),
+                                 .lr = a.lr,
                                  .grad_norm = train_model_grad_norm(u->tm) };
     train_model_adamw(u->tm, &a, step);
     double now = time_now();
@@ -187,7 +193,8 @@ static gist_status one_step(tuner *u, const train_set *set, int64_t step, const 
 }
 
 /* Keep the rows when they are the best so far. */
-static gist_status judge(tuner *u, const train_set *held, int64_t step, const train_tune_events *ev, train_tune_result *r) {
+static gist_status judge(tuner *u, const train_set *held, int64_t step, const train_tune_events *ev,
+                         train_tune_result *r) {
     double loss;
     TRY(evaluate(u, held, false, &loss));
     bool best = step == 0 || loss < r->after;
@@ -228,7 +235,10 @@ gist_status train_tune_run(train_model *tm, const train_set *set, const train_se
     const gist_allocator *alloc = set->alloc;
     TRY(check(set, opt, err));
     if (held) TRY(check(held, opt, err));
-    tuner u = { .tm = tm, .o = opt, .alloc = alloc, .err = err,
+    tuner u = { .tm = tm,
+                .o = opt,
+                .alloc = alloc,
+                .err = err,
                 .pack = { .k = { opt->k }, .k_count = 1, .pairs_per_prompt = opt->batch, .batch_pairs = opt->batch } };
     train_tune_result r = { .before = NAN, .after = NAN, .full = NAN };
     train_batch_init(&u.b, alloc);
@@ -236,8 +246,8 @@ gist_status train_tune_run(train_model *tm, const train_set *set, const train_se
     u.k = mem_alloc(alloc, (size_t)opt->batch, sizeof *u.k);
     u.order = mem_alloc(alloc, (size_t)set->pairs, sizeof *u.order);
     u.best = mem_alloc(alloc, train_model_count(tm), sizeof *u.best);
-    gist_status status = u.c && u.k && u.order && u.best ? run(&u, set, held, events ? events : &silent, &r)
-                                                         : err_memory(err, "tuning");
+    gist_status status =
+        u.c && u.k && u.order && u.best ? run(&u, set, held, events ? events : &silent, &r) : err_memory(err, "tuning");
     mem_free(alloc, u.c);
     mem_free(alloc, u.k);
     mem_free(alloc, u.order);
