@@ -88,6 +88,27 @@ static void instruction_rows(void **state) {
     tok_close(b.t);
 }
 
+/* A prompt's ids are kept from row to row: the next one's are its own, however alike the texts are. */
+static void prompts_in_a_row(void **state) {
+    (void)state;
+    static const char *const prompts[] = { "say it", "say it", "say It", "say it", "say it ", "say", "say", "say" };
+    bed b = open_bed("token/llama", "paper");
+    train_set s = read_ok(
+        &b,
+        ROW("say it", "x", "y") ROW("say it", "x", "y") ROW("say It", "x", "y") ROW("say it", "x", "y")
+            ROW("say it ", "x", "y") ROW("say", "x", "y") ROW(" ", "x", "y") ROW(
+                "say", "x",
+                "y") "{\"messages\":[{\"role\":\"system\",\"content\":\"say\"},{\"role\":\"user\",\"content\":\"x\"},"
+                     "{\"role\":\"assistant\",\"content\":\"y\"}]}");
+    assert_int_equal(s.pairs, 8);
+    for (int i = 0; i < 8; i++) {
+        int row = s.pair[i].row - (s.pair[i].row > 7);
+        check_pair(&b, &s, i, prompts[row - 1], "x", "y");
+    }
+    train_data_free(&s);
+    tok_close(b.t);
+}
+
 /* Every answer is a pair whose rest is all that was said before: the ids of the text as a whole. */
 static void conversations(void **state) {
     (void)state;
@@ -271,9 +292,9 @@ static void published_data(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(instruction_rows), cmocka_unit_test(conversations),    cmocka_unit_test(left_out_and_cut),
-        cmocka_unit_test(bad_files),        cmocka_unit_test(every_allocation), cmocka_unit_test(identity),
-        cmocka_unit_test(published_data),
+        cmocka_unit_test(instruction_rows), cmocka_unit_test(prompts_in_a_row), cmocka_unit_test(conversations),
+        cmocka_unit_test(left_out_and_cut), cmocka_unit_test(bad_files),        cmocka_unit_test(every_allocation),
+        cmocka_unit_test(identity),         cmocka_unit_test(published_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

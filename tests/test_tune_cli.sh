@@ -55,17 +55,17 @@ check "and no model" test ! -e whole/model.safetensors
 check "it says where it acts" grep -q '"gist_positions_only": true' whole/adapter_config.json
 
 # Stopped in the middle and resumed: the same adapter.
-long="$at_gist --steps 1000 --save-every 0"
+long="$at_gist --steps 500 --save-every 0"
 "$gist" $long -o long >out 2>err &
 pid=$!
 while [ ! -s long/metrics.jsonl ]; do sleep 0.05; kill -0 $pid 2>/dev/null || break; done
 kill -INT $pid
 wait $pid
 check "a signal saves and stops" grep -q "^stopped after step" out
-ends 0 "1000 steps" "it goes on" $long --resume -t 2 -o long
-ends 0 "1000 steps" "a run that nobody stopped" $long -t 1 -o unstopped
+ends 0 "500 steps" "it goes on" $long --resume -t 2 -o long
+ends 0 "500 steps" "a run that nobody stopped" $long -t 1 -o unstopped
 check "they end the same" cmp -s long/adapter_model.safetensors unstopped/adapter_model.safetensors
-ends 1 "trains was rank 2" "another rank is another run" $train --lora-rank 3 --lora-at gist --steps 1000 --save-every 0 \
+ends 1 "trains was rank 2" "another rank is another run" $train --lora-rank 3 --lora-at gist --steps 500 --save-every 0 \
     --resume -o long
 
 answer plain -m tiny -p "say it" -i 3

@@ -43,4 +43,73 @@ typedef struct eval_answers_options {
 gist_status eval_answers(gist_engine *e, const train_split *split, const train_pack_options *pack,
                          const eval_answers_options *opt, train_metric *metrics, int cap, int *n, gist_error *err);
 
+/* ---- ROUGE of one text against its reference: eval_rouge.c, eval_stem.c, eval_lcs.c ---- */
+
+enum { EVAL_ROUGE_1, EVAL_ROUGE_2, EVAL_ROUGE_L, EVAL_ROUGE_LSUM, EVAL_ROUGES };
+enum { EVAL_MAX_TEXT = 1 << 20 }; /* bytes of one text */
+
+typedef struct eval_rouge_scores {
+    double f1[EVAL_ROUGES];  /* 0 .. 1; 0 where a text is empty */
+    int predicted, expected; /* words of prediction and reference */
+} eval_rouge_scores;
+
+typedef struct eval_rouge eval_rouge; /* scratch of one thread; grows to the longest pair */
+gist_status eval_rouge_create(const gist_allocator *alloc, eval_rouge **out, gist_error *err);
+void eval_rouge_free(eval_rouge *r);
+/* UTF-8; lines end with \n.  GIST_ERR_LIMIT for a text of more than EVAL_MAX_TEXT bytes. */
+gist_status eval_rouge_score(eval_rouge *r, eval_text prediction, eval_text reference, eval_rouge_scores *out,
+                             gist_error *err);
+
+/* Stem p[0..len) in place, lower-case letters and digits; the new length, never more than len. */
+size_t eval_stem(char *p, size_t len);
+
+/* ---- files of predictions: eval_pairs.c ---- */
+
+enum { EVAL_MAX_FILE = 1 << 30, EVAL_MAX_PAIRS = 10000000, EVAL_MAX_COLUMNS = 256 };
+
+typedef struct eval_pair {
+    eval_text prediction, reference; /* without white space around them; valid UTF-8 */
+    int line;                        /* where its row begins, from 1 */
+} eval_pair;
+
+typedef struct eval_pairs {
+    const gist_allocator *alloc;
+    eval_pair *pair;
+    int n, cap;
+    char *text; /* owns every text */
+} eval_pairs;
+
+/* A CSV with columns y_pred and y_true, or prediction and reference, in any place (RFC 4180: quoted fields may hold
+ * commas, line ends and doubled quotes; lines end with \n or \r\n; a byte-order mark and blank lines are passed over),
+ * or JSON Lines with these keys, when the first character is "{".  At least one pair.  Errors are "what:LINE: ...". */
+gist_status eval_pairs_parse(eval_pairs *p, const gist_allocator *alloc, const char *text, size_t len, const char *what,
+                             gist_error *err);
+gist_status eval_pairs_open(eval_pairs *p, const gist_allocator *alloc, const char *path, gist_error *err);
+void eval_pairs_free(eval_pairs *p);
+
+/* Without what Python's str.strip() takes away: white space of Unicode, and U+001C to U+001F. */
+eval_text eval_strip(const char *p, size_t len);
+
+/* ---- scores of many pairs: eval_summary.c ---- */
+
+enum { EVAL_EXACT = EVAL_ROUGES, EVAL_METRICS };
+extern const char *const eval_metric_names[EVAL_METRICS]; /* "rouge1" ... "exact" */
+
+typedef struct eval_row {
+    double score[EVAL_METRICS]; /* 0 .. 1 */
+    int predicted, expected;    /* words */
+} eval_row;
+
+/* rows[n], one per pair.  The same for any number of threads. */
+gist_status eval_score_pairs(const eval_pairs *p, pool *pool, eval_row *rows, gist_error *err);
+
+typedef struct eval_summary {
+    double mean[EVAL_METRICS], low[EVAL_METRICS], high[EVAL_METRICS]; /* 0 .. 1; without resamples low = high = mean */
+    double predicted, expected;                                       /* mean words */
+} eval_summary;
+/* Means, and the 2.5th and 97.5th percentile (linear between neighbours) of the means of `resamples` draws of n rows
+ * with replacement; every metric sees the same draws.  Depends on rows and seed alone. */
+gist_status eval_summarise(const eval_row *rows, int n, int resamples, uint64_t seed, pool *pool,
+                           const gist_allocator *alloc, eval_summary *out, gist_error *err);
+
 #endif

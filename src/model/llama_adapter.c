@@ -1,7 +1,7 @@
 /* llama_adapter.c - LoRA adapters on disk, in PEFT's layout.
  *
  *   DIR/adapter_config.json         r, lora_alpha, target_modules, ...; ours: "gist_positions_only": true
- *   DIR/adapter_model.safetensors   base_model.model.model.layers.{i}.self_attn.q_proj.lora_A.weight [r,K], lora_B [N,r]
+ *   DIR/adapter_model.safetensors   base_model.model.model.layers.{i}.self_attn.q_proj.lora_A.weight, .lora_B.weight
  *                                   ...embed_tokens.token_adapter.trainable_tokens_delta [1,C]: <GIST>'s row itself
  *
  * An adapter of gist positions only is one that PEFT would apply everywhere: the extra key says so to us.

@@ -1,9 +1,12 @@
-/* train_curve.c - metrics.jsonl as a picture: training loss (faint, and smoothed), validation losses.
+/* train_curve.c - metrics.jsonl as a picture: losses of training and validation, and scores where there are any.
  *
- *     loss ^  .:.                              scaled to what was seen, cut at the 98th percentile from above so that
- *          |   ':._ ..                         the first steps do not flatten the rest; linear axes
- *          |       '':::....
- *          +-------------------> step          one colour per validation metric, in order of first appearance
+ *     loss  ^ .:.                    training: every step (faint), and smoothed
+ *           |   ':._ ..              validation: a colour per view (gist.k4, full), a dash per split
+ *           |       '':::....        linear, cut at the 98th percentile so that the first steps do not flatten the
+ *           +-----------------> step rest; logarithmic when the losses fall by more than LOG_FROM
+ *     score ^            ..---
+ *           |     ...---'            percent of generated answers, on an axis of its own
+ *           +-----------------> step
  *
  * At most POINTS points a line (means of equal stretches), so the file stays small however long the run.
  */
@@ -13,19 +16,34 @@
 #include "format/format.h"
 #include "train/train.h"
 
-enum { POINTS = 600, LINES = 12, WIDTH = 860, HEIGHT = 460, LEFT = 64, RIGHT = 20, TOP = 40, BOTTOM = 48 };
+enum { POINTS = 600, LINES = 40, LOG_FROM = 20 };
+enum { WIDTH = 960, LEFT = 64, RIGHT = 210, TOP = 40, BOTTOM = 48, PLOT = 380, LEGEND = 16 }; /* pixels */
+
+enum { LOSSES, SCORES, PANELS };
 
 typedef struct series {
     char name[80];
+    int panel;
+    int colour, dash;
     double *x, *y;
     size_t n, cap;
 } series;
+
+typedef struct panel {
+    const char *title;
+    bool log;
+    double y0, y1;
+    int top;   /* of its plot, in pixels */
+    int lines; /* in its legend */
+} panel;
 
 typedef struct picture {
     const gist_allocator *alloc;
     series line[LINES + 1]; /* 0: training */
     int lines;
-    double x1, y0, y1; /* steps from 0, loss from y0 */
+    bool more; /* metrics that no line was left for */
+    double x1; /* steps from 0 */
+    panel panel[PANELS];
 } picture;
 
 static gist_status put_point(picture *p, series *s, double x, double y, gist_error *err) {
@@ -43,25 +61,57 @@ static gist_status put_point(picture *p, series *s, double x, double y, gist_err
     return GIST_OK;
 }
 
-/* The series of a validation metric; NULL: there are enough.  Only losses ("split/condition") share the axis. */
-static series *find_line(picture *p, const char *name) {
+/* Where the view begins in "unseen/gist.k4" and "unseen/exact.gist.k4"; before it: split, and score. */
+static size_t view_of(const char *name, int in) {
+    const char *slash = strchr(name, '/'), *from = slash ? slash + 1 : name;
+    const char *dot = in == SCORES ? strchr(from, '.') : NULL;
+    return (size_t)((dot ? dot + 1 : from) - name);
+}
+
+/* Lines of one view share a colour, in both panels; lines of one split (and score) a dash. */
+static void choose_style(picture *p, series *s) {
+    size_t at = view_of(s->name, s->panel);
+    int colours = 0, dashes = 0;
+    s->colour = s->dash = -1;
+    for (const series *o = &p->line[1]; o < s; o++) {
+        size_t other = view_of(o->name, o->panel);
+        if (strcmp(o->name + other, s->name + at) == 0) s->colour = o->colour;
+        if (o->panel == s->panel && other == at && memcmp(o->name, s->name, at) == 0) s->dash = o->dash;
+        if (o->colour >= colours) colours = o->colour + 1;
+        if (o->panel == s->panel && o->dash >= dashes) dashes = o->dash + 1;
+    }
+    if (s->colour < 0) s->colour = colours;
+    if (s->dash < 0) s->dash = dashes;
+}
+
+/* The series of a validation metric; NULL: there are enough. */
+static series *find_line(picture *p, const char *name, int in) {
     for (int i = 1; i <= p->lines; i++)
-        if (strcmp(p->line[i].name, name) == 0) return &p->line[i];
-    if (p->lines == LINES || strncmp(name, "answers/", 8) == 0) return NULL;
+        if (p->line[i].panel == in && strcmp(p->line[i].name, name) == 0) return &p->line[i];
+    if (p->lines == LINES || p->panel[in].lines * LEGEND > PLOT - 2 * LEGEND) {
+        p->more = true;
+        return NULL;
+    }
     series *s = &p->line[++p->lines];
+    s->panel = in;
     snprintf(s->name, sizeof s->name, "%s", name);
+    choose_style(p, s);
+    p->panel[in].lines++;
     return s;
 }
 
 static gist_status read_record(picture *p, const json_t *row, gist_error *err) {
+    static const char *const keys[PANELS] = { "eval", "scores" };
     double step = json_number_value(json_object_get(row, "step"));
-    const json_t *loss = json_object_get(row, "loss"), *eval = json_object_get(row, "eval");
+    const json_t *loss = json_object_get(row, "loss");
     if (json_is_number(loss)) TRY(put_point(p, &p->line[0], step, json_number_value(loss), err));
-    const char *name;
-    json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)eval, name, v) {
-        series *s = json_is_number(v) ? find_line(p, name) : NULL;
-        if (s) TRY(put_point(p, s, step, json_number_value(v), err));
+    for (int in = 0; in < PANELS; in++) {
+        const char *name;
+        json_t *v;
+        json_object_foreach(json_object_get(row, keys[in]), name, v) {
+            series *s = json_is_number(v) ? find_line(p, name, in) : NULL;
+            if (s) TRY(put_point(p, s, step, json_number_value(v), err));
+        }
     }
     return GIST_OK;
 }
@@ -80,11 +130,27 @@ static gist_status read_lines(picture *p, const char *bytes, size_t len, const c
     return GIST_OK;
 }
 
-/* ---- drawing ---- */
+/* ---- axes ---- */
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+/* v sorted */
+static void choose_axis(panel *a, const double *v, size_t n) {
+    double low = v[(size_t)((double)(n - 1) * 0.02)], high = v[n - 1];
+    a->log = low > 0 && high / low > LOG_FROM;
+    if (a->log) {
+        a->y0 = low / 1.2;
+        a->y1 = high * 1.2;
+        return;
+    }
+    a->y0 = v[0];
+    a->y1 = v[(size_t)((double)(n - 1) * 0.98)];
+    double margin = 0.05 * (a->y1 - a->y0) + 1e-3;
+    a->y0 = a->y0 - margin > 0 ? a->y0 - margin : 0;
+    a->y1 += margin;
 }
 
 static gist_status find_range(picture *p, gist_error *err) {
@@ -95,15 +161,15 @@ static gist_status find_range(picture *p, gist_error *err) {
     p->x1 = 1;
     for (int i = 0; i <= p->lines; i++)
         for (size_t j = 0; j < p->line[i].n; j++) {
-            all[at++] = p->line[i].y[j];
+            if (p->line[i].panel == LOSSES) all[at++] = p->line[i].y[j];
             if (p->line[i].x[j] > p->x1) p->x1 = p->line[i].x[j];
         }
-    qsort(all, n, sizeof *all, by_value);
-    p->y0 = n ? all[0] : 0;
-    p->y1 = n ? all[(size_t)((double)(n - 1) * 0.98)] : 1;
-    double margin = 0.05 * (p->y1 - p->y0) + 1e-3;
-    p->y0 = p->y0 - margin > 0 ? p->y0 - margin : 0;
-    p->y1 += margin;
+    qsort(all, at, sizeof *all, by_value);
+    p->panel[LOSSES] = (panel){ "loss, nats per answer token", .y1 = 1, .top = TOP, .lines = p->panel[LOSSES].lines };
+    if (at > 0) choose_axis(&p->panel[LOSSES], all, at);
+    p->panel[SCORES] = (panel){
+        "score of generated answers, percent", false, 0, 100, TOP + PLOT + BOTTOM + TOP, p->panel[SCORES].lines
+    };
     mem_free(p->alloc, all);
     return GIST_OK;
 }
@@ -112,10 +178,14 @@ static double px(const picture *p, double x) {
     return LEFT + x / p->x1 * (WIDTH - LEFT - RIGHT);
 }
 
-static double py(const picture *p, double y) {
-    double v = (y - p->y0) / (p->y1 - p->y0);
+static double py(const panel *a, double y) {
+    double v;
+    if (a->log)
+        v = log(y > a->y0 ? y / a->y0 : 1) / log(a->y1 / a->y0);
+    else
+        v = (y - a->y0) / (a->y1 - a->y0);
     v = v < 0 ? 0 : v > 1 ? 1 : v;
-    return HEIGHT - BOTTOM - v * (HEIGHT - TOP - BOTTOM);
+    return a->top + PLOT - v * PLOT;
 }
 
 /* 1, 2 or 5 times a power of ten, giving about `n` ticks over `span`. */
@@ -124,65 +194,122 @@ static double tick_step(double span, int n) {
     return ten * (f < 1.5 ? 1 : f < 3.5 ? 2 : f < 7.5 ? 5 : 10);
 }
 
-static void draw_axes(const picture *p, sbuf *s) {
-    sbuf_fmt(s, "<g font-size=\"12\" fill=\"#555\" stroke=\"none\">\n");
-    double d = tick_step(p->y1 - p->y0, 6);
-    for (double y = ceil(p->y0 / d) * d; y <= p->y1 + 1e-9; y += d)
-        sbuf_fmt(s,
-                 "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
-                 LEFT, py(p, y), WIDTH - RIGHT, LEFT - 8, py(p, y) + 4, y);
-    d = tick_step(p->x1, 8);
-    for (double x = 0; x <= p->x1 * (1 + 1e-9); x += d < 1 ? 1 : d)
-        sbuf_fmt(s, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f</text>\n", px(p, x), HEIGHT - BOTTOM + 18,
-                 x);
-    sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8);
-    sbuf_fmt(s, "<text x=\"%d\" y=\"24\">loss, nats per answer token</text>\n</g>\n", LEFT);
+static void draw_level(const panel *a, double y, sbuf *s) {
+    sbuf_fmt(s, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
+             LEFT, py(a, y), WIDTH - RIGHT, LEFT - 8, py(a, y) + 4, y);
 }
 
-/* decay 0: as it is; else an exponential mean, corrected for its start */
-static void draw_line(const picture *p, const series *l, const char *colour, double width, double decay, sbuf *s) {
+static void draw_axes(const picture *p, const panel *a, sbuf *s) {
+    int bottom = a->top + PLOT;
+    sbuf_fmt(s, "<g font-size=\"12\" fill=\"#555\" stroke=\"none\">\n");
+    if (a->log) { /* 1, 2, 5 of each power of ten; of many powers only these */
+        static const double parts[] = { 1, 2, 5 };
+        double first = floor(log10(a->y0)), last = log10(a->y1);
+        int each = last - first > 3 ? 1 : 3;
+        for (double ten = first; ten <= last; ten++)
+            for (int i = 0; i < each; i++) {
+                double y = parts[i] * pow(10, ten);
+                if (y >= a->y0 && y <= a->y1) draw_level(a, y, s);
+            }
+    } else {
+        double d = tick_step(a->y1 - a->y0, 6);
+        for (double y = ceil(a->y0 / d) * d; y <= a->y1 + 1e-9; y += d) draw_level(a, y, s);
+    }
+    double d = tick_step(p->x1, 8);
+    for (double x = 0; x <= p->x1 * (1 + 1e-9); x += d < 1 ? 1 : d)
+        sbuf_fmt(s,
+                 "<path d=\"M%.1f %dv4\" stroke=\"#888\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f"
+                 "</text>\n",
+                 px(p, x), bottom, px(p, x), bottom + 18, x);
+    sbuf_fmt(s, "<path d=\"M%d %dH%d\" stroke=\"#888\"/>\n", LEFT, bottom, WIDTH - RIGHT);
+    sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", (LEFT + WIDTH - RIGHT) / 2,
+             bottom + 36);
+    sbuf_fmt(s, "<text x=\"%d\" y=\"%d\">%s%s</text>\n</g>\n", LEFT, a->top - 16, a->title,
+             a->log ? " (logarithmic)" : "");
+}
+
+/* ---- lines ---- */
+
+typedef struct line_style {
+    const char *colour, *dash;
+    double width, decay; /* decay 0: as it is; else an exponential mean, corrected for its start */
+} line_style;
+
+static void draw_line(const picture *p, const series *l, const line_style *pen, sbuf *s) {
+    const panel *a = &p->panel[l->panel];
     size_t each = (l->n + POINTS - 1) / POINTS;
     double mean = 0, weight = 0;
     if (l->n == 0) return;
-    sbuf_fmt(s, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\" points=\"", colour, width);
+    sbuf_fmt(s, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\" stroke-dasharray=\"%s\" points=\"",
+             pen->colour, pen->width, pen->dash);
     for (size_t i = 0; i < l->n; i += each) {
         double x = 0, y = 0;
         size_t n = 0;
         for (size_t j = i; j < i + each && j < l->n; j++, n++) {
-            mean = decay * mean + (1 - decay) * l->y[j];
-            weight = decay * weight + (1 - decay);
+            mean = pen->decay * mean + (1 - pen->decay) * l->y[j];
+            weight = pen->decay * weight + (1 - pen->decay);
             x += l->x[j];
             y += mean / weight;
         }
-        sbuf_fmt(s, "%.1f,%.1f ", px(p, x / (double)n), py(p, y / (double)n));
+        sbuf_fmt(s, "%.1f,%.1f ", px(p, x / (double)n), py(a, y / (double)n));
     }
     sbuf_str(s, "\"/>\n");
 }
 
+/* A row of the legend, right of the plot. */
+static void draw_name(const panel *a, int row, const line_style *pen, const char *name, sbuf *s) {
+    int x = WIDTH - RIGHT + 16, y = a->top + LEGEND / 2 + row * LEGEND;
+    sbuf_fmt(s,
+             "<path d=\"M%d %dh26\" stroke=\"%s\" stroke-width=\"2\" stroke-dasharray=\"%s\"/>"
+             "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"#333\">",
+             x, y, pen->colour, pen->dash, x + 34, y + 4);
+    for (const char *c = name; *c; c++)
+        if (*c != '<' && *c != '&') sbuf_add(s, c, 1);
+    sbuf_str(s, "</text>\n");
+}
+
+static void draw_training(const picture *p, sbuf *s) {
+    const series *l = &p->line[0];
+    double window = (double)l->n / 50;
+    line_style faint = { "#b9cfe8", "none", 1, 0 },
+               smooth = { "#2166ac", "none", 2, 1 - 1 / fmin(fmax(window, 4), 100) };
+    draw_line(p, l, &faint, s);
+    draw_line(p, l, &smooth, s);
+    draw_name(&p->panel[LOSSES], 0, &smooth, "training", s);
+}
+
+static void draw_validation(const picture *p, int in, sbuf *s) {
+    static const char *const colours[] = { "#d95f02", "#1b9e77", "#7570b3", "#e7298a",
+                                           "#66a61e", "#e6ab02", "#a6761d", "#666666" };
+    static const char *const dashes[] = { "none", "6 3", "2 3", "9 3 2 3" };
+    int row = in == LOSSES; /* training's is the first */
+    for (int i = 1; i <= p->lines; i++) {
+        const series *l = &p->line[i];
+        if (l->panel != in) continue;
+        line_style pen = { colours[(size_t)l->colour % (sizeof colours / sizeof *colours)],
+                           dashes[(size_t)l->dash % (sizeof dashes / sizeof *dashes)], 2, 0 };
+        draw_line(p, l, &pen, s);
+        for (size_t j = 0; j < l->n && l->n <= 100; j++)
+            sbuf_fmt(s, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>\n", px(p, l->x[j]),
+                     py(&p->panel[in], l->y[j]), pen.colour);
+        draw_name(&p->panel[in], row++, &pen, l->name, s);
+    }
+}
+
 static void draw(const picture *p, sbuf *s) {
-    static const char *const colours[] = { "#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#66a61e", "#e6ab02" };
+    int panels = p->panel[SCORES].lines ? PANELS : 1, height = panels * (TOP + PLOT + BOTTOM);
     sbuf_fmt(s,
              "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\">\n"
              "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n",
-             WIDTH, HEIGHT, WIDTH, HEIGHT);
-    draw_axes(p, s);
-    draw_line(p, &p->line[0], "#b9cfe8", 1, 0, s);
-    draw_line(p, &p->line[0], "#2166ac", 2, p->line[0].n > 50 ? 0.95 : 0.8, s);
-    sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"#2166ac\" text-anchor=\"end\">training</text>\n",
-             WIDTH - RIGHT, TOP + 4);
-    for (int i = 1; i <= p->lines; i++) {
-        const series *l = &p->line[i];
-        const char *colour = colours[(size_t)(i - 1) % (sizeof colours / sizeof *colours)];
-        draw_line(p, l, colour, 2, 0, s);
-        for (size_t j = 0; j < l->n && l->n <= 100; j++)
-            sbuf_fmt(s, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>\n", px(p, l->x[j]), py(p, l->y[j]),
-                     colour);
-        sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"%s\" text-anchor=\"end\">", WIDTH - RIGHT,
-                 TOP + 4 + 16 * i, colour);
-        for (const char *c = l->name; *c; c++)
-            if (*c != '<' && *c != '&') sbuf_add(s, c, 1);
-        sbuf_str(s, "</text>\n");
+             WIDTH, height, WIDTH, height);
+    for (int in = 0; in < panels; in++) {
+        draw_axes(p, &p->panel[in], s);
+        if (in == LOSSES) draw_training(p, s);
+        draw_validation(p, in, s);
     }
+    if (p->more)
+        sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"#555\">more in metrics.jsonl</text>\n",
+                 WIDTH - RIGHT + 16, TOP + PLOT + 18);
     sbuf_str(s, "</svg>\n");
 }
 
