@@ -152,8 +152,8 @@ enum {
 };
 /* Token ids of text[0..len).  Writes at most cap ids; *n is the full count, also when it exceeds cap (then
  * GIST_ERR_LIMIT and ids untouched; call with cap 0 to measure, which is not an error). */
-GIST_API gist_status gist_tokenize(const gist_engine *engine, const char *text, size_t len, unsigned flags, int32_t *ids,
-                                   size_t cap, size_t *n, gist_error *err);
+GIST_API gist_status gist_tokenize(const gist_engine *engine, const char *text, size_t len, unsigned flags,
+                                   int32_t *ids, size_t cap, size_t *n, gist_error *err);
 /* UTF-8 text of ids, NUL-terminated; bytes that are no valid UTF-8 become U+FFFD.  Free with gist_string_free. */
 GIST_API gist_status gist_detokenize(const gist_engine *engine, const int32_t *ids, size_t n, char **text,
                                      gist_error *err);
@@ -201,8 +201,8 @@ typedef struct gist_compress_options {
 
 /* Compress prompt[0..len) in one forward pass.  Errors: TEXT for an empty prompt, invalid UTF-8 or a broken
  * tokenization law; LIMIT when prompt + k exceeds the model's context. */
-GIST_API gist_status gist_compress(gist_engine *engine, const char *prompt, size_t len, const gist_compress_options *opt,
-                                   gist **out, gist_error *err);
+GIST_API gist_status gist_compress(gist_engine *engine, const char *prompt, size_t len,
+                                   const gist_compress_options *opt, gist **out, gist_error *err);
 
 /* What a gist is and for which model.  Strings are borrowed from the gist. */
 typedef struct gist_info {
@@ -226,7 +226,8 @@ GIST_API void gist_get_info(const gist *g, gist_info *out);
 /* Written to a temporary file beside `path`, synced, renamed: on failure an old file stays as it was. */
 GIST_API gist_status gist_save(const gist *g, const char *path, gist_error *err);
 
-enum { GIST_LOAD_FORCE = 1 /* accept another model of the same tokenizer when every shape fits; never a bad checksum */ };
+/* Accept another model of the same tokenizer when every shape fits; never a bad checksum. */
+enum { GIST_LOAD_FORCE = 1 };
 GIST_API gist_status gist_load(gist_engine *engine, const char *path, unsigned flags, gist **out, gist_error *err);
 /* The same without a model, to describe a file: such a gist cannot be attached. */
 GIST_API gist_status gist_inspect(const char *path, gist **out, gist_error *err);
@@ -273,8 +274,8 @@ typedef struct gist_answer {
 
 /* Answer `input` (NULL or "": none) behind whatever the session holds, by the engine's template.
  * Call gist_answer_free on *out, with the same engine's session still open. */
-GIST_API gist_status gist_generate(gist_session *session, const char *input, size_t len, const gist_generate_options *opt,
-                                   gist_answer *out, gist_error *err);
+GIST_API gist_status gist_generate(gist_session *session, const char *input, size_t len,
+                                   const gist_generate_options *opt, gist_answer *out, gist_error *err);
 GIST_API void gist_answer_free(gist_session *session, gist_answer *answer);
 
 #ifdef __cplusplus

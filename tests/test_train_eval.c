@@ -4,6 +4,7 @@
  * that opened the same weights as a user would, by the texts.
  */
 #include <math.h>
+#include <stdlib.h>
 
 #include "eval/eval.h"
 #include "tiny.h"
@@ -379,10 +380,51 @@ static void exact_match(void **state) {
     assert_true(exact(" \n", "") == 100);
 }
 
+/* ---- the picture ---- */
+
+static char *curve_of(const char *metrics) {
+    char from[TEST_PATH], to[TEST_PATH];
+    gist_error err = { 0 };
+    size_t len;
+    test_write(test_tmp(from, "metrics.jsonl"), metrics, strlen(metrics));
+    assert_ok(train_curve(from, test_tmp(to, "curve.svg"), NULL, &err), &err);
+    char *svg = (char *)test_read(to, &len);
+    assert_non_null(strstr(svg, "</svg>"));
+    return svg;
+}
+
+static int count(const char *text, const char *what) {
+    int n = 0;
+    for (const char *at = text; (at = strstr(at, what)); at++) n++;
+    return n;
+}
+
+static void curves(void **state) {
+    (void)state;
+    char *svg = curve_of("{\"step\":0,\"best\":false,\"eval\":{\"a/gist\":2.5,\"a/full\":2}}\n"
+                         "{\"step\":1,\"loss\":2.4}\n{\"step\":2,\"loss\":null}\n{\"step\":3,\"loss\":1.5}\n");
+    assert_int_equal(count(svg, "<polyline"), 4); /* training twice, two validations */
+    assert_null(strstr(svg, "logarithmic"));
+    assert_null(strstr(svg, "percent"));
+    free(svg);
+    svg = curve_of(
+        "{\"step\":0,\"best\":false,\"eval\":{\"a/gist\":9,\"b/gist\":8},\"scores\":{\"a/exact.gist\":0}}\n"
+        "{\"step\":9,\"best\":true,\"eval\":{\"a/gist\":0.01,\"b/gist\":null},\"scores\":{\"a/exact.gist\":50}}\n");
+    assert_int_equal(count(svg, "<polyline"), 3);
+    assert_int_equal(count(svg, "stroke=\"#d95f02\" stroke-width=\"2.0\""), 3); /* one view, one colour */
+    assert_int_equal(count(svg, "stroke-dasharray=\"6 3\" points"), 1);         /* the other split */
+    assert_non_null(strstr(svg, "(logarithmic)"));
+    assert_non_null(strstr(svg, "percent"));
+    assert_non_null(strstr(svg, ">a/exact.gist<"));
+    free(svg);
+    free(curve_of(""));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(losses), cmocka_unit_test(borrowed),       cmocka_unit_test(not_borrowed),
         cmocka_unit_test(scores), cmocka_unit_test(scores_refused), cmocka_unit_test(exact_match),
+        cmocka_unit_test(curves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

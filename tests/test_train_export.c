@@ -1,4 +1,5 @@
-/* test_train_export.c - what a run leaves: tokenizer files that know <GIST>, weights and config that are the model's. */
+/* test_train_export.c - what a run leaves: tokenizer files that know <GIST>, weights and config that are the model's.
+ * */
 #include "testing.h"
 
 #include <stdlib.h>

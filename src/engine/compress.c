@@ -96,12 +96,14 @@ static gist_status keep_rows(gist *g, const gist_session *s, int p, bool rebase,
 }
 
 /* ids: the prompt's p tokens; the k gist tokens are appended here. */
-static gist_status compress_ids(gist *g, gist_session *s, tok_ids *ids, const gist_compress_options *o, gist_error *err) {
+static gist_status compress_ids(gist *g, gist_session *s, tok_ids *ids, const gist_compress_options *o,
+                                gist_error *err) {
     int p = (int)ids->n;
     for (int i = 0; i < o->k; i++) TRY(tok_ids_push(ids, g->e->gist_token, err));
     if (ids->n > (size_t)g->e->model.cfg.context)
-        return err_set(err, GIST_ERR_LIMIT, "the prompt's %d tokens and %d gist tokens do not fit the model's context of %d",
-                       p, o->k, g->e->model.cfg.context);
+        return err_set(err, GIST_ERR_LIMIT,
+                       "the prompt's %d tokens and %d gist tokens do not fit the model's context of %d", p, o->k,
+                       g->e->model.cfg.context);
     TRY(gist_session_feed(s, ids->id, ids->n, NULL, err));
     describe(g, o->k, p, s->kv, o->rebase);
     TRY(make_room(g, err));
@@ -229,11 +231,23 @@ void gist_free(gist *g) {
 
 void gist_get_info(const gist *g, gist_info *out) {
     const gfile *f = &g->head;
-    *out = (gist_info){ .id = f->id, .model_fingerprint = f->model, .tokenizer_fingerprint = f->tokenizer,
-                        .family = f->family, .template_name = f->template_name, .condition = f->condition,
-                        .kernels = f->kernels, .kv = dt_public(f->type), .k = f->k, .first_position = f->first_position,
-                        .prompt_tokens = f->prompt_tokens, .layers = f->layers, .kv_heads = f->kv_heads,
-                        .head_dim = f->head_dim, .rebased = f->rebased, .adapter = f->adapter, .tuned = f->tuned };
+    *out = (gist_info){ .id = f->id,
+                        .model_fingerprint = f->model,
+                        .tokenizer_fingerprint = f->tokenizer,
+                        .family = f->family,
+                        .template_name = f->template_name,
+                        .condition = f->condition,
+                        .kernels = f->kernels,
+                        .kv = dt_public(f->type),
+                        .k = f->k,
+                        .first_position = f->first_position,
+                        .prompt_tokens = f->prompt_tokens,
+                        .layers = f->layers,
+                        .kv_heads = f->kv_heads,
+                        .head_dim = f->head_dim,
+                        .rebased = f->rebased,
+                        .adapter = f->adapter,
+                        .tuned = f->tuned };
     out->bytes = 2 * (uint64_t)f->layers * dt_bytes(f->type, (size_t)f->k * (size_t)f->kv_heads * (size_t)f->head_dim);
 }
 
@@ -267,8 +281,8 @@ static gist_status check_shapes(const gist_engine *e, const gfile *f, const char
     if (strcmp(f->family, "llama") != 0)
         return err_set(err, GIST_ERR_MISMATCH, "%s: made by a %s model, this one is llama", path, f->family);
     if (f->layers != c->L || f->kv_heads != c->G || f->head_dim != c->D)
-        return err_set(err, GIST_ERR_MISMATCH, "%s: rows of %d layers x %d heads x %d, this model has %d x %d x %d", path,
-                       f->layers, f->kv_heads, f->head_dim, c->L, c->G, c->D);
+        return err_set(err, GIST_ERR_MISMATCH, "%s: rows of %d layers x %d heads x %d, this model has %d x %d x %d",
+                       path, f->layers, f->kv_heads, f->head_dim, c->L, c->G, c->D);
     if (f->first_position > c->context - f->k)
         return err_set(err, GIST_ERR_LIMIT, "%s: ends at position %d, the model's context is %d", path,
                        f->first_position + f->k, c->context);
@@ -278,11 +292,12 @@ static gist_status check_shapes(const gist_engine *e, const gfile *f, const char
 /* force: rows of another model with the same tokenizer may still mean something to this one; nothing else may. */
 static gist_status check_origin(const gist_engine *e, const gfile *f, const char *path, bool force, gist_error *err) {
     if (strcmp(f->tokenizer, e->tok_fingerprint) != 0)
-        return err_set(err, GIST_ERR_MISMATCH, "%s: made with another tokenizer (%s, this one is %s)", path, f->tokenizer,
-                       e->tok_fingerprint);
+        return err_set(err, GIST_ERR_MISMATCH, "%s: made with another tokenizer (%s, this one is %s)", path,
+                       f->tokenizer, e->tok_fingerprint);
     if (force) return GIST_OK;
     if (strcmp(f->model, e->fingerprint) != 0)
-        return err_set(err, GIST_ERR_MISMATCH, "%s: made by another model (%s, this one is %s): compress the prompt again with this model",
+        return err_set(err, GIST_ERR_MISMATCH,
+                       "%s: made by another model (%s, this one is %s): compress the prompt again with this model",
                        path, f->model, e->fingerprint);
     if (strcmp(f->adapter, e->adapter.hash) != 0)
         return err_set(err, GIST_ERR_MISMATCH, "%s: made with %s%s, this engine has %s%s", path,

@@ -29,7 +29,8 @@ gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, co
 static gist_status find_gist_token(gist_engine *e, const llama_config *cfg, bool warn, gist_error *err) {
     int32_t id = tok_gist(e->tok);
     if (tok_size(e->tok) > cfg->V + (id == cfg->V))
-        return err_set(err, GIST_ERR_MISMATCH, "the tokenizer has %d pieces, the model has rows for %d", tok_size(e->tok), cfg->V);
+        return err_set(err, GIST_ERR_MISMATCH, "the tokenizer has %d pieces, the model has rows for %d",
+                       tok_size(e->tok), cfg->V);
     if (id >= 0 && id < cfg->V) {
         e->gist_token = id;
         return GIST_OK;
@@ -37,16 +38,18 @@ static gist_status find_gist_token(gist_engine *e, const llama_config *cfg, bool
     e->gist_token = cfg->V;
     e->gist_added = true;
     if (warn)
-        log_msg(&e->log, GIST_LOG_WARN,
-                "the vocabulary has no <GIST> token: added with the mean embedding. This model was not trained to gist; "
-                "what it answers from a gist will be poor");
+        log_msg(
+            &e->log, GIST_LOG_WARN,
+            "the vocabulary has no <GIST> token: added with the mean embedding. This model was not trained to gist; "
+            "what it answers from a gist will be poor");
     return id < 0 ? tok_add_gist(e->tok, cfg->V, err) : GIST_OK;
 }
 
 static gist_status open_adapter(gist_engine *e, const char *dir, gist_error *err) {
     TRY(llama_adapter_open(&e->adapter, dir, &e->model.cfg, e->model.layers[0].wq.type, &e->ctx, e->alloc, err));
     int32_t id = e->adapter.gist_token;
-    bool is_free = e->gist_added && id < e->gist_token && !tok_piece(e->tok, id, NULL); /* as good as the one given here */
+    bool is_free =
+        e->gist_added && id < e->gist_token && !tok_piece(e->tok, id, NULL); /* as good as the one given here */
     if (e->adapter.gist_embed && id != e->gist_token && !is_free)
         return err_set(err, GIST_ERR_MISMATCH, "%s: its <GIST> is token %d, this model's is %d", dir, id,
                        e->gist_token);
@@ -58,7 +61,8 @@ static gist_status open_parts(gist_engine *e, const char *path, const gist_engin
     llama_config cfg;
     if (!path_exists(path)) return err_set(err, GIST_ERR_IO, "%s: no such file or directory", path);
     if (!path_is_dir(path))
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: not a model directory (config.json, *.safetensors, tokenizer files)", path);
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "%s: not a model directory (config.json, *.safetensors, tokenizer files)", path);
     const char *name = o->template_name ? o->template_name : "paper";
     e->tp = tok_template_find(name);
     if (!e->tp) return err_set(err, GIST_ERR_USAGE, "template \"%.40s\" is unknown", name);
@@ -78,7 +82,8 @@ gist_status gist_engine_open(const char *model, const gist_engine_options *opt, 
     gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     if (!model || !out) return err_set(err, GIST_ERR_USAGE, "a model and a place for the engine are needed");
-    if ((unsigned)o.weights > GIST_TYPE_F16) return err_set(err, GIST_ERR_USAGE, "weight type %d is unknown", (int)o.weights);
+    if ((unsigned)o.weights > GIST_TYPE_F16)
+        return err_set(err, GIST_ERR_USAGE, "weight type %d is unknown", (int)o.weights);
     if (o.weights == GIST_TYPE_F16)
         return err_set(err, GIST_ERR_USAGE, "weights cannot be converted to f16 at load; bf16 and f32 can");
     const gist_allocator *alloc = o.alloc ? o.alloc : mem_default();
@@ -106,8 +111,14 @@ gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_te
                        tok_size(tok), id, model->vocab);
     gist_engine *e = mem_calloc(alloc, 1, sizeof *e);
     if (!e) return err_memory(err, "engine");
-    *e = (gist_engine){ .alloc = alloc, .pool = ctx->pool, .ctx = *ctx, .model = *model, .tok = tok, .tp = tp,
-                        .gist_token = id, .borrowed = true };
+    *e = (gist_engine){ .alloc = alloc,
+                        .pool = ctx->pool,
+                        .ctx = *ctx,
+                        .model = *model,
+                        .tok = tok,
+                        .tp = tp,
+                        .gist_token = id,
+                        .borrowed = true };
     hash_hex(tok_fingerprint(tok), e->tok_fingerprint);
     *out = e;
     return GIST_OK;
@@ -127,14 +138,30 @@ void gist_engine_close(gist_engine *e) {
 
 void gist_engine_get_info(const gist_engine *e, gist_engine_info *out) {
     const llama_config *c = &e->model.cfg;
-    *out = (gist_engine_info){
-        .family = "llama", .template_name = tok_template_name(e->tp), .fingerprint = e->fingerprint,
-        .tokenizer_fingerprint = e->tok_fingerprint, .tokenizer_kind = tok_kind(e->tok), .kernels = op_level(&e->ctx),
-        .weights = dt_public(e->model.layers[0].wq.type), .threads = pool_size(e->pool), .layers = c->L, .width = c->C,
-        .ffn = c->F, .heads = c->H, .kv_heads = c->G, .head_dim = c->D, .vocab = e->model.vocab, .context = c->context,
-        .bos = tok_bos(e->tok), .eos = tok_eos(e->tok), .gist_token = e->gist_token, .gist_token_added = e->gist_added,
-        .tied_head = c->tied, .parameters = llama_parameters(c), .weight_bytes = e->model.block_bytes,
-        .adapter = e->adapter.hash };
+    *out = (gist_engine_info){ .family = "llama",
+                               .template_name = tok_template_name(e->tp),
+                               .fingerprint = e->fingerprint,
+                               .tokenizer_fingerprint = e->tok_fingerprint,
+                               .tokenizer_kind = tok_kind(e->tok),
+                               .kernels = op_level(&e->ctx),
+                               .weights = dt_public(e->model.layers[0].wq.type),
+                               .threads = pool_size(e->pool),
+                               .layers = c->L,
+                               .width = c->C,
+                               .ffn = c->F,
+                               .heads = c->H,
+                               .kv_heads = c->G,
+                               .head_dim = c->D,
+                               .vocab = e->model.vocab,
+                               .context = c->context,
+                               .bos = tok_bos(e->tok),
+                               .eos = tok_eos(e->tok),
+                               .gist_token = e->gist_token,
+                               .gist_token_added = e->gist_added,
+                               .tied_head = c->tied,
+                               .parameters = llama_parameters(c),
+                               .weight_bytes = e->model.block_bytes,
+                               .adapter = e->adapter.hash };
 }
 
 const char *gist_template_names(void) {

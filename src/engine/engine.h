@@ -20,7 +20,8 @@ gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, co
                                const gist_allocator *alloc, char out[33], gist_error *err);
 /* An engine around parts that the caller owns and keeps longer; closing it frees none of them.  The model's weights may
  * change between calls, as in training; gists and sessions from before a change then belong to what is no more.  It has
- * no fingerprint (""), so its gists cannot be saved.  GIST_ERR_MISMATCH: the model has no row for a piece, or <GIST>. */
+ * no fingerprint (""), so its gists cannot be saved.  GIST_ERR_MISMATCH: the model has no row for a piece, or <GIST>.
+ * */
 gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_template *tp, const op_ctx *ctx,
                           const gist_allocator *alloc, gist_engine **out, gist_error *err);
 /* Forget own tokens from index `length` on. */

@@ -95,11 +95,16 @@ static gist_status answer(gist_session *s, sampler *draw, answer_text *a, const 
         TRY(keep_token(s->alloc, out, &cap, id, logprob, err));
         bool open = take_token(a, id);
         if (a->text.failed) return err_memory(err, "answer");
-        if (!show(a, o, id, logprob, open ? a->text.len - held_back(a) : a->text.len)) out->finish = "callback";
-        else if (!open) out->finish = "stop";
-        else if (out->n == o->max_tokens) out->finish = "length";
-        else if (s->length >= s->context || s->position >= s->e->model.cfg.context) out->finish = "context";
-        else TRY(gist_session_feed(s, &id, 1, s->logits, err));
+        if (!show(a, o, id, logprob, open ? a->text.len - held_back(a) : a->text.len))
+            out->finish = "callback";
+        else if (!open)
+            out->finish = "stop";
+        else if (out->n == o->max_tokens)
+            out->finish = "length";
+        else if (s->length >= s->context || s->position >= s->e->model.cfg.context)
+            out->finish = "context";
+        else
+            TRY(gist_session_feed(s, &id, 1, s->logits, err));
     }
     if (strcmp(out->finish, "stop") != 0 && !take_token(a, -1)) out->finish = "stop"; /* completed by the last bytes */
     if (a->text.failed) return err_memory(err, "answer");
@@ -129,7 +134,8 @@ static gist_status generate(gist_session *s, const int32_t *ids, size_t n, const
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     if (o.max_tokens < 0) return err_set(err, GIST_ERR_USAGE, "max_tokens %d is negative", o.max_tokens);
     sampler draw;
-    TRY(sampler_init(&draw, s->alloc, s->e->model.vocab, o.temperature, o.top_k, o.top_p, o.seed, s->e->gist_token, err));
+    TRY(sampler_init(&draw, s->alloc, s->e->model.vocab, o.temperature, o.top_k, o.top_p, o.seed, s->e->gist_token,
+                     err));
     answer_text a = { .stop = o.stop };
     gist_answer made = { 0 };
     sbuf_init(&a.text, s->alloc);

@@ -101,7 +101,7 @@ typedef struct eval_row {
 } eval_row;
 
 /* rows[n], one per pair.  The same for any number of threads. */
-gist_status eval_score_pairs(const eval_pairs *p, pool *pool, eval_row *rows, gist_error *err);
+gist_status eval_score_pairs(const eval_pairs *pairs, pool *p, eval_row *rows, gist_error *err);
 
 typedef struct eval_summary {
     double mean[EVAL_METRICS], low[EVAL_METRICS], high[EVAL_METRICS]; /* 0 .. 1; without resamples low = high = mean */
@@ -109,7 +109,7 @@ typedef struct eval_summary {
 } eval_summary;
 /* Means, and the 2.5th and 97.5th percentile (linear between neighbours) of the means of `resamples` draws of n rows
  * with replacement; every metric sees the same draws.  Depends on rows and seed alone. */
-gist_status eval_summarise(const eval_row *rows, int n, int resamples, uint64_t seed, pool *pool,
+gist_status eval_summarise(const eval_row *rows, int n, int resamples, uint64_t seed, pool *p,
                            const gist_allocator *alloc, eval_summary *out, gist_error *err);
 
 #endif

@@ -171,10 +171,11 @@ static char *read_words(eval_rouge *r, side *s, eval_text t, char *text) {
         }
         size_t len = (size_t)(text - word);
         if (len > 3) len = eval_stem(word, len);
+        text = word;
         if (len > 0) {
             bool fresh;
             s->word[s->words++] = id_of(r, word, len, &fresh);
-            text = fresh ? word + len : word;
+            if (fresh) text += len;
         }
         if (i < t.len && t.p[i] == '\n') end_line(s);
     }
@@ -242,7 +243,7 @@ static gist_status hits_by_lines(eval_rouge *r, const side *predicted, const sid
     return GIST_OK;
 }
 
-/* Words p and e have a pair fewer than words; what is divided by is at least 1, as f1 sees no hit otherwise. */
+/* n words have n - 1 pairs of neighbours; without words that is -1, and no hit. */
 gist_status eval_rouge_score(eval_rouge *r, eval_text prediction, eval_text reference, eval_rouge_scores *out,
                              gist_error *err) {
     side *p = &r->side[0], *e = &r->side[1];

@@ -114,7 +114,6 @@ static void past_and_ing(word *w) {
     if (ends(w, "at") || ends(w, "bl") || ends(w, "iz")) {
         put(w, 0, "e");
     } else if (ends_twice(w)) {
-        /* differs from Porter's text in nothing, but the test reads the letter before the pair is cut */
         if (last != 'l' && last != 's' && last != 'z') w->len--;
     } else if (measure(w->p, w->len) == 1 && is_short(w->p, w->len)) {
         put(w, 0, "e");

@@ -11,7 +11,8 @@
 #include "model/model.h"
 
 #define LAYER(kind, field, gguf, hf, shape) \
-    { kind, true, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), "blk.%d." gguf, "model.layers.%d." hf, shape }
+    { kind, true, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), \
+      "blk.%d." gguf, "model.layers.%d." hf, shape }
 #define MODEL(kind, field, gguf, hf, shape) \
     { kind, false, offsetof(llama_model, field), offsetof(llama_bwd, field), gguf, hf, shape }
 
@@ -62,8 +63,8 @@ uint64_t llama_parameters(const llama_config *c) {
 
 /* ---- finding tensors ---- */
 
-static gist_status find(const weights *w, const llama_config *c, const weight_row *r, int layer, const tensor_view **out,
-                        gist_error *err) {
+static gist_status find(const weights *w, const llama_config *c, const weight_row *r, int layer,
+                        const tensor_view **out, gist_error *err) {
     char name[128], want[64], got[64];
     snprintf(name, sizeof name, llama_has_row(c, r) ? r->hf : llama_weights[0].hf, layer); /* tied: the embedding */
     const tensor_view *t = weights_find(w, name);
@@ -192,8 +193,8 @@ static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
     for (size_t i = 0; i < weights_count(ld->w); i++) {
         const tensor_view *t = weights_at(ld->w, i);
         if (!known(&m->cfg, t->name))
-            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a llama model with %d layers", t->name,
-                           m->cfg.L);
+            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a llama model with %d layers",
+                           t->name, m->cfg.L);
         bf16 += t->dims == 2 && t->type == DT_BF16;
         wider += t->dims == 2 && t->type != DT_BF16;
     }
@@ -205,7 +206,8 @@ static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
     m->block_bytes = ld->ar.peak;
     m->block = mem_alloc(m->alloc, m->block_bytes, 1);
     if (!m->block)
-        return err_set(err, GIST_ERR_MEMORY, "out of memory: %" PRIu64 " MiB of weights", (uint64_t)m->block_bytes >> 20);
+        return err_set(err, GIST_ERR_MEMORY, "out of memory: %" PRIu64 " MiB of weights",
+                       (uint64_t)m->block_bytes >> 20);
     arena_init(&ld->ar, m->block, m->block_bytes);
     TRY(load_rows(ld, err));
     llama_frequencies(&m->cfg, m->freq);

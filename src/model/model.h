@@ -79,7 +79,7 @@ typedef enum weight_kind { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_EMBED } weight_k
 typedef struct weight_row {
     weight_kind kind;
     bool per_layer;
-    size_t offset;          /* of the field: op_weight for a matrix, float * for a vector; in llama_layer or llama_model */
+    size_t offset;          /* of the field in llama_layer or llama_model: op_weight (matrix), float * (vector) */
     size_t grad_offset;     /* of its gradient: llama_matrix_bwd or float *, in llama_layer_bwd or llama_bwd */
     const char *gguf, *hf;
     char shape[3];          /* "VC", "qC", "C" */
@@ -253,7 +253,8 @@ void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_l
                      const llama_acts *a, const llama_layer *w, const llama_batch *b);
 /* dx [T,K] (+)= dy W and dW += dy^T x for one matrix; x packed in s->xt beforehand (llama_pack_input: nothing to do for
  * a frozen matrix).  dx NULL: not wanted.  add: dx is added to. */
-void llama_matrix_grad(op_ctx *ctx, float *dx, bool add, const llama_matrix_bwd *d, llama_acts_bwd *s, const float *dy, int T);
+void llama_matrix_grad(op_ctx *ctx, float *dx, bool add, const llama_matrix_bwd *d, llama_acts_bwd *s, const float *dy,
+                       int T);
 void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const llama_matrix_bwd *d, const float *x, int T);
 /* The derivative of llama_lora_fwd: dx [T,K] and the gradients of A and B are added to. */
 void llama_lora_bwd_add(op_ctx *ctx, const llama_lora_acts *t, float *dx, const llama_lora_bwd *d, llama_acts_bwd *s,

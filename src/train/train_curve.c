@@ -17,7 +17,7 @@
 #include "train/train.h"
 
 enum { POINTS = 600, LINES = 40, LOG_FROM = 20 };
-enum { WIDTH = 960, LEFT = 64, RIGHT = 210, TOP = 40, BOTTOM = 48, PLOT = 380, LEGEND = 16 }; /* pixels */
+enum { LEFT = 64, RIGHT = 750, TOP = 40, BOTTOM = 48, PLOT = 380, LEGEND = 16 }; /* pixels */
 
 enum { LOSSES, SCORES, PANELS };
 
@@ -175,7 +175,7 @@ static gist_status find_range(picture *p, gist_error *err) {
 }
 
 static double px(const picture *p, double x) {
-    return LEFT + x / p->x1 * (WIDTH - LEFT - RIGHT);
+    return LEFT + x / p->x1 * (RIGHT - LEFT);
 }
 
 static double py(const panel *a, double y) {
@@ -196,7 +196,7 @@ static double tick_step(double span, int n) {
 
 static void draw_level(const panel *a, double y, sbuf *s) {
     sbuf_fmt(s, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
-             LEFT, py(a, y), WIDTH - RIGHT, LEFT - 8, py(a, y) + 4, y);
+             LEFT, py(a, y), RIGHT, LEFT - 8, py(a, y) + 4, y);
 }
 
 static void draw_axes(const picture *p, const panel *a, sbuf *s) {
@@ -221,9 +221,8 @@ static void draw_axes(const picture *p, const panel *a, sbuf *s) {
                  "<path d=\"M%.1f %dv4\" stroke=\"#888\"/><text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0f"
                  "</text>\n",
                  px(p, x), bottom, px(p, x), bottom + 18, x);
-    sbuf_fmt(s, "<path d=\"M%d %dH%d\" stroke=\"#888\"/>\n", LEFT, bottom, WIDTH - RIGHT);
-    sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", (LEFT + WIDTH - RIGHT) / 2,
-             bottom + 36);
+    sbuf_fmt(s, "<path d=\"M%d %dH%d\" stroke=\"#888\"/>\n", LEFT, bottom, RIGHT);
+    sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", (LEFT + RIGHT) / 2, bottom + 36);
     sbuf_fmt(s, "<text x=\"%d\" y=\"%d\">%s%s</text>\n</g>\n", LEFT, a->top - 16, a->title,
              a->log ? " (logarithmic)" : "");
 }
@@ -258,7 +257,7 @@ static void draw_line(const picture *p, const series *l, const line_style *pen, 
 
 /* A row of the legend, right of the plot. */
 static void draw_name(const panel *a, int row, const line_style *pen, const char *name, sbuf *s) {
-    int x = WIDTH - RIGHT + 16, y = a->top + LEGEND / 2 + row * LEGEND;
+    int x = RIGHT + 16, y = a->top + LEGEND / 2 + row * LEGEND;
     sbuf_fmt(s,
              "<path d=\"M%d %dh26\" stroke=\"%s\" stroke-width=\"2\" stroke-dasharray=\"%s\"/>"
              "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"#333\">",
@@ -298,18 +297,21 @@ static void draw_validation(const picture *p, int in, sbuf *s) {
 
 static void draw(const picture *p, sbuf *s) {
     int panels = p->panel[SCORES].lines ? PANELS : 1, height = panels * (TOP + PLOT + BOTTOM);
+    size_t longest = 20;
+    for (int i = 1; i <= p->lines; i++) longest = strlen(p->line[i].name) > longest ? strlen(p->line[i].name) : longest;
+    int width = RIGHT + 60 + 7 * (int)longest;
     sbuf_fmt(s,
              "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\">\n"
              "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n",
-             WIDTH, height, WIDTH, height);
+             width, height, width, height);
     for (int in = 0; in < panels; in++) {
         draw_axes(p, &p->panel[in], s);
         if (in == LOSSES) draw_training(p, s);
         draw_validation(p, in, s);
     }
     if (p->more)
-        sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"#555\">more in metrics.jsonl</text>\n",
-                 WIDTH - RIGHT + 16, TOP + PLOT + 18);
+        sbuf_fmt(s, "<text x=\"%d\" y=\"%d\" font-size=\"12\" fill=\"#555\">more in metrics.jsonl</text>\n", RIGHT + 16,
+                 TOP + PLOT + 18);
     sbuf_str(s, "</svg>\n");
 }
 

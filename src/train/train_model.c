@@ -208,7 +208,8 @@ static gist_status pack_model(train_model *tm, gist_error *err) {
     TRY(train_adapter_place(tm, err));
     size_t bytes = tm->packed.peak;
     tm->packed_block = mem_alloc(tm->alloc, bytes, 1);
-    if (!tm->packed_block) return err_set(err, GIST_ERR_MEMORY, "out of memory: %zu MiB of packed weights", bytes >> 20);
+    if (!tm->packed_block)
+        return err_set(err, GIST_ERR_MEMORY, "out of memory: %zu MiB of packed weights", bytes >> 20);
     arena_init(&tm->packed, tm->packed_block, bytes);
     each_matrix(tm, place_matrix);
     TRY(train_adapter_place(tm, err));
@@ -238,10 +239,16 @@ static void take_acts(train_model *tm, arena *ar) {
     size_t rows = (size_t)tm->opt.max_rows, C = (size_t)c->C, R = TRAIN_HEAD_ROWS, V = (size_t)c->V;
     int T = tm->opt.max_rows;
     llama_acts_bwd_take(&tm->s, ar, c, &tm->ctx, tm->opt.type, T, T + tm->opt.memory_rows);
-    size_t rows_bytes = R * op_operand_bytes(c->V), columns_bytes = op_operand_t_bytes(tm->opt.type, TRAIN_HEAD_ROWS, c->V);
+    size_t rows_bytes = R * op_operand_bytes(c->V),
+           columns_bytes = op_operand_t_bytes(tm->opt.type, TRAIN_HEAD_ROWS, c->V);
     tm->s.operand_head = arena_take(ar, rows_bytes > columns_bytes ? rows_bytes : columns_bytes, 1);
-    llama_acts shared = { .n1 = tm->s.n, .n2 = tm->s.n, .o = tm->s.dn, .down = tm->s.dn, .act = tm->s.act,
-                          .operand = tm->s.operand, .scratch = tm->s.scratch };
+    llama_acts shared = { .n1 = tm->s.n,
+                          .n2 = tm->s.n,
+                          .o = tm->s.dn,
+                          .down = tm->s.dn,
+                          .act = tm->s.act,
+                          .operand = tm->s.operand,
+                          .scratch = tm->s.scratch };
     shared.cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
     if (tm->opt.lora.rank) llama_lora_take(&shared.lora, ar, c, &tm->opt.lora, T);
     if (tm->opt.recompute) take_kept(&shared, ar, c, rows);
@@ -276,7 +283,8 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
     tm->act_bytes = ar.peak;
     tm->act_block = mem_alloc(tm->alloc, ar.peak, 1);
     if (!tm->act_block)
-        return err_set(err, GIST_ERR_MEMORY, "out of memory: %zu MiB of activations for %d rows (smaller batches or --recompute need less)",
+        return err_set(err, GIST_ERR_MEMORY,
+                       "out of memory: %zu MiB of activations for %d rows (smaller batches or --recompute need less)",
                        ar.peak >> 20, tm->opt.max_rows);
     arena_init(&ar, tm->act_block, tm->act_bytes);
     take_acts(tm, &ar);
@@ -299,8 +307,9 @@ static gist_status build(train_model *tm, const weights *w, bool gist_row, uint6
     return train_memory_place(tm, err);
 }
 
-gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row, uint64_t seed,
-                               const train_model_options *opt, op_ctx *ctx, const gist_allocator *alloc, gist_error *err) {
+gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row,
+                               uint64_t seed, const train_model_options *opt, op_ctx *ctx, const gist_allocator *alloc,
+                               gist_error *err) {
     if (opt->type != DT_F32 && opt->type != DT_BF16)
         return err_set(err, GIST_ERR_USAGE, "training computes in f32 or bf16, not %s", dt_name(opt->type));
     if (opt->max_rows < 1) return err_set(err, GIST_ERR_USAGE, "a batch needs rows");

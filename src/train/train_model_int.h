@@ -1,4 +1,4 @@
-/* train_model_int.h - inside a train_model: shared by train_model.c (life, optimiser) and train_step.c (forward, backward).
+/* train_model_int.h - inside a train_model, for train_model.c (life, optimiser) and train_step.c (forward, backward).
  */
 #ifndef GIST_TRAIN_MODEL_INT_H
 #define GIST_TRAIN_MODEL_INT_H

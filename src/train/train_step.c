@@ -1,6 +1,7 @@
 /* train_step.c - one forward and backward pass over a packed batch.
  *
- *   x = E[ids]  ->  block 0 .. L-1 (each keeps what its derivative reads)  ->  rows with labels, TRAIN_HEAD_ROWS at a time:
+ *   x = E[ids]  ->  block 0 .. L-1 (each keeps what its derivative reads)  ->  rows with labels, TRAIN_HEAD_ROWS at a
+ * time:
  *   logits = rmsnorm(x) Whead^T  ->  loss and dlogits  ->  dWhead, dx  ->  block L-1 .. 0 backwards  ->  dE
  *
  * Only rows with a label go through the head.  A row with a teacher also matches the teacher row's distribution; no
@@ -12,8 +13,14 @@ static llama_batch batch_of(train_model *tm, const train_batch *b) {
     int n = 0;
     for (int t = 0; t < b->T; t++)
         if (b->is_gist[t]) tm->gist_row[n++] = t;
-    return (llama_batch){ .T = b->T, .ids = b->ids, .pos = b->pos, .rows = b->rows, .kv = tm->kv, .stores = tm->stores,
-                          .gist = tm->gist_row, .gists = n };
+    return (llama_batch){ .T = b->T,
+                          .ids = b->ids,
+                          .pos = b->pos,
+                          .rows = b->rows,
+                          .kv = tm->kv,
+                          .stores = tm->stores,
+                          .gist = tm->gist_row,
+                          .gists = n };
 }
 
 static void rotary_rows(train_model *tm, const llama_batch *b) {
@@ -38,7 +45,8 @@ static void forward(train_model *tm, const llama_batch *b) {
 /* ---- the loss ---- */
 
 static void gather(float *dst, const float *src, const int *row, int n, int C) {
-    for (int i = 0; i < n; i++) memcpy(dst + (size_t)i * (size_t)C, src + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *dst);
+    for (int i = 0; i < n; i++)
+        memcpy(dst + (size_t)i * (size_t)C, src + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *dst);
 }
 
 static void head_logits(train_model *tm, float *logits, int n) {
@@ -76,12 +84,14 @@ static void head_chunk(train_model *tm, const train_batch *b, const int *row, in
         bool taught = b->teacher[t] >= 0 && tm->teacher;
         float w = b->weight[t] * scale;
         teacher = teacher || taught;
-        tm->loss_row[i] = (op_loss_row){ .label = b->label[t], .lm = b->teacher[t] >= 0 ? w * tm->opt.lm : w,
+        tm->loss_row[i] = (op_loss_row){ .label = b->label[t],
+                                         .lm = b->teacher[t] >= 0 ? w * tm->opt.lm : w,
                                          .kl = taught ? w * tm->opt.distill : 0 };
     }
     if (teacher) {
         for (int i = 0; i < n; i++) /* rows without a teacher compute their own logits, which nothing reads */
-            gather(tm->xh + (size_t)i * (size_t)C, tm->last, b->teacher[row[i]] >= 0 ? &b->teacher[row[i]] : &row[i], 1, C);
+            gather(tm->xh + (size_t)i * (size_t)C, tm->last, b->teacher[row[i]] >= 0 ? &b->teacher[row[i]] : &row[i], 1,
+                   C);
         head_logits(tm, tm->teacher, n);
     }
     gather(tm->xh, tm->last, row, n, C);
@@ -121,8 +131,8 @@ static gist_status check(const train_model *tm, const train_batch *b, gist_error
         return err_set(err, GIST_ERR_LIMIT, "the batch has %d rows, the model was made for %d", b->T, tm->opt.max_rows);
     for (int t = 0; t < b->T; t++)
         if (b->ids[t] < 0 || b->ids[t] >= tm->model.cfg.V || b->label[t] >= tm->model.cfg.V)
-            return err_set(err, GIST_ERR_USAGE, "row %d holds token %d and label %d, the vocabulary has %d", t, b->ids[t],
-                           b->label[t], tm->model.cfg.V);
+            return err_set(err, GIST_ERR_USAGE, "row %d holds token %d and label %d, the vocabulary has %d", t,
+                           b->ids[t], b->label[t], tm->model.cfg.V);
     return GIST_OK;
 }
 

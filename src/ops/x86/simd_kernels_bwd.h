@@ -181,3 +181,10 @@ static void attend_bwd(const op_tile_bwd *b) {
     outer_span(b->local_dv, b->grad_stride, t, &t->local, t->score, b->dout, (size_t)memory);
     outer_span(b->local_dk, b->grad_stride, t, &t->local, b->dscore, t->q, (size_t)memory);
 }
+
+/* What every level takes from these two headers for its table. */
+#define VECTOR_KERNELS \
+    .round_bf16 = round_bf16, .transpose = transpose, .rmsnorm = rmsnorm, .silu_mul = silu_mul, .add = add, \
+    .rope = rope, .attend = attend, .attend_bwd = attend_bwd, .rmsnorm_bwd = rmsnorm_bwd, \
+    .silu_mul_bwd = silu_mul_bwd, .fma_rows = fma_rows, .softmax_stats = softmax_stats, .xent_bwd = xent_bwd, \
+    .adamw = adamw
