@@ -16,6 +16,7 @@
 
 extern const command cmd_compress, cmd_generate, cmd_show, cmd_tokenize, cmd_logits, cmd_bench_machine, cmd_bench_model;
 extern const command cmd_bench_train;
+extern const command cmd_score;
 extern const command cmd_train, cmd_tune;
 
 /* ---- a model's options ---- */

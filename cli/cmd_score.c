@@ -35,23 +35,28 @@ static gist_status read_pairs(eval_pairs *pairs, const char *path, gist_error *e
     return status;
 }
 
+static void add_row(sbuf *s, const eval_pair *pair, const eval_row *row) {
+    sbuf_fmt(s, "%d", pair->line);
+    for (int m = 0; m < EVAL_METRICS; m++) sbuf_fmt(s, ",%.9g", row->score[m]);
+    sbuf_fmt(s, ",%d,%d\n", row->predicted, row->expected);
+}
+
 static gist_status write_rows(const char *path, const eval_pairs *pairs, const eval_row *rows, gist_error *err) {
     out_file out;
-    TRY(out_open(&out, mem_default(), path, err));
     sbuf line;
+    TRY(out_open(&out, mem_default(), path, err));
     sbuf_init(&line, NULL);
     sbuf_str(&line, "line");
     for (int m = 0; m < EVAL_METRICS; m++) sbuf_fmt(&line, ",%s", eval_metric_names[m]);
     sbuf_str(&line, ",words_pred,words_true\n");
-    for (int i = 0; i <= pairs->n && !line.failed; i++) {
+    for (int i = 0; i < pairs->n && !line.failed; i++) {
+        add_row(&line, &pairs->pair[i], &rows[i]);
+        if (line.len < 4096) continue;
         out_write(&out, line.p, line.len);
         line.len = 0;
-        if (i == pairs->n) break;
-        sbuf_fmt(&line, "%d", pairs->pair[i].line);
-        for (int m = 0; m < EVAL_METRICS; m++) sbuf_fmt(&line, ",%.9g", rows[i].score[m]);
-        sbuf_fmt(&line, ",%d,%d\n", rows[i].predicted, rows[i].expected);
     }
     bool failed = line.failed;
+    if (!failed) out_write(&out, line.p, line.len);
     sbuf_free(&line);
     if (!failed) return out_commit(&out, err);
     out_abort(&out);
@@ -59,9 +64,10 @@ static gist_status write_rows(const char *path, const eval_pairs *pairs, const e
 }
 
 static gist_status print_json(const score_args *a, int n, const eval_summary *s, gist_error *err) {
-    char seed[24];
-    snprintf(seed, sizeof seed, "%llu", (unsigned long long)a->seed);
-    json_t *root = json_pack("{s:o, s:i, s:i, s:s}", "predictions", json_text_of(a->path, strlen(a->path)), "pairs", n,
+    char digits[24]; /* a seed that JSON integers of 64 bits do not reach is told as text */
+    snprintf(digits, sizeof digits, "%llu", (unsigned long long)a->seed);
+    json_t *seed = a->seed > INT64_MAX ? json_string(digits) : json_integer((json_int_t)a->seed);
+    json_t *root = json_pack("{s:o, s:i, s:i, s:o}", "predictions", json_text_of(a->path, strlen(a->path)), "pairs", n,
                              "bootstrap", a->resamples, "seed", seed);
     int bad = !root;
     for (int m = 0; m < EVAL_METRICS && !bad; m++) {
@@ -110,7 +116,7 @@ static int run(const command *self, int argc, char **argv) {
     eval_row *rows = NULL;
     pool *p = NULL;
     gist_status status = read_pairs(&pairs, a.path, &err);
-    if (status == GIST_OK) status = pool_create(mem_default(), a.threads ? a.threads : pool_cores(), &p, &err);
+    if (status == GIST_OK) status = pool_create(mem_default(), a.threads, &p, &err);
     if (status == GIST_OK && !(rows = mem_alloc(NULL, (size_t)pairs.n, sizeof *rows)))
         status = err_memory(&err, "scores");
     if (status == GIST_OK) status = score(&a, &pairs, p, rows, &err);

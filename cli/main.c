@@ -11,6 +11,7 @@
 static const command *const commands[] = {
     &cmd_compress, &cmd_generate, &cmd_show, &cmd_tokenize, &cmd_logits, &cmd_bench_machine, &cmd_bench_model,
     &cmd_bench_train,
+    &cmd_score,
     &cmd_train, &cmd_tune,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };

@@ -51,6 +51,14 @@ for f in config.json model.safetensors tokenizer.json generation_config.json che
 done
 check "a line per step and validation" test "$(wc -l <whole/metrics.jsonl)" -eq 9
 check "validations of every condition and k" grep -q '"held/gist.k1":.*"held/gist.k2":.*"held/full":.*"held/none":' whole/metrics.jsonl
+ends 0 "held/exact.gist.k1 0.0%" "answers are scored" --init tiny $run --val held=val.jsonl --answers 1 --answer-tokens 4 \
+    --condition mix:gist=0.5,full=0.5 --best held/exact.gist.k2 -o scored
+check "their scores are logged" \
+    grep -q '"scores":{"held/exact.gist.k1":0,"held/exact.gist.k2":0,"held/exact.full":0}' scored/metrics.jsonl
+check "and drawn" grep -q 'held/exact.full' scored/curve.svg
+ends 2 "there are: held/gist, held/exact.gist" "an unknown metric for the best" --init tiny --data data.jsonl --steps 1 \
+    --val held=val.jsonl --answers 1 --answer-tokens 1 --best held/rouge -o unknown
+ends 2 "needs a --val" "answers without a split" --init tiny $run --answers 1 -o x
 check "nothing temporary is left" eval '! ls whole | grep -q tmp'
 "$gist" compress -m whole -p "say 1" -k 2 -o one.gist >out 2>err
 check "the result compresses" test -s one.gist

@@ -1,7 +1,9 @@
 /* tok_driver.c - texts in, ids out, for tools/diff_tokenizers.py; also prints timings.
  *
- *   tok_driver TOKENIZER [special] < texts      each text as "LENGTH\n" and that many bytes; one line of ids per text,
- *                                               or "error: ..."
+ *   tok_driver TOKENIZER [special] [eos] [decode] < texts
+ *                                               each text as "LENGTH\n" and that many bytes; one line of ids per text,
+ *                                               or "error: ..."; special: recognise special tokens; eos: end with EOS;
+ *                                               decode: the ids' text instead, with "\n" and "\\" escaped
  *   tok_driver TOKENIZER vectors FILE.inp FILE.out      llama.cpp's test vectors; exit 1 when any differs
  *   tok_driver TOKENIZER time FILE              load and encode times
  */
@@ -35,13 +37,31 @@ static char *read_path(const char *path, size_t *len) {
     return p;
 }
 
-static void print_ids(const tokenizer *t, const char *s, size_t len, unsigned flags) {
+static void print_text(const tokenizer *t, const tok_ids *ids) {
+    tok_stream st;
+    sbuf out;
+    sbuf_init(&out, NULL);
+    tok_stream_init(&st, t, true);
+    for (size_t i = 0; i < ids->n; i++) tok_stream_push(&st, ids->id[i], &out);
+    tok_stream_end(&st, &out);
+    for (size_t i = 0; i < out.len; i++) {
+        if (out.p[i] == '\n' || out.p[i] == '\\') putchar('\\');
+        putchar(out.p[i] == '\n' ? 'n' : out.p[i]);
+    }
+    putchar('\n');
+    sbuf_free(&out);
+}
+
+static void print_ids(const tokenizer *t, const char *s, size_t len, unsigned flags, bool decode) {
     tok_ids ids;
     gist_error err = { 0 };
     tok_ids_init(&ids, NULL);
     if (tok_encode(t, s, len, flags, &ids, &err) != GIST_OK) printf("error: %s", err.msg);
-    for (size_t i = 0; i < ids.n; i++) printf(i ? " %d" : "%d", ids.id[i]);
-    putchar('\n');
+    for (size_t i = 0; !decode && i < ids.n; i++) printf(i ? " %d" : "%d", ids.id[i]);
+    if (decode)
+        print_text(t, &ids);
+    else
+        putchar('\n');
     tok_ids_free(&ids);
 }
 
@@ -90,7 +110,7 @@ int main(int argc, char **argv) {
     gist_error err = { 0 };
     double begin = time_now();
     if (argc < 2 || tok_open(argv[1], NULL, &t, &err) != GIST_OK) {
-        fprintf(stderr, "%s\n", argc < 2 ? "tok_driver TOKENIZER [special | vectors INP OUT | time FILE]" : err.msg);
+        fprintf(stderr, "%s\n", argc < 2 ? "tok_driver TOKENIZER [special] [eos] [decode] | [vectors INP OUT | time FILE]" : err.msg);
         return argc < 2 ? 2 : 1;
     }
     double load = time_now() - begin;
@@ -102,10 +122,16 @@ int main(int argc, char **argv) {
     } else {
         size_t len;
         char *all = read_all(stdin, &len);
-        unsigned flags = argc > 2 && strcmp(argv[2], "special") == 0 ? TOK_SPECIAL : 0;
+        unsigned flags = 0;
+        bool decode = false;
+        for (int i = 2; i < argc; i++) {
+            if (strcmp(argv[i], "special") == 0) flags |= TOK_SPECIAL;
+            if (strcmp(argv[i], "eos") == 0) flags |= TOK_EOS;
+            if (strcmp(argv[i], "decode") == 0) decode = true;
+        }
         for (char *s = all; s < all + len;) {
             size_t n = strtoull(s, &s, 10);
-            print_ids(t, ++s, n, flags);
+            print_ids(t, ++s, n, flags, decode);
             s += n;
         }
         free(all);

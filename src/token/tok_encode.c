@@ -35,7 +35,7 @@ gist_status tok_ids_push(tok_ids *v, int32_t id, gist_error *err) {
 
 /* ---- ids of merged symbols ---- */
 
-static gist_status push_unknown(encoder *e, const char *s, size_t len) {
+gist_status encode_unknown(encoder *e, const char *s, size_t len) {
     const tokenizer *t = e->t;
     if (t->byte_fallback) {
         for (size_t i = 0; i < len; i++) TRY(tok_ids_push(e->out, t->byte_id[(uint8_t)s[i]], e->err));
@@ -56,9 +56,9 @@ static gist_status push_piece(encoder *e, const char *s, size_t len, int32_t id)
     if (id < 0) {
         id = vocab_find(&t->v, s, len);
         uint8_t type = id < 0 ? PIECE_NONE : t->v.piece[id].type;
-        if (type != PIECE_NORMAL && type != PIECE_USER && type != PIECE_UNUSED) return push_unknown(e, s, len);
+        if (type != PIECE_NORMAL && type != PIECE_USER && type != PIECE_UNUSED) return encode_unknown(e, s, len);
     }
-    if (id == t->unk) return push_unknown(e, s, len);
+    if (id == t->unk) return encode_unknown(e, s, len);
     size_t left = t->v.piece[id].type == PIECE_UNUSED && e->work.unused_left ? (size_t)e->work.unused_left[id] : 0;
     if (left > 0 && left < len) {
         TRY(push_piece(e, s, left, -1));
@@ -182,16 +182,18 @@ gist_status encode_within(const tokenizer *t, const char *text, size_t len, unsi
     gist_status st = GIST_OK;
     if ((flags & TOK_BOS) && t->bos >= 0) st = tok_ids_push(out, t->bos, err);
     if (st == GIST_OK) st = cut(&e, &t->raw, c, text, len, flags, raw_stretch);
+    if (st == GIST_OK && (flags & TOK_EOS) && t->eos >= 0) st = tok_ids_push(out, t->eos, err);
     if (st != GIST_OK) out->n = before;
     sbuf_free(&e.norm);
     sbuf_free(&e.prefixed);
     sbuf_free(&e.mapped);
     merge_work_free(&e.work);
+    path_work_free(&e.path, t->alloc);
     if (e.match) pcre2_match_data_free(e.match);
     return st;
 }
 
 gist_status tok_encode(const tokenizer *t, const char *text, size_t len, unsigned flags, tok_ids *out,
                        gist_error *err) {
-    return encode_within(t, text, len, flags & (TOK_BOS | TOK_SPECIAL), NULL, 0, out, err);
+    return encode_within(t, text, len, flags & (TOK_BOS | TOK_SPECIAL | TOK_EOS), NULL, 0, out, err);
 }

@@ -31,6 +31,8 @@ void tok_close(tokenizer *t) {
     mem_free(alloc, t->norm.a);
     mem_free(alloc, t->user.a);
     mem_free(alloc, t->merges.slot);
+    charsmap_free(&t->map, alloc);
+    unigram_free(&t->uni, alloc);
     mem_free(alloc, t);
 }
 
@@ -90,6 +92,11 @@ static gist_status fingerprint(tokenizer *t, gist_error *err) {
         hash_u64(h, (uint64_t)(t->stage[i].keep_match | t->stage[i].keep_gap << 1 | t->stage[i].literal << 2));
     }
     for (int i = 0; i < t->ends; i++) hash_u64(h, (uint32_t)t->end[i]);
+    if (t->is_unigram) hash_u64(h, 1u + t->adds_eos);
+    if (t->map.units) {
+        hash_add(h, t->map.unit, t->map.units * sizeof *t->map.unit);
+        hash_add(h, t->map.text, t->map.text_len);
+    }
     mem_free(t->alloc, merge);
     t->fingerprint = hash_end(h);
     return GIST_OK;
@@ -98,6 +105,7 @@ static gist_status fingerprint(tokenizer *t, gist_error *err) {
 static gist_status finish(tokenizer *t, gist_error *err) {
     static const added_token flags = { .special = true, .lstrip = true, .rstrip = true };
     if (t->bos < 0) t->adds_bos = false;
+    if (t->eos < 0) t->adds_eos = false;
     if (t->eos >= 0) tok_add_end(t, t->eos);
     TRY(tok_add(t, TOK_GIST_TEXT, strlen(TOK_GIST_TEXT), -1, &flags, "tokenizer", err));
     t->gist = vocab_find(&t->v, TOK_GIST_TEXT, strlen(TOK_GIST_TEXT));
@@ -309,6 +317,10 @@ bool tok_adds_bos(const tokenizer *t) {
     return t->adds_bos;
 }
 
+bool tok_adds_eos(const tokenizer *t) {
+    return t->adds_eos;
+}
+
 bool tok_is_end(const tokenizer *t, int32_t id) {
     for (int i = 0; i < t->ends; i++)
         if (t->end[i] == id) return true;
@@ -317,7 +329,7 @@ bool tok_is_end(const tokenizer *t, int32_t id) {
 
 const char *tok_kind(const tokenizer *t) {
     static const char *const names[] = { "sentencepiece-bpe", "byte-bpe", "tiktoken" };
-    return names[t->model];
+    return t->is_unigram ? "sentencepiece-unigram" : names[t->model];
 }
 
 hash128 tok_fingerprint(const tokenizer *t) {

@@ -4,10 +4,11 @@
  *   tokenizer_config.json      added_tokens_decoder {id: token}; bos_token, eos_token, ...; add_bos_token
  *   special_tokens_map.json    bos_token, eos_token, ..., additional_special_tokens
  *   generation_config.json     eos_token_id: one id or a list; each ends an answer
- *   config.json                bos_token_id, eos_token_id
+ *   config.json                bos_token_id, eos_token_id, model_type
  *
  * Later lines of this table speak only where earlier ones are silent; tokens' flags are those of the decoder.  A token
- * that is named without an id and is not in the vocabulary is left out: we add no rows (but <GIST>, tok_add_gist).
+ * that is named without an id and is not in the vocabulary is left out: we add no rows (but <GIST>, tok_add_gist).  T5's
+ * sentinels are the exception: its code puts them behind the pieces, the last one first, as many as extra_ids says.
  */
 #include "token/token_int.h"
 
@@ -156,9 +157,35 @@ static int32_t first_id(const tokenizer *t, const json_t *v) {
     return ok ? (int32_t)json_integer_value(v) : -1;
 }
 
+static bool is_t5(const tokenizer *t, const side_files *s) {
+    const char *cls = json_text(s->tokenizer_config, "tokenizer_class", NULL);
+    bool t5 = cls ? strncmp(cls, "T5Tokenizer", 11) == 0 : strcmp(json_text(s->config, "model_type", ""), "t5") == 0;
+    return t5 && t->is_unigram;
+}
+
+/* <extra_id_n-1> ... <extra_id_0> as ids first, first + 1, ...; n = 100 unless the file says otherwise. */
+static gist_status apply_sentinels(tokenizer *t, const side_files *s, size_t first, gist_error *err) {
+    static const added_token flags = { .special = true };
+    const json_t *count = json_object_get(s->tokenizer_config, "extra_ids");
+    json_int_t n = count ? json_integer_value(count) : 100;
+    if (tok_find(t, "<extra_id_0>") >= 0) return GIST_OK; /* a file named them */
+    if (n < 0 || n > TOK_MAX_IDS || (count && !json_is_integer(count)))
+        return err_set(err, GIST_ERR_FORMAT, "tokenizer_config.json: extra_ids is not an integer in [0, %d]",
+                       TOK_MAX_IDS);
+    for (json_int_t i = 0; i < n; i++) {
+        char name[48];
+        snprintf(name, sizeof name, "<extra_id_%lld>", (long long)(n - 1 - i));
+        TRY(tok_add(t, name, strlen(name), (int32_t)first + (int32_t)i, &flags, "extra_ids", err));
+    }
+    return GIST_OK;
+}
+
 gist_status side_apply(tokenizer *t, const side_files *s, gist_error *err) {
+    size_t pieces = t->v.n;
+    bool t5 = is_t5(t, s);
     TRY(apply_added(t, s->added, err));
     TRY(apply_decoder(t, json_object_get(s->tokenizer_config, "added_tokens_decoder"), err));
+    if (t5) TRY(apply_sentinels(t, s, pieces, err));
     TRY(mark_all_special(t, s->special_map, "special_tokens_map.json", err));
     TRY(mark_all_special(t, s->tokenizer_config, "tokenizer_config.json", err));
     if (!named_token(t, s->tokenizer_config, "bos_token", &t->bos) &&
@@ -170,5 +197,6 @@ gist_status side_apply(tokenizer *t, const side_files *s, gist_error *err) {
     add_ends(t, json_object_get(s->generation, "eos_token_id"));
     add_ends(t, json_object_get(s->config, "eos_token_id"));
     t->adds_bos = json_flag(s->tokenizer_config, "add_bos_token", t->adds_bos);
+    t->adds_eos |= t5;
     return GIST_OK;
 }

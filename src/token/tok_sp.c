@@ -5,8 +5,7 @@
  *                    3 normalizer_spec  { 2 charsmap, 3 dummy prefix, 4 remove extra spaces, 5 escape spaces }
  *                    5 denormalizer_spec
  *
- * BPE models only.  A unigram model (T5) differs in two places, which are marked: the segmentation of a chunk, and the
- * charsmap, a double-array trie of replacements that the normaliser would consult at every character.
+ * BPE and unigram models.  They differ in the segmentation of normalised text only: by merges here, or tok_unigram.c.
  * Source: the file format (sentencepiece_model.proto) and the behaviour of github.com/google/sentencepiece.
  */
 #include "token/token_int.h"
@@ -106,7 +105,7 @@ static int byte_piece(const char *s, size_t len) {
     return hi && lo ? (int)((hi - digits) * 16 + (lo - digits)) : -1;
 }
 
-static gist_status read_piece(tokenizer *t, rd *r, int32_t id, float *score, gist_error *err) {
+static gist_status read_piece(tokenizer *t, rd *r, int32_t id, gist_error *err) {
     rd text = { 0 };
     uint64_t type = PIECE_NORMAL;
     uint32_t bits = 0;
@@ -122,13 +121,15 @@ static gist_status read_piece(tokenizer *t, rd *r, int32_t id, float *score, gis
     if (type < PIECE_NORMAL || type > PIECE_BYTE)
         return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d has type %llu, types 1 to 6 are known", id,
                        (unsigned long long)type);
-    memcpy(score, &bits, sizeof *score);
-    if (!(*score - *score == 0.0f)) /* not finite */
+    float score;
+    memcpy(&score, &bits, sizeof score);
+    if (!(score - score == 0.0f)) /* not finite */
         return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d has a score that is not a number", id);
     const char *s = (const char *)text.p;
     if (text.len && !utf8_valid(s, text.len, NULL))
         return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: the text of piece %d is not UTF-8", id);
     TRY(vocab_set(&t->v, id, s, text.len, (piece_type)type, "tokenizer.model", err));
+    t->v.piece[id].score = score;
     if (type == PIECE_BYTE) {
         int b = byte_piece(s, text.len);
         if (b < 0 || t->byte_id[b] >= 0)
@@ -149,9 +150,13 @@ typedef struct scored {
     int32_t id;
 } scored;
 
-/* Ranks from scores: the highest is 0, equal scores share a rank.  Bottom-up merge sort, x[0..n) with room for 2 n. */
-static void rank_pieces(tokenizer *t, scored *x, size_t n) {
+/* Ranks from scores: the highest is 0, equal scores share a rank.  Bottom-up merge sort. */
+static gist_status rank_pieces(tokenizer *t, gist_error *err) {
+    size_t n = t->v.n;
+    scored *x = mem_alloc(t->alloc, n * 2, sizeof *x);
+    if (!x) return err_memory(err, "vocabulary");
     scored *from = x, *to = x + n;
+    for (size_t i = 0; i < n; i++) x[i] = (scored){ t->v.piece[i].score, (int32_t)i };
     for (size_t run = 1; run < n; run *= 2) {
         for (size_t i = 0; i < n; i += 2 * run) {
             size_t mid = i + run < n ? i + run : n, end = i + 2 * run < n ? i + 2 * run : n;
@@ -166,6 +171,8 @@ static void rank_pieces(tokenizer *t, scored *x, size_t n) {
         if (i > 0 && from[i].score < from[i - 1].score) rank = i;
         t->v.piece[from[i].id].rank = (int32_t)rank;
     }
+    mem_free(t->alloc, x);
+    return GIST_OK;
 }
 
 /* First pass: the specs, and how many pieces there are. */
@@ -196,18 +203,12 @@ static gist_status check_specs(const sp_spec *s, size_t pieces, gist_error *err)
     if (pieces == 0) return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no pieces");
     if (pieces > TOK_MAX_IDS)
         return err_set(err, GIST_ERR_LIMIT, "tokenizer.model: %zu pieces, at most %d are allowed", pieces, TOK_MAX_IDS);
-    if (s->model_type != MODEL_BPE) /* unigram: to come, with its charsmap */
+    if (s->model_type != MODEL_BPE && s->model_type != MODEL_UNIGRAM)
         return err_set(err, GIST_ERR_UNSUPPORTED,
-                       "tokenizer.model: a SentencePiece model %s (model_type %llu), "
-                       "only BPE is supported",
+                       "tokenizer.model: a SentencePiece model %s (model_type %llu), only BPE and unigram are supported",
                        names[s->model_type <= MODEL_CHAR ? s->model_type : 0], (unsigned long long)s->model_type);
     if (!s->has_normalizer) /* the last part of a file: a cut at the end of another part would go unnoticed */
         return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no normalizer_spec, the file is cut off");
-    if (s->charsmap.len)
-        return err_set(err, GIST_ERR_UNSUPPORTED,
-                       "tokenizer.model: normalizer_spec has a precompiled_charsmap of %zu "
-                       "bytes, only the identity is supported",
-                       s->charsmap.len);
     return GIST_OK;
 }
 
@@ -246,18 +247,17 @@ gist_status sp_finish(tokenizer *t, gist_error *err) {
     return GIST_OK;
 }
 
-static gist_status read_pieces(tokenizer *t, const void *bytes, size_t len, scored *sc, gist_error *err) {
+static gist_status read_pieces(tokenizer *t, const void *bytes, size_t len, gist_error *err) {
     static const added_token special = { .special = true };
     rd r;
     rd_init(&r, bytes, len);
     int32_t id = 0;
     for (field f; field_next(&r, &f);) {
         if (f.number != 1) continue;
-        TRY(read_piece(t, &f.bytes, id, &sc[id].score, err));
-        sc[id].id = id;
+        TRY(read_piece(t, &f.bytes, id, err));
         id++;
     }
-    rank_pieces(t, sc, (size_t)id);
+    TRY(t->is_unigram ? unigram_build(t, err) : rank_pieces(t, err));
     for (int32_t i = 0; i < id; i++) {
         piece p = t->v.piece[i];
         char text[TOK_MAX_PIECE]; /* the pool may move */
@@ -276,11 +276,9 @@ gist_status sp_load(tokenizer *t, const void *bytes, size_t len, gist_error *err
     TRY(read_specs(bytes, len, &s, &pieces, err));
     TRY(check_specs(&s, pieces, err));
     TRY(vocab_reserve(&t->v, pieces, err));
-    scored *sc = mem_alloc(t->alloc, pieces * 2, sizeof *sc);
-    if (!sc) return err_memory(err, "vocabulary");
-    gist_status st = read_pieces(t, bytes, len, sc, err);
-    mem_free(t->alloc, sc);
-    if (st != GIST_OK) return st;
+    t->is_unigram = s.model_type == MODEL_UNIGRAM;
+    TRY(read_pieces(t, bytes, len, err));
+    if (s.charsmap.len) TRY(charsmap_load(&t->map, t->alloc, s.charsmap.p, s.charsmap.len, err));
     if (t->unk < 0) return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no piece is the unknown");
     t->model = TOK_SENTENCEPIECE;
     t->byte_fallback = s.byte_fallback;
@@ -291,7 +289,8 @@ gist_status sp_load(tokenizer *t, const void *bytes, size_t len, gist_error *err
     t->space_is_suffix = s.space_is_suffix;
     t->bos = control_piece(t, &s.bos, "<s>");
     t->eos = control_piece(t, &s.eos, "</s>");
-    t->adds_bos = t->bos >= 0;
+    t->adds_bos = t->bos >= 0 && !t->is_unigram;
+    t->adds_eos = t->bos < 0 && t->is_unigram; /* T5's have no BOS */
     return sp_finish(t, err);
 }
 
@@ -314,24 +313,39 @@ static void add_escaped(const tokenizer *t, sbuf *o, const char *s, size_t len) 
     sbuf_add(o, s, len);
 }
 
-/* Runs of spaces become one; a user defined piece is taken as it is, less spaces at its front after a space.
- * This loop is where a charsmap would be consulted. */
-static void add_single_spaced(const tokenizer *t, sbuf *o, const char *s, size_t len) {
-    bool after_space = true;
-    while (len > 0) {
-        const added_token *u = matcher_longest(&t->user, &t->v, s, len, 0);
-        size_t n = u ? u->len : 1, k = 0;
-        if (!u && s[0] != ' ')
-            while (n < len && s[n] != ' ' && !matcher_longest(&t->user, &t->v, s + n, len - n, 0)) n++;
-        while (after_space && k < n && s[k] == ' ') k++;
-        add_escaped(t, o, s + k, n - k);
-        if (k < n) after_space = s[n - 1] == ' ';
-        s += n;
-        len -= n;
+static const added_token *user_piece(const tokenizer *t, const char *s, size_t len) {
+    return matcher_longest(&t->user, &t->v, s, len, 0);
+}
+
+/* What s begins with: a user defined piece, which is taken as it is, the longest rule of the map, or else a space, or
+ * other characters as far as nothing of that is.  Its length is returned, and what becomes of it is p[0..*n). */
+static size_t next_part(const tokenizer *t, const char *s, size_t len, const char **p, size_t *n) {
+    const added_token *u = user_piece(t, s, len);
+    size_t used = u ? u->len : charsmap_longest(&t->map, s, len, p);
+    if (used && !u) {
+        *n = strlen(*p);
+        return used;
     }
-    const char *space = space_text(t);
-    size_t n = strlen(space);
-    while (o->len >= n && memcmp(o->p + o->len - n, space, n) == 0) o->len -= n;
+    *p = s;
+    const char *rule;
+    uint32_t cp;
+    if (!used && s[0] != ' ') {
+        do {
+            int k = utf8_decode(s + used, len - used, &cp);
+            if (k == 0) break; /* a rule has ended inside a character */
+            used += (size_t)k;
+        } while (used < len && s[used] != ' ' && !user_piece(t, s + used, len - used) &&
+                 !charsmap_longest(&t->map, s + used, len - used, &rule));
+        if (used == 0) {
+            *p = "\xEF\xBF\xBD";
+            *n = 3;
+            return 1;
+        }
+    } else if (!used) {
+        used = 1;
+    }
+    *n = used;
+    return used;
 }
 
 static bool wants_prefix(const tokenizer *t, const char *s, size_t len, bool first) {
@@ -346,22 +360,29 @@ static bool wants_prefix(const tokenizer *t, const char *s, size_t len, bool fir
 
 static gist_status normalise(encoder *e, const char *s, size_t len, bool first) {
     const tokenizer *t = e->t;
+    const char *p, *space = space_text(t);
     sbuf *o = &e->norm;
+    size_t n, used;
     o->len = 0;
-    while (t->remove_extra_spaces && len > 0 && s[0] == ' ') {
-        const added_token *u = matcher_longest(&t->user, &t->v, s, len, 0);
-        if (u && u->len > 1) break;
-        s++;
-        len--;
+    for (; t->remove_extra_spaces && len > 0; s += used, len -= used) {
+        used = next_part(t, s, len, &p, &n);
+        if (n != 1 || p[0] != ' ') break;
     }
     if (len == 0) return GIST_OK;
-    bool prefix = wants_prefix(t, s, len, first);
-    if (prefix && !t->space_is_suffix) sbuf_str(o, space_text(t));
-    if (t->remove_extra_spaces)
-        add_single_spaced(t, o, s, len);
-    else
-        add_escaped(t, o, s, len);
-    if (prefix && t->space_is_suffix) sbuf_str(o, space_text(t));
+    bool prefix = wants_prefix(t, s, len, first), after_space = t->remove_extra_spaces;
+    if (prefix && !t->space_is_suffix) sbuf_str(o, space);
+    for (; len > 0; s += used, len -= used) {
+        size_t k = 0;
+        used = next_part(t, s, len, &p, &n);
+        while (after_space && k < n && p[k] == ' ') k++;
+        add_escaped(t, o, p + k, n - k);
+        if (k < n) after_space = t->remove_extra_spaces && p[n - 1] == ' ';
+        if (o->len > TOK_MAX_NORM)
+            return err_set(e->err, GIST_ERR_LIMIT, "the normalised text has more than %zu bytes", TOK_MAX_NORM);
+    }
+    size_t m = strlen(space);
+    while (t->remove_extra_spaces && o->len >= m && memcmp(o->p + o->len - m, space, m) == 0) o->len -= m;
+    if (prefix && t->space_is_suffix) sbuf_str(o, space);
     return o->failed ? err_memory(e->err, "tokenizing") : GIST_OK;
 }
 
@@ -382,7 +403,7 @@ static gist_status push_char(encoder *e, const char *text, size_t pos, size_t n)
     return merge_push(&e->work, (uint32_t)pos, (uint32_t)n, id, e->err);
 }
 
-/* Segment the symbols collected so far and put their ids out.  A unigram model would run Viterbi here. */
+/* Segment the symbols collected so far and put their ids out. */
 static gist_status flush(encoder *e) {
     if (e->work.n == 0) return GIST_OK;
     TRY(merge_run(e->t, &e->work, e->norm.p, e->err));
@@ -397,6 +418,7 @@ gist_status sp_encode(encoder *e, const char *s, size_t len, bool first) {
     e->after_unk = false;
     e->work.n = 0;
     const char *text = e->norm.p;
+    if (t->is_unigram) return unigram_encode(e, text, e->norm.len);
     bool after_space = false;
     for (size_t pos = 0, n; pos < e->norm.len; pos += n) {
         const added_token *u = matcher_longest(&t->user, &t->v, text + pos, e->norm.len - pos, 0);

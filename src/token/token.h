@@ -1,6 +1,7 @@
 /* token.h - text <-> token ids, and the templates around a prompt.  Knows no model.
  *
- *   SentencePiece BPE     tokenizer.model (protobuf): merges by score, byte fallback, normaliser flags
+ *   SentencePiece BPE     tokenizer.model (protobuf): merges by score, byte fallback, normaliser flags, character map
+ *   SentencePiece unigram spiece.model (the same format; T5): the segmentation of the greatest score
  *   byte-level BPE        tokenizer.json, or vocab.json + merges.txt: split pattern (PCRE2), merges by rank
  *   tiktoken              LLaMA-3's tokenizer.model (base64, rank): byte-level BPE whose merges are implied by ranks
  */
@@ -28,9 +29,9 @@ gist_status tok_ids_push(tok_ids *v, int32_t id, gist_error *err);
 gist_status tok_open(const char *path, const gist_allocator *alloc, tokenizer **out, gist_error *err);
 void tok_close(tokenizer *t);
 
-enum { TOK_BOS = 1, TOK_SPECIAL = 2 }; /* as GIST_TOKENIZE_* */
+enum { TOK_BOS = 1, TOK_SPECIAL = 2, TOK_EOS = 4 }; /* the first two as GIST_TOKENIZE_* */
 /* Append the ids of text (at most 64 MiB) to *out; on failure *out is as before.  Invalid UTF-8: GIST_ERR_TEXT with its
- * offset.  TOK_BOS: begin with BOS when there is one, whatever tok_adds_bos says.  Special tokens in the text are
+ * offset.  TOK_BOS: begin with BOS when there is one, whatever tok_adds_bos says; TOK_EOS: the same at the end.  Special tokens in the text are
  * recognised with TOK_SPECIAL only, other added tokens always.  White space on both sides of the gist token is
  * stripped then (lstrip and rstrip of any added token are honoured in general).  In SentencePiece each stretch between
  * added tokens starts like a new word when the model says add_dummy_prefix. */
@@ -42,7 +43,8 @@ int32_t tok_eos(const tokenizer *t);
 bool tok_is_end(const tokenizer *t, int32_t id); /* eos, or one of generation_config's eos_token_id list */
 int32_t tok_gist(const tokenizer *t);            /* id of "<GIST>", -1: the vocabulary has none */
 bool tok_adds_bos(const tokenizer *t);           /* does this model's text begin with BOS? */
-const char *tok_kind(const tokenizer *t);        /* "sentencepiece-bpe", "byte-bpe", "tiktoken" */
+bool tok_adds_eos(const tokenizer *t);           /* does this model's text end with EOS, as T5's does? */
+const char *tok_kind(const tokenizer *t); /* "sentencepiece-bpe", "sentencepiece-unigram", "byte-bpe", "tiktoken" */
 hash128 tok_fingerprint(const tokenizer *t); /* of pieces, merges, flags and special tokens, not of file names; taken
                                                 before tok_add_gist */
 /* Give "<GIST>" the id `id` (normally the model's row count).  An error when the text is taken by another id. */

@@ -3,6 +3,8 @@
  *   tok_vocab.c    ids <-> texts, one pool of bytes, one open-addressing table; added tokens and their matcher
  *   tok_merge.c    the merge loop of every kind of BPE: a heap of neighbouring pairs, lowest rank first, then leftmost
  *   tok_sp.c       SentencePiece: protobuf reader, normaliser, encoder
+ *   tok_charsmap.c its replacement rules for characters
+ *   tok_unigram.c  its unigram models: a trie of pieces, Viterbi
  *   tok_bytes.c    byte-level BPE: GPT-2's byte alphabet, words -> ids; the tiktoken reader
  *   tok_split.c    pre-tokenizer stages (PCRE2)
  *   tok_norm.c     Unicode normalisation forms (utf8proc)
@@ -25,6 +27,7 @@
 #include "token/token.h"
 
 #define TOK_MAX_TEXT ((size_t)64 << 20)  /* bytes of one text to encode */
+#define TOK_MAX_NORM (4 * TOK_MAX_TEXT)  /* bytes of it normalised */
 #define TOK_MAX_FILE ((size_t)512 << 20) /* bytes of one tokenizer file */
 #define TOK_MAX_IDS (1 << 20)
 #define TOK_MAX_PIECE 4096 /* bytes of one piece */
@@ -49,7 +52,10 @@ typedef enum piece_type {
 
 typedef struct piece {
     uint32_t off, len; /* in vocab.text, NUL-terminated there */
-    int32_t rank;      /* of the merge that makes it, lower first (SentencePiece, tiktoken) */
+    union {
+        int32_t rank; /* of the merge that makes it, lower first (SentencePiece BPE, tiktoken) */
+        float score;  /* unigram */
+    };
     uint32_t added;    /* 1 + index in tokenizer.added, 0: not an added token */
     uint8_t type;
     bool special;
@@ -140,6 +146,50 @@ gist_status merge_push(merge_work *w, uint32_t start, uint32_t len, int32_t id, 
 gist_status merge_run(const struct tokenizer *t, merge_work *w, const char *text, gist_error *err);
 void merge_work_free(merge_work *w);
 
+/* ---- unigram models and character maps ---- */
+
+typedef struct trie_slot {
+    uint32_t key;   /* parent << 8 | byte */
+    uint32_t child; /* 0: free */
+} trie_slot;
+
+typedef struct trie_node {
+    double score;
+    int32_t id; /* -1: no piece ends here */
+} trie_node;
+
+typedef struct unigram { /* a trie of the pieces; node 0 is the root */
+    trie_node *node;
+    size_t n, cap;
+    trie_slot *slot;
+    size_t slots;
+    float unk_score;
+} unigram;
+
+/* From the pieces and scores of t->v, into t->uni (which is freed with t, after a failure too). */
+gist_status unigram_build(struct tokenizer *t, gist_error *err);
+void unigram_free(unigram *u, const gist_allocator *alloc);
+
+typedef struct path_work { /* best segmentations of a text's beginnings */
+    float *best;
+    uint32_t *back; /* length << 20 | id of the last piece; 0: none yet */
+    size_t cap;
+} path_work;
+void path_work_free(path_work *w, const gist_allocator *alloc);
+
+typedef struct charsmap { /* units 0: the identity */
+    uint32_t *unit;
+    size_t units;
+    char *text;
+    size_t text_len;
+} charsmap;
+
+/* GIST_ERR_FORMAT or GIST_ERR_LIMIT, and *m as before, when the bytes are no map that can be walked safely. */
+gist_status charsmap_load(charsmap *m, const gist_allocator *alloc, const void *bytes, size_t len, gist_error *err);
+void charsmap_free(charsmap *m, const gist_allocator *alloc);
+/* Bytes of the longest rule that s[0..len) begins with, 0: none; *text (NUL-terminated UTF-8) replaces them. */
+size_t charsmap_longest(const charsmap *m, const char *s, size_t len, const char **text);
+
 /* ---- the tokenizer ---- */
 
 typedef enum tok_model { TOK_SENTENCEPIECE, TOK_BYTE_BPE, TOK_TIKTOKEN } tok_model;
@@ -178,6 +228,9 @@ struct tokenizer {
     tok_prefix prefix;
     tok_cut cut;
     bool remove_extra_spaces, escape_spaces, space_is_suffix;
+    charsmap map;
+    bool is_unigram;
+    unigram uni;
     /* byte-level */
     tok_form form;
     split_stage stage[TOK_MAX_STAGES];
@@ -187,7 +240,7 @@ struct tokenizer {
     pcre2_match_context *limits;
     /* what stands around a text */
     int32_t bos, eos, gist;
-    bool adds_bos;
+    bool adds_bos, adds_eos;
     int32_t end[64];
     int ends;
     hash128 fingerprint;
@@ -253,6 +306,7 @@ typedef struct encoder {
     merge_work work;
     sbuf norm, prefixed, mapped;
     pcre2_match_data *match;
+    path_work path;
     bool after_unk; /* the last id was an unknown that the next one joins */
 } encoder;
 
@@ -264,8 +318,11 @@ typedef struct tok_span {
 gist_status encode_within(const tokenizer *t, const char *text, size_t len, unsigned flags, const tok_span *own,
                           size_t n_own, tok_ids *out, gist_error *err);
 gist_status sp_encode(encoder *e, const char *s, size_t len, bool first);
+gist_status unigram_encode(encoder *e, const char *s, size_t len); /* s normalised, valid UTF-8 */
 gist_status split_encode(encoder *e, const char *s, size_t len, int stage);
 gist_status bytes_encode(encoder *e, const char *word, size_t len);
+/* Put out what a text that is no piece becomes: its bytes, or the unknown, which joins one just before it. */
+gist_status encode_unknown(encoder *e, const char *s, size_t len);
 /* Put the id of every symbol of the merged chain out; text as for merge_run. */
 gist_status encode_symbols(encoder *e, const char *text);
 

@@ -148,7 +148,7 @@ static void choose_axis(panel *a, const double *v, size_t n) {
     }
     a->y0 = v[0];
     a->y1 = v[(size_t)((double)(n - 1) * 0.98)];
-    double margin = 0.05 * (a->y1 - a->y0) + 1e-3;
+    double margin = 0.05 * (a->y1 - a->y0) + 0.01 * a->y1 + 1e-3;
     a->y0 = a->y0 - margin > 0 ? a->y0 - margin : 0;
     a->y1 += margin;
 }
@@ -239,6 +239,9 @@ static void draw_line(const picture *p, const series *l, const line_style *pen, 
     size_t each = (l->n + POINTS - 1) / POINTS;
     double mean = 0, weight = 0;
     if (l->n == 0) return;
+    if (l->n == 1) /* a line of one point is not seen */
+        sbuf_fmt(s, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"2.5\" fill=\"%s\"/>\n", px(p, l->x[0]), py(a, l->y[0]),
+                 pen->colour);
     sbuf_fmt(s, "<polyline fill=\"none\" stroke=\"%s\" stroke-width=\"%.1f\" stroke-dasharray=\"%s\" points=\"",
              pen->colour, pen->width, pen->dash);
     for (size_t i = 0; i < l->n; i += each) {
