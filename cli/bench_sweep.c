@@ -109,6 +109,13 @@ static gist_status run_rounds(sweep *s, train_model *tm, int rounds, gist_error 
     return GIST_OK;
 }
 
+/* What others do on the machine only ever adds, and differences of steps are wanted here: no medians. */
+static double fastest(const double *ms, int n) {
+    double least = ms[0];
+    for (int i = 1; i < n; i++) least = ms[i] < least ? ms[i] : least;
+    return least;
+}
+
 gist_status sweep_measure(train_model *tm, int answers, int length, int rounds, sweep_point out[SWEEP_POINTS],
                           gist_error *err) {
     int32_t *ids = NULL;
@@ -120,8 +127,8 @@ gist_status sweep_measure(train_model *tm, int answers, int length, int rounds, 
     if (status == GIST_OK) status = make_batches(s->batch, ids, answers, length, err);
     if (status == GIST_OK) status = run_rounds(s, tm, rounds, err);
     for (int i = 0; status == GIST_OK && i < SWEEP_POINTS; i++)
-        out[i] = (sweep_point){ prompt_of(i), median(s->ms[i][HIDDEN], rounds), median(s->ms[i][VISIBLE], rounds),
-                                median(s->ms[i][ALONE], rounds) };
+        out[i] = (sweep_point){ prompt_of(i), fastest(s->ms[i][HIDDEN], rounds), fastest(s->ms[i][VISIBLE], rounds),
+                                fastest(s->ms[i][ALONE], rounds) };
     for (int i = 0; i < SWEEP_POINTS * CASES; i++) train_batch_free(&s->batch[i / CASES][i % CASES]);
     mem_free(NULL, ids);
     mem_free(NULL, s);

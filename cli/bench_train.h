@@ -28,7 +28,7 @@ typedef struct sweep_point {
 } sweep_point;
 /* Rows of the largest batch for `answers` rows behind the prompt. */
 int sweep_rows(int answers);
-/* Medians of `rounds` rounds over all points and cases, one after the other in each. */
+/* The fastest of `rounds` rounds over all points and cases, one after the other in each. */
 gist_status sweep_measure(train_model *tm, int answers, int length, int rounds, sweep_point out[SWEEP_POINTS],
                           gist_error *err);
 gist_status sweep_chart(const sweep_point p[SWEEP_POINTS], const char *title, const char *svg, gist_error *err);

@@ -21,7 +21,8 @@ static const option table[] = {
     OPT_HEADING("Work"),
     OPT_INT(train_args, batch, 'b', "batch", "N", 0, 4096, "0", "sequences; 0: the shape's own, 8, of gpt2 4"),
     OPT_INT(train_args, length, 'l', "length", "N", 1, 1 << 16, "256", "tokens of each; all are predicted"),
-    OPT_INT(train_args, steps, 's', "steps", "N", 1, BENCH_MAX_REPEAT, "8", "rounds behind a first one; medians count"),
+    OPT_INT(train_args, steps, 's', "steps", "N", 1, BENCH_MAX_REPEAT, "8",
+            "rounds behind a first one; medians count, of --prompt-sweep the fastest"),
     OPT_FLAG(train_args, recompute, 0, "recompute", "keep only each block's input"),
     OPT_HEADING("Prompts"),
     OPT_FLAG(train_args, prompt_sweep, 0, "prompt-sweep",
@@ -150,7 +151,7 @@ static void print_text(const bench *b) {
 
 static void print_sweep(const bench *b) {
     print_model(b);
-    printf("\n%d answer rows in pairs of %d behind one prompt and %d gists; ms, medians of %d\n\n", sweep_answers(b),
+    printf("\n%d answer rows in pairs of %d behind one prompt and %d gists; ms, fastest of %d\n\n", sweep_answers(b),
            ANSWER, SWEEP_GISTS, b->a->steps);
     printf("          whole step                    without the prompt's own\n"
            " prompt     hidden    visible      alone     hidden    visible\n");

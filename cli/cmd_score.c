@@ -19,7 +19,7 @@ static const option table[] = {
             "resamples for the 95 % interval of each mean; 0: none"),
     OPT_SEED(score_args, seed, 0, "seed", "0", "of the resamples: one seed, one interval"),
     OPT_HEADING("Output"),
-    OPT_TEXT(score_args, per_example, 0, "per-example", "FILE", NULL, "also write each example's scores (0 to 1) as CSV"),
+    OPT_TEXT(score_args, per_example, 0, "per-example", "FILE", NULL, "each example's scores, 0 to 1, as CSV"),
     OPT_JSON(score_args, json),
     OPT_HEADING("Machine"),
     OPT_INT(score_args, threads, 't', "threads", "N", 0, 256, "0",
@@ -99,7 +99,8 @@ static void print_text(const score_args *a, int n, const eval_summary *s) {
 
 static gist_status score(const score_args *a, const eval_pairs *pairs, pool *p, eval_row *rows, gist_error *err) {
     eval_summary s;
-    TRY(eval_score_pairs(pairs, p, rows, err));
+    gist_error why = { 0 };
+    if (eval_score_pairs(pairs, p, rows, &why) != GIST_OK) return err_set(err, why.code, "%s: %s", a->path, why.msg);
     TRY(eval_summarise(rows, pairs->n, a->resamples, a->seed, p, mem_default(), &s, err));
     if (a->per_example) TRY(write_rows(a->per_example, pairs, rows, err));
     if (a->json) return print_json(a, pairs->n, &s, err);
@@ -131,8 +132,9 @@ const command cmd_score = {
     .name = "score",
     .summary = "ROUGE and exact match of a file of predictions",
     .usage = "PREDICTIONS [--bootstrap N] [--per-example FILE]",
-    .details = "Words are lower-cased runs of a-z and 0-9, stemmed when longer than 3 letters; scores are F1, mean x 100,\n"
-               "equal to those of the Python package rouge_score with use_stemmer=True.  rougeLsum compares line by line.",
+    .details =
+        "Words are lower-cased runs of a-z and 0-9, stemmed when longer than 3 letters.  Scores are F1, mean x 100,\n"
+        "equal to those of the Python package rouge_score with use_stemmer=True; rougeLsum goes line by line.",
     .example = "gist score predictions.csv --per-example scores.csv\n"
                "gist score predictions.jsonl --json --bootstrap 10000 --seed 1",
     .options = table,

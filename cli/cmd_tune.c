@@ -143,8 +143,8 @@ static gist_status read_set(job *j, train_set *set, const sbuf *rows, const char
 static gist_status read_sets(job *j, gist_error *err) {
     TRY(write_pairs(j, err));
     if (j->pairs.n == 0) return err_set(err, GIST_ERR_USAGE, "every pair was held out: give more, or --hold-out 0");
-    TRY(read_set(j, &j->set, &j->pairs.rows, "pairs.jsonl", err));
-    return j->pairs.n_held ? read_set(j, &j->held, &j->pairs.held, "held-out.jsonl", err) : GIST_OK;
+    TRY(read_set(j, &j->set, &j->pairs.rows, "training pairs", err));
+    return j->pairs.n_held ? read_set(j, &j->held, &j->pairs.held, "held-out pairs", err) : GIST_OK;
 }
 
 /* ---- rows ---- */
@@ -215,6 +215,9 @@ static gist_status save(job *j, gist_info *info, gist **g, gist_error *err) {
 /* ---- the command ---- */
 
 static gist_status open_all(job *j, gist_error *err) {
+    out_file probe;
+    TRY(out_open(&probe, NULL, j->a->out, err)); /* can it be written?  Better known before the training */
+    out_abort(&probe);
     const tune_args *a = j->a;
     TRY(text_read(&j->prompt, a->prompt, a->file, true, err));
     TRY(open_engine(&a->model, a->quiet, &j->e, NULL, err));

@@ -126,9 +126,10 @@ static gist_status answer(tune_pairs *p, gist_session *s, int length, json_t *in
         gist_answer a;
         session_rewind(s, length);
         TRY(gist_generate(s, json_string_value(input), json_string_length(input), &o, &a, err));
-        json_t *output = json_text_of(a.text, a.text_len);
+        size_t len = strlen(a.text); /* a NUL ends the answer: rows of data hold none */
+        json_t *output = json_text_of(a.text, len);
         if (!output) status = err_memory(err, "answer");
-        if (status == GIST_OK && a.text_len) status = add_pair(p, input, output, err);
+        if (status == GIST_OK && len) status = add_pair(p, input, output, err);
         json_decref(output);
         gist_answer_free(s, &a);
         if (!w->quiet) progress("the model answers under the full prompt: %d", *drawn);
@@ -186,7 +187,7 @@ static gist_status draw_input(gist_session *s, int length, const tok_ids *start,
     if (*stop) o.stop = stops;
     session_rewind(s, length);
     TRY(session_generate(s, start->id, start->n, &o, &a, err));
-    const char *begin = a.text, *end = a.text + a.text_len;
+    const char *begin = a.text, *end = a.text + strlen(a.text);
     while (begin < end && isspace((unsigned char)*begin)) begin++;
     while (end > begin && isspace((unsigned char)end[-1])) end--;
     bool whole = strcmp(a.finish, *stop ? "stop" : "eos") == 0;

@@ -51,8 +51,9 @@ static int plain_lcs(const int32_t *row, int rows, const int32_t *col, int cols,
     static int t[MOST + 1][MOST + 1];
     for (int i = 1; i <= rows; i++)
         for (int j = 1; j <= cols; j++)
-            t[i][j] = row[i - 1] == col[j - 1] ? t[i - 1][j - 1] + 1
-                      : t[i - 1][j] > t[i][j - 1] ? t[i - 1][j] : t[i][j - 1];
+            t[i][j] = row[i - 1] == col[j - 1]    ? t[i - 1][j - 1] + 1
+                      : t[i - 1][j] > t[i][j - 1] ? t[i - 1][j]
+                                                  : t[i][j - 1];
     for (int i = rows, j = cols; i > 0 && j > 0;) {
         if (row[i - 1] == col[j - 1]) {
             mark[--i] = 1;
@@ -73,7 +74,8 @@ static void subsequences_equal_the_definition(void **state) {
         int32_t row[MOST], col[MOST];
         uint8_t want[MOST] = { 0 }, got[MOST] = { 0 };
         int letters = 1 + (int)(test_rand(&random) % 12), most = round % 3 ? MOST : 20;
-        int rows = (int)(test_rand(&random) % (uint64_t)(most + 1)), cols = (int)(test_rand(&random) % (uint64_t)(most + 1));
+        int rows = (int)(test_rand(&random) % (uint64_t)(most + 1)),
+            cols = (int)(test_rand(&random) % (uint64_t)(most + 1));
         if (round < 16) rows = 62 + round % 4, cols = 62 + round / 4; /* around one strip and one word of rows */
         for (int i = 0; i < rows; i++) row[i] = (int32_t)(test_rand(&random) % (uint64_t)letters);
         for (int i = 0; i < cols; i++) col[i] = (int32_t)(test_rand(&random) % (uint64_t)letters);
@@ -148,7 +150,7 @@ static void scores_by_hand(void **state) {
     score(r, "shop", "Shop!", (double[]){ 1, 0, 1, 1 });
     score(r, "running shops", "run SHOP", (double[]){ 1, 1, 1, 1 });
     score(r, "b a", "a b", (double[]){ 1, 0, 0.5, 0.5 });
-    score(r, "b\na", "a\nb", (double[]){ 1, 0, 0.5, 1 });       /* lines find each other in any order */
+    score(r, "b\na", "a\nb", (double[]){ 1, 0, 0.5, 1 });              /* lines find each other in any order */
     score(r, "a", "a\na", (double[]){ 2.0 / 3, 0, 2.0 / 3, 2.0 / 3 }); /* and a word counts once */
     score(r, "\xE2\x84\xAA x", "k x", (double[]){ 1, 1, 1, 1 });
     score(r, "\xC4\xB0x", "i x", (double[]){ 1, 1, 1, 1 });
@@ -170,6 +172,11 @@ static void texts_too_long(void **state) {
     assert_fails(eval_rouge_score(r, text_of("a"), over, &s, &err), &err, GIST_ERR_LIMIT, "1048577 bytes");
     assert_int_equal(s.predicted, -1);
     assert_ok(eval_rouge_score(r, text_of("a b"), most, &s, NULL), NULL);
+    assert_int_equal(s.expected, EVAL_MAX_TEXT / 2);
+    for (size_t i = 1; i < 40000; i += 2) big[i] = '\n';
+    err = (gist_error){ 0 };
+    eval_text lines = { big, 40000 };
+    assert_fails(eval_rouge_score(r, lines, lines, &s, &err), &err, GIST_ERR_LIMIT, "20000 lines against 20000");
     assert_int_equal(s.expected, EVAL_MAX_TEXT / 2);
     eval_rouge_free(r);
     free(big);
@@ -206,7 +213,11 @@ static void csv_files(void **state) {
     expect_pair(&p, 0, 2, "p\"", "r");
     expect_pair(&p, 1, 4, "c\"d", "a\r\nb");
     eval_pairs_free(&p);
-    assert_ok(parse(&p, "\n\nprediction,reference\na\rb,\xC2\xA0" "c\xE3\x80\x80", &err), &err);
+    assert_ok(parse(&p,
+                    "\n\nprediction,reference\na\rb,\xC2\xA0"
+                    "c\xE3\x80\x80",
+                    &err),
+              &err);
     expect_pair(&p, 0, 4, "a\rb", "c");
     eval_pairs_free(&p);
 }
@@ -215,8 +226,11 @@ static void json_files(void **state) {
     (void)state;
     eval_pairs p;
     gist_error err = { 0 };
-    assert_ok(parse(&p, "{\"y_true\": \"\\u00e9\\n\", \"y_pred\": \"b\", \"z\": [1]}\n \r\n"
-                        "{\"prediction\":\"\\\"c\\\"\",\"reference\":\"\"}", &err), &err);
+    assert_ok(parse(&p,
+                    "{\"y_true\": \"\\u00e9\\n\", \"y_pred\": \"b\", \"z\": [1]}\n \r\n"
+                    "{\"prediction\":\"\\\"c\\\"\",\"reference\":\"\"}",
+                    &err),
+              &err);
     assert_int_equal(p.n, 2);
     expect_pair(&p, 0, 1, "b", "\xC3\xA9");
     expect_pair(&p, 1, 3, "\"c\"", "");
@@ -269,8 +283,10 @@ static void bad_files(void **state) {
 /* Every prefix of a file is a shorter file or an error, and is read from a block of exactly its size. */
 static void truncated_files(void **state) {
     (void)state;
-    static const char *const whole[] = { "\xEF\xBB\xBFx,y_pred,y_true\r\n1,\"a\"\"\n\xC3\xA9\",b\r\n2,c,\"d\"\r\n",
-                                         "{\"y_pred\":\"\\ud83d\\ude00\",\"y_true\":\"b\"}\n{\"y_pred\":\"\",\"y_true\":\"\"}" };
+    static const char *const whole[] = {
+        "\xEF\xBB\xBFx,y_pred,y_true\r\n1,\"a\"\"\n\xC3\xA9\",b\r\n2,c,\"d\"\r\n",
+        "{\"y_pred\":\"\\ud83d\\ude00\",\"y_true\":\"b\"}\n{\"y_pred\":\"\",\"y_true\":\"\"}"
+    };
     for (size_t w = 0; w < sizeof whole / sizeof *whole; w++)
         for (size_t n = 0; n <= strlen(whole[w]); n++) {
             char *exact = malloc(n ? n : 1);
@@ -289,9 +305,15 @@ static void truncated_files(void **state) {
 static void stripping(void **state) {
     (void)state;
     static const char *const cases[][2] = {
-        { "", "" }, { " \t\n\x0b\f\r\x1c\x1d\x1e\x1f", "" }, { " a b ", "a b" }, { "\xC2\x85\xC2\xA0z", "z" },
-        { "\xE3\x80\x80z\xE2\x80\xA8", "z" }, { "z\xE1\x9A\x80\xE2\x81\x9F", "z" }, { "\xE2\x80\x8Bz", "\xE2\x80\x8Bz" },
-        { "\xC3\xA0", "\xC3\xA0" }, { "z\x08", "z\x08" },
+        { "", "" },
+        { " \t\n\x0b\f\r\x1c\x1d\x1e\x1f", "" },
+        { " a b ", "a b" },
+        { "\xC2\x85\xC2\xA0z", "z" },
+        { "\xE3\x80\x80z\xE2\x80\xA8", "z" },
+        { "z\xE1\x9A\x80\xE2\x81\x9F", "z" },
+        { "\xE2\x80\x8Bz", "\xE2\x80\x8Bz" },
+        { "\xC3\xA0", "\xC3\xA0" },
+        { "z\x08", "z\x08" },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         eval_text t = eval_strip(cases[i][0], strlen(cases[i][0]));
@@ -326,6 +348,26 @@ static void results_do_not_depend_on_threads(void **state) {
     }
     for (int i = 0; i < 3; i++) free(rows[i]);
     eval_pairs_free(&pairs);
+}
+
+/* The first pair that cannot be scored is told, whichever thread met it. */
+static void failures_name_the_first_line(void **state) {
+    (void)state;
+    enum { PAIRS = 300 };
+    static eval_pair pair[PAIRS];
+    static eval_row rows[PAIRS];
+    for (int i = 0; i < PAIRS; i++) {
+        bool bad = i >= 70 && i % 5 == 0;
+        pair[i] = (eval_pair){ text_of("a"), { "a", bad ? EVAL_MAX_TEXT + 1 : 1 }, i + 2 };
+    }
+    for (int threads = 1; threads < 6; threads++) {
+        pool *p = NULL;
+        gist_error err = { 0 };
+        eval_pairs pairs = { .pair = pair, .n = PAIRS };
+        assert_ok(pool_create(NULL, threads, &p, NULL), NULL);
+        assert_fails(eval_score_pairs(&pairs, p, rows, &err), &err, GIST_ERR_LIMIT, "line 72: a text of 1048577");
+        pool_free(p);
+    }
 }
 
 /* Of n rows with standard deviation s the interval of the mean is about +-1.96 s / sqrt(n). */
@@ -365,7 +407,7 @@ static gist_status all_steps(void *ctx, const gist_allocator *alloc) {
     gist_status status = eval_pairs_parse(&pairs, alloc, text, sizeof text - 1, "p", &err);
     if (status == GIST_OK) status = eval_score_pairs(&pairs, ctx, rows, &err);
     if (status == GIST_OK) status = eval_summarise(rows, 2, 10, 0, ctx, alloc, &s, &err);
-    if (status != err.code) status = GIST_ERR_INTERNAL;
+    if (status != err.code) status = GIST_ERR_FORMAT;
     eval_pairs_free(&pairs);
     return status;
 }
@@ -392,6 +434,7 @@ int main(void) {
         cmocka_unit_test(truncated_files),
         cmocka_unit_test(stripping),
         cmocka_unit_test(results_do_not_depend_on_threads),
+        cmocka_unit_test(failures_name_the_first_line),
         cmocka_unit_test(interval_of_a_mean),
         cmocka_unit_test(no_memory),
     };

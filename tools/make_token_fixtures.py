@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Make tests/data/token: small tokenizers of every kind, trained on the text below, and the ids that the reference
-libraries give.  cases.txt: model, TAB, text (\\n \\r \\t \\\\ escaped), TAB, ids; "#" begins a comment.
+libraries give.  cases.txt: model, TAB, text (\\n \\r \\t \\\\ escaped), TAB, ids; "#" begins a comment.  t5.txt: the same
+without the model, which is the shared data's tokenizers/t5/spiece.model.
 
-    python tools/make_token_fixtures.py
+    GIST_TEST_DATA=../shared/data python tools/make_token_fixtures.py
 
 Ran with: Python 3.11, sentencepiece 0.2.3, tokenizers 0.23.3, tiktoken 0.14.0.  Training is deterministic (one thread).
 """
@@ -10,6 +11,7 @@ import base64
 import io
 import json
 import os
+import tempfile
 
 import sentencepiece
 import tiktoken
@@ -38,11 +40,30 @@ SPECIAL = ["<GIST>", "the shop \n<GIST> <GIST>\n\n the", "a<s>b</s> c", "<tool> 
            "word words word", "e\u0301te\u0301 <tool>x"]
 
 
-def train_sp(**more):
+# Rules of a character map, source and replacement, of the kinds that NFKC has and some that it has not
+RULES = [("\u212b", "\u00c5"), ("e\u0301", "\u00e9"), ("\u00e9\u0323", "\u1eb9\u0301"), ("\ufb01", "fi"), ("\u3000", " "),
+         ("\u00a0", " "), ("\n", " "), ("\t", " "), ("\r", " "), ("\u00ad", ""), ("\u00a8", " \u0308"), ("\u2026", "..."),
+         ("\u00bd", "1 / 2"), ("\u1e9b\u0323", "\u1e69"), ("or", "OR"), ("order", "ordre"), ("\u200b", " "), ("\U0001f680", "rocket ")]
+MAPPED = ["\u00adthe\u00ad shop\u00ad", "\u200b\u3000\t", "\u00ad", "a\u00a8b \u00a8\u00a8c", "e\u0301\u0323 e\u0301e \u00e9\u0323",
+          "1\u00bd \u00bd", "or ord orde order orders", "\U0001f680\U0001f680 \U0001f680x", "\ufb01ve\u2026\u2026 \u212b", "the \u3000 shop\u200b",
+          "<tool>  <tool>order the<tool> ", "nnnnnnnnnnnnnnnnn", "\u65e5\u672c the \u8a9e"]
+
+NFKC = ["\ufdfa \u3300\u2460\u00b2", "\uac01 \u1100\u1161\u11a8 \u1100", "\u0958 \u0915\u093c", "\uff21\uff42\uff43\u3000\uff11", "\x00a\x01b\x7f",
+        "\u0344 \u0308\u0301", "\u2028\u2029 \u0085", "\u200d\u200e\ufeff", "----------------- _________ ....", "\u1e0b\u0323 d\u0323\u0307",
+        "\U0001d400\U0001d7ce \U0001f100", "<extra_id_0> <pad>", "\u01c4\u01f0 j\u030c", "\u2581 \u2581\u2581a \u2581"]
+LONG = ("the " * 20 + " _________ ----------------------------------------- ") * 2000  # sums pass 100,000
+
+
+def train_sp(model_type="bpe", rules=False, **more):
     out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT.splitlines()), model_writer=out, model_type="bpe", num_threads=1,
-        normalization_rule_name="identity", minloglevel=2, hard_vocab_limit=False, **more)
+    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as tsv:
+        for a, b in RULES:
+            tsv.write(" ".join(f"{ord(c):X}" for c in a) + "\t" + " ".join(f"{ord(c):X}" for c in b) + "\n")
+        tsv.flush()
+        norm = {"normalization_rule_tsv": tsv.name} if rules else {"normalization_rule_name": "identity"}
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(TEXT.splitlines()), model_writer=out, model_type=model_type, num_threads=1,
+            minloglevel=2, hard_vocab_limit=False, **norm, **more)
     return out.getvalue()
 
 
@@ -119,6 +140,18 @@ def main():
             case("unused.model", CASES + [TEXT[:200], "then there, inner order shop"],
                  sentencepiece.SentencePieceProcessor(model_proto=model).encode)
 
+    # unigram models: as T5's, with a map of characters; with user defined pieces and bytes; and a BPE model with a map
+    for name, more in (
+            ("t5/spiece.model", {"model_type": "unigram", "rules": True, "vocab_size": 150, "pad_id": 0, "eos_id": 1,
+                                 "unk_id": 2, "bos_id": -1}),
+            ("unigram.model", {"model_type": "unigram", "vocab_size": 400, "byte_fallback": True,
+                               "remove_extra_whitespaces": False, "user_defined_symbols": ["<tool>", "order", "nn"]}),
+            ("mapped.model", {"rules": True, "vocab_size": 110, "user_defined_symbols": ["<tool>", "order"]})):
+        model = train_sp(**more)
+        write(name, model)
+        case(name, CASES + SPECIAL + MAPPED, sentencepiece.SentencePieceProcessor(model_proto=model).encode)
+    write("t5/config.json", dump({"model_type": "t5", "eos_token_id": 1}))
+
     # byte-level BPE four times: tokenizer.json, vocab.json + merges.txt as GPT-2 and as Qwen2 reads them, tiktoken
     model = train_bytes()
     merges = [tuple(m) for m in model["merges"]]
@@ -179,6 +212,13 @@ def main():
     write("sp.json", dump(json.loads(tok.to_str())))
     case("sp.json", CASES + SPECIAL, lambda t: tok.encode(t).ids)
     write("cases.txt", "\n".join(lines) + "\n")
+
+    data = os.environ.get("GIST_TEST_DATA", "../shared/data")
+    t5 = sentencepiece.SentencePieceProcessor(model_file=os.path.join(data, "tokenizers", "t5", "spiece.model"))
+    write("t5.txt", "# made by tools/make_token_fixtures.py\n" + "".join(
+        f"{escape(t)}\t{' '.join(map(str, t5.encode(t)))}\n" for t in CASES + SPECIAL + MAPPED + NFKC))
+    ids = t5.encode(LONG)
+    print("long text of test_token_unigram.c:", len(ids), sum((i + 1) * x for i, x in enumerate(ids)))
 
 
 if __name__ == "__main__":

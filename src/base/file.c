@@ -4,6 +4,7 @@
  *
  * A reader of `path` sees the old file or the whole new one, also after a crash.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -145,4 +146,25 @@ void out_abort(out_file *o) {
     o->f = NULL;
     unlink(o->tmp);
     out_release(o);
+}
+
+/* Does a name end in ".tmp-<number>-<number>"? */
+static bool is_temporary(const char *name) {
+    const char *at = NULL;
+    for (const char *p = name; (p = strstr(p, ".tmp-")) != NULL; p++) at = p;
+    if (!at) return false;
+    size_t pid = strspn(at + 5, "0123456789");
+    const char *n = at + 5 + pid;
+    return pid > 0 && n[0] == '-' && n[1] && strspn(n + 1, "0123456789") == strlen(n + 1);
+}
+
+void out_sweep(const char *dir, const gist_allocator *alloc) {
+    DIR *d = opendir(dir);
+    if (!d) return;
+    for (struct dirent *e; (e = readdir(d)) != NULL;) {
+        char *path = is_temporary(e->d_name) ? path_join(alloc, dir, e->d_name) : NULL;
+        if (path) unlink(path);
+        mem_free(alloc, path);
+    }
+    closedir(d);
 }

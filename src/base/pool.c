@@ -1,7 +1,9 @@
 /* pool.c - a fork-join thread pool.
  *
- *   pool_run:  publish (fn, ctx, n) -> bump `round` -> everybody takes task numbers from one counter until they run
- *              out -> the caller waits until no worker is inside the round
+ *   ticket   | round | n tasks | next |     one 64-bit counter: adding 1 draws the next task of the round
+ *
+ *   pool_run:  publish (fn, ctx), set the ticket -> everybody draws tasks until next = n -> the caller waits until all n
+ *              are done.  A worker that comes late draws nothing and is not waited for.
  *
  * Which worker runs a task is left to chance; what a task computes must depend on its number alone.  Rounds follow each
  * other every few microseconds while a model runs, so idle workers spin for a moment before they sleep.
@@ -23,13 +25,21 @@ struct pool {
     pthread_mutex_t caller; /* held during a round */
     pthread_mutex_t lock;   /* guards sleeping */
     pthread_cond_t wake;
-    _Atomic unsigned round; /* bumped to start a round */
+    _Atomic uint64_t ticket;
+    _Atomic int done; /* finished tasks of the round */
     _Atomic int quit, asleep;
-    _Atomic int next, inside; /* next task; workers that have not left the round */
-    pool_fn fn;
+    pool_fn fn; /* stable from the ticket being set until the last task is done */
     void *ctx;
-    int n;
 };
+
+/* Fields of a ticket.  `next` may run past n by one per worker and look, far from its 24 bits' end. */
+enum { TICKET_BITS = 24, TASKS_MAX = 1 << 23 };
+static unsigned ticket_next(uint64_t t) {
+    return (unsigned)(t & ((1u << TICKET_BITS) - 1));
+}
+static unsigned ticket_tasks(uint64_t t) {
+    return (unsigned)(t >> TICKET_BITS & ((1u << TICKET_BITS) - 1));
+}
 
 typedef struct worker_arg {
     pool *p;
@@ -53,67 +63,88 @@ static void cpu_relax(void) {
 #endif
 }
 
+static bool has_work(pool *p) {
+    uint64_t t = atomic_load_explicit(&p->ticket, memory_order_acquire);
+    return ticket_next(t) < ticket_tasks(t);
+}
+
+/* A drawn task keeps fn and ctx in place until it is counted as done. */
 static void take_tasks(pool *p, int worker) {
-    for (;;) {
-        int task = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (task >= p->n) return;
-        p->fn(p->ctx, task, worker);
+    while (has_work(p)) {
+        uint64_t t = atomic_fetch_add_explicit(&p->ticket, 1, memory_order_acquire);
+        if (ticket_next(t) >= ticket_tasks(t)) return;
+        p->fn(p->ctx, (int)ticket_next(t), worker);
+        atomic_fetch_add_explicit(&p->done, 1, memory_order_release);
     }
 }
 
-static void wait_for_round(pool *p, unsigned seen) {
+static void wait_for_work(pool *p) {
     for (int i = 0; i < SPIN; i++) {
-        if (atomic_load_explicit(&p->round, memory_order_acquire) != seen) return;
+        if (has_work(p) || atomic_load(&p->quit)) return;
         cpu_relax();
     }
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->asleep, 1);
-    while (atomic_load(&p->round) == seen) pthread_cond_wait(&p->wake, &p->lock);
+    while (!has_work(p) && !atomic_load(&p->quit)) pthread_cond_wait(&p->wake, &p->lock);
     atomic_fetch_sub(&p->asleep, 1);
     pthread_mutex_unlock(&p->lock);
 }
 
 static void *worker_main(void *arg) {
     worker_arg w = *(worker_arg *)arg;
-    pool *p = w.p;
-    mem_free(p->alloc, arg);
-    unsigned seen = 0;
+    mem_free(w.p->alloc, arg);
     for (;;) {
-        wait_for_round(p, seen);
-        seen++;
-        if (atomic_load(&p->quit)) return NULL;
-        take_tasks(p, w.id);
-        atomic_fetch_sub_explicit(&p->inside, 1, memory_order_release);
+        wait_for_work(w.p);
+        if (atomic_load(&w.p->quit)) return NULL;
+        take_tasks(w.p, w.id);
     }
 }
 
-static void start_round(pool *p) {
-    atomic_fetch_add(&p->round, 1);
-    if (atomic_load(&p->asleep)) {
-        pthread_mutex_lock(&p->lock);
-        pthread_cond_broadcast(&p->wake);
-        pthread_mutex_unlock(&p->lock);
+static void wake_workers(pool *p) {
+    if (!atomic_load(&p->asleep)) return;
+    pthread_mutex_lock(&p->lock);
+    pthread_cond_broadcast(&p->wake);
+    pthread_mutex_unlock(&p->lock);
+}
+
+/* n <= TASKS_MAX tasks. */
+static void run_round(pool *p, pool_fn fn, void *ctx, int n) {
+    p->fn = fn;
+    p->ctx = ctx;
+    atomic_store(&p->done, 0);
+    uint64_t round = (atomic_load(&p->ticket) >> (2 * TICKET_BITS)) + 1;
+    atomic_store(&p->ticket, round << (2 * TICKET_BITS) | (uint64_t)n << TICKET_BITS);
+    wake_workers(p);
+    take_tasks(p, 0);
+    for (int i = 0; atomic_load_explicit(&p->done, memory_order_acquire) < n; i++) {
+        if (i < SPIN)
+            cpu_relax();
+        else
+            sched_yield();
     }
+}
+
+typedef struct piece {
+    pool_fn fn;
+    void *ctx;
+    int first;
+} piece;
+
+static void run_piece(void *arg, int task, int worker) {
+    const piece *q = arg;
+    q->fn(q->ctx, q->first + task, worker);
 }
 
 void pool_run(pool *p, pool_fn fn, void *ctx, int n) {
     if (n <= 0) return;
     pthread_mutex_lock(&p->caller);
-    p->fn = fn;
-    p->ctx = ctx;
-    p->n = n;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
     if (p->started == 0 || n == 1) {
-        take_tasks(p, 0);
+        for (int i = 0; i < n; i++) fn(ctx, i, 0);
     } else {
-        atomic_store(&p->inside, p->started);
-        start_round(p);
-        take_tasks(p, 0);
-        for (int i = 0; atomic_load_explicit(&p->inside, memory_order_acquire) > 0; i++) {
-            if (i < SPIN)
-                cpu_relax();
-            else
-                sched_yield();
+        for (int first = 0; first < n; first += TASKS_MAX) {
+            piece q = { fn, ctx, first };
+            run_round(p, run_piece, &q, n - first < TASKS_MAX ? n - first : TASKS_MAX);
+            if (n - first <= TASKS_MAX) break;
         }
     }
     pthread_mutex_unlock(&p->caller);
@@ -156,8 +187,10 @@ gist_status pool_create(const gist_allocator *alloc, int threads, pool **out, gi
 void pool_free(pool *p) {
     if (!p) return;
     if (p->started) {
+        pthread_mutex_lock(&p->lock);
         atomic_store(&p->quit, 1);
-        start_round(p);
+        pthread_cond_broadcast(&p->wake);
+        pthread_mutex_unlock(&p->lock);
         for (int i = 0; i < p->started; i++) pthread_join(p->threads[i], NULL);
     }
     pthread_cond_destroy(&p->wake);

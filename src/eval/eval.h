@@ -46,7 +46,10 @@ gist_status eval_answers(gist_engine *e, const train_split *split, const train_p
 /* ---- ROUGE of one text against its reference: eval_rouge.c, eval_stem.c, eval_lcs.c ---- */
 
 enum { EVAL_ROUGE_1, EVAL_ROUGE_2, EVAL_ROUGE_L, EVAL_ROUGE_LSUM, EVAL_ROUGES };
-enum { EVAL_MAX_TEXT = 1 << 20 }; /* bytes of one text */
+enum {
+    EVAL_MAX_TEXT = 1 << 20,   /* bytes of one text */
+    EVAL_MAX_LINES = 100000000 /* pairs of lines that hold words, one of each text */
+};
 
 typedef struct eval_rouge_scores {
     double f1[EVAL_ROUGES];  /* 0 .. 1; 0 where a text is empty */
@@ -56,7 +59,7 @@ typedef struct eval_rouge_scores {
 typedef struct eval_rouge eval_rouge; /* scratch of one thread; grows to the longest pair */
 gist_status eval_rouge_create(const gist_allocator *alloc, eval_rouge **out, gist_error *err);
 void eval_rouge_free(eval_rouge *r);
-/* UTF-8; lines end with \n.  GIST_ERR_LIMIT for a text of more than EVAL_MAX_TEXT bytes. */
+/* UTF-8; lines end with \n.  GIST_ERR_LIMIT beyond EVAL_MAX_TEXT or EVAL_MAX_LINES. */
 gist_status eval_rouge_score(eval_rouge *r, eval_text prediction, eval_text reference, eval_rouge_scores *out,
                              gist_error *err);
 
@@ -100,7 +103,7 @@ typedef struct eval_row {
     int predicted, expected;    /* words */
 } eval_row;
 
-/* rows[n], one per pair.  The same for any number of threads. */
+/* rows[n], one per pair.  The same for any number of threads.  Errors begin with "line N: ". */
 gist_status eval_score_pairs(const eval_pairs *pairs, pool *p, eval_row *rows, gist_error *err);
 
 typedef struct eval_summary {

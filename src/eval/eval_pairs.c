@@ -15,7 +15,7 @@
 typedef struct reader {
     eval_pairs *out;
     const char *p, *end;
-    int line; /* of *p, from 1 */
+    int line;    /* of *p, from 1 */
     size_t used; /* of out->text */
     const char *what;
     gist_error *err;
@@ -73,8 +73,8 @@ static gist_status add_pair(reader *r, int line, eval_text prediction, eval_text
         o->pair = more;
         o->cap = cap;
     }
-    o->pair[o->n++] = (eval_pair){ eval_strip(prediction.p, prediction.len), eval_strip(reference.p, reference.len),
-                                   line };
+    o->pair[o->n++] =
+        (eval_pair){ eval_strip(prediction.p, prediction.len), eval_strip(reference.p, reference.len), line };
     return GIST_OK;
 }
 
@@ -161,8 +161,10 @@ static gist_status read_header(reader *r, int column[2], int *columns, const cha
         return GIST_OK;
     }
     int i = at[1][0] || at[1][1];
-    return err_set(r->err, GIST_ERR_FORMAT, "%s:%d: the header has no column %s (y_pred and y_true are needed, or "
-                   "prediction and reference)", r->what, line, names[i][at[i][0] ? 1 : 0]);
+    return err_set(r->err, GIST_ERR_FORMAT,
+                   "%s:%d: the header has no column %s (y_pred and y_true are needed, or "
+                   "prediction and reference)",
+                   r->what, line, names[i][at[i][0] ? 1 : 0]);
 }
 
 static gist_status read_row(reader *r, const int column[2], int columns, const char *const name[2]) {

@@ -4,7 +4,7 @@
  *
  *   ROUGE-N     n-grams in common, each as often as in the text that has it less often
  *   ROUGE-L     longest common subsequence of all words
- *   ROUGE-Lsum  by lines: for each line of the reference the union of its longest common subsequences with every line of
+ *   ROUGE-Lsum  by lines: for each line of the reference the union of its longest common subsequences with all lines of
  *               the prediction; a word counts at most as often as the prediction has it
  *
  * Of hits, p = hits / words predicted and r = hits / words expected: F1 = 2 p r / (p + r), 0 without a hit.
@@ -35,8 +35,8 @@ struct eval_rouge {
     entry *entries;       /* [tokens] */
     uint32_t *slot;       /* [slots] index of an entry + 1; 0: free */
     size_t slots;
-    int32_t count; /* entries in use */
-    int *counts;   /* [tokens] by id; zero between uses */
+    int32_t count;  /* entries in use */
+    int *counts;    /* [tokens] by id; zero between uses */
     uint64_t *mask; /* [tokens] by id; zero between uses */
     uint64_t *length_bits;
     uint8_t *mark; /* [tokens] */
@@ -228,6 +228,9 @@ static void mark_union(eval_rouge *r, const side *predicted, const side *expecte
 
 static gist_status hits_by_lines(eval_rouge *r, const side *predicted, const side *expected, int *hits,
                                  gist_error *err) {
+    if ((int64_t)predicted->lines * expected->lines > EVAL_MAX_LINES)
+        return err_set(err, GIST_ERR_LIMIT, "%d lines against %d; at most %d pairs of lines are compared",
+                       predicted->lines, expected->lines, EVAL_MAX_LINES);
     TRY(reserve_bits(r, eval_lcs_mark_words(longest_line(expected), longest_line(predicted)), err));
     memset(r->mark, 0, (size_t)expected->words);
     for (int i = 0, begin = 0; i < expected->lines; begin = expected->end[i++])

@@ -6,9 +6,10 @@
  * a stem.  y is a consonant at the beginning and behind a vowel; digits are consonants.
  *
  * Source: M. F. Porter, "An algorithm for suffix stripping", Program 14(3), 1980.  differs: as the Natural Language
- * Toolkit does by default (its NLTK_EXTENSIONS mode): a list of irregular words, -ies and -ied of words of four letters,
- * y to i behind any consonant but the first letter, -alli before the other suffixes of step 2 and then step 2 again,
- * -bli instead of -abli, -fulli, -logi, and a stem of vowel and consonant takes an e as consonant-vowel-consonant does.
+ * Toolkit does by default (its NLTK_EXTENSIONS mode): a list of irregular words, -ies and -ied of words of four
+ * letters, y to i behind any consonant but the first letter, -alli before the other suffixes of step 2 and then step 2
+ * again, -bli instead of -abli, -fulli, -logi, and a stem of vowel and consonant takes an e like consonant, vowel,
+ * consonant.
  */
 #include "eval/eval.h"
 
@@ -144,10 +145,10 @@ static void long_suffixes(word *w) {
 
 static void last_suffixes(word *w) {
     static const rule fourth[] = {
-        { "al", "", 0 },   { "ance", "", 0 }, { "ence", "", 0 },  { "er", "", 0 },    { "ic", "", 0 },
-        { "able", "", 0 }, { "ible", "", 0 }, { "ant", "", 0 },   { "ement", "", 0 }, { "ment", "", 0 },
+        { "al", "", 0 },   { "ance", "", 0 },  { "ence", "", 0 },  { "er", "", 0 },    { "ic", "", 0 },
+        { "able", "", 0 }, { "ible", "", 0 },  { "ant", "", 0 },   { "ement", "", 0 }, { "ment", "", 0 },
         { "ent", "", 0 },  { "sion", "s", 1 }, { "tion", "t", 1 }, { "ou", "", 0 },    { "ism", "", 0 },
-        { "ate", "", 0 },  { "iti", "", 0 },  { "ous", "", 0 },   { "ive", "", 0 },   { "ize", "", 0 },
+        { "ate", "", 0 },  { "iti", "", 0 },   { "ous", "", 0 },   { "ive", "", 0 },   { "ize", "", 0 },
     };
     static const rule double_l[] = { { "ll", "l", 1 } };
     APPLY(w, fourth, 2);
@@ -160,10 +161,10 @@ static void last_suffixes(word *w) {
 
 static bool irregular(word *w) {
     static const char *const forms[][2] = {
-        { "sky", "sky" },         { "skies", "sky" },       { "dying", "die" },       { "lying", "lie" },
-        { "tying", "tie" },       { "news", "news" },       { "innings", "inning" },  { "inning", "inning" },
-        { "outings", "outing" },  { "outing", "outing" },   { "cannings", "canning" }, { "canning", "canning" },
-        { "howe", "howe" },       { "proceed", "proceed" }, { "exceed", "exceed" },   { "succeed", "succeed" },
+        { "sky", "sky" },        { "skies", "sky" },       { "dying", "die" },        { "lying", "lie" },
+        { "tying", "tie" },      { "news", "news" },       { "innings", "inning" },   { "inning", "inning" },
+        { "outings", "outing" }, { "outing", "outing" },   { "cannings", "canning" }, { "canning", "canning" },
+        { "howe", "howe" },      { "proceed", "proceed" }, { "exceed", "exceed" },    { "succeed", "succeed" },
     };
     for (size_t i = 0; w->len <= 8 && i < sizeof forms / sizeof *forms; i++)
         if (w->len == strlen(forms[i][0]) && memcmp(w->p, forms[i][0], w->len) == 0) {

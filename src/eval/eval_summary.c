@@ -15,12 +15,16 @@ const char *const eval_metric_names[EVAL_METRICS] = { "rouge1", "rouge2", "rouge
 
 enum { PAIRS_PER_TASK = 64 };
 
+typedef struct scorer {
+    eval_rouge *rouge;
+    gist_error why; /* first failure of this thread, of the pair at `line` */
+    int line;
+} scorer;
+
 typedef struct scoring {
     const eval_pairs *pairs;
     eval_row *rows;
-    eval_rouge **rouge;   /* [threads] */
-    gist_status *status;  /* [threads] first failure */
-    gist_error *why;      /* [threads] */
+    scorer *scorer; /* [threads] */
 } scoring;
 
 static gist_status score_row(eval_rouge *rouge, const eval_pair *pair, eval_row *row, gist_error *err) {
@@ -36,34 +40,33 @@ static gist_status score_row(eval_rouge *rouge, const eval_pair *pair, eval_row 
 
 static void score_task(void *ctx, int task, int worker) {
     scoring *s = ctx;
-    int to = s->pairs->n - task * PAIRS_PER_TASK < PAIRS_PER_TASK ? s->pairs->n : (task + 1) * PAIRS_PER_TASK;
-    for (int i = task * PAIRS_PER_TASK; i < to && s->status[worker] == GIST_OK; i++)
-        s->status[worker] = score_row(s->rouge[worker], &s->pairs->pair[i], &s->rows[i], &s->why[worker]);
+    scorer *w = &s->scorer[worker];
+    int from = task * PAIRS_PER_TASK, left = s->pairs->n - from, n = left < PAIRS_PER_TASK ? left : PAIRS_PER_TASK;
+    for (int i = from; i < from + n && w->why.code == GIST_OK; i++)
+        if (score_row(w->rouge, &s->pairs->pair[i], &s->rows[i], &w->why) != GIST_OK) w->line = s->pairs->pair[i].line;
 }
 
-static gist_status score_all(scoring *s, pool *p, const gist_allocator *alloc, gist_error *err) {
-    int threads = pool_size(p);
-    for (int i = 0; i < threads; i++) TRY(eval_rouge_create(alloc, &s->rouge[i], err));
-    pool_run(p, score_task, s, (s->pairs->n - 1) / PAIRS_PER_TASK + 1);
+/* Tasks are taken in order, so the first pair that fails is some thread's first failure. */
+static gist_status first_failure(const scorer *w, int threads, gist_error *err) {
+    const scorer *first = NULL;
     for (int i = 0; i < threads; i++)
-        if (s->status[i] != GIST_OK) return err_set(err, s->status[i], "%s", s->why[i].msg);
-    return GIST_OK;
+        if (w[i].why.code != GIST_OK && (!first || w[i].line < first->line)) first = &w[i];
+    return first ? err_set(err, first->why.code, "line %d: %s", first->line, first->why.msg) : GIST_OK;
 }
 
 gist_status eval_score_pairs(const eval_pairs *pairs, pool *p, eval_row *rows, gist_error *err) {
-    const gist_allocator *alloc = pairs->alloc;
-    size_t threads = (size_t)pool_size(p);
-    scoring s = { .pairs = pairs,
-                  .rows = rows,
-                  .rouge = mem_calloc(alloc, threads, sizeof(eval_rouge *)),
-                  .status = mem_calloc(alloc, threads, sizeof(gist_status)),
-                  .why = mem_calloc(alloc, threads, sizeof(gist_error)) };
-    gist_status status =
-        s.rouge && s.status && s.why ? score_all(&s, p, alloc, err) : err_memory(err, "scores");
-    for (size_t i = 0; s.rouge && i < threads; i++) eval_rouge_free(s.rouge[i]);
-    mem_free(alloc, s.rouge);
-    mem_free(alloc, s.status);
-    mem_free(alloc, s.why);
+    int threads = pool_size(p);
+    scoring s = { pairs, rows, mem_calloc(pairs->alloc, (size_t)threads, sizeof(scorer)) };
+    if (!s.scorer) return err_memory(err, "scores");
+    gist_status status = GIST_OK;
+    for (int i = 0; i < threads && status == GIST_OK; i++)
+        status = eval_rouge_create(pairs->alloc, &s.scorer[i].rouge, err);
+    if (status == GIST_OK) {
+        pool_run(p, score_task, &s, (pairs->n - 1) / PAIRS_PER_TASK + 1);
+        status = first_failure(s.scorer, threads, err);
+    }
+    for (int i = 0; i < threads; i++) eval_rouge_free(s.scorer[i].rouge);
+    mem_free(pairs->alloc, s.scorer);
     return status;
 }
 

@@ -8,8 +8,8 @@
 #include "token/token_int.h"
 
 void tok_stream_init(tok_stream *s, const tokenizer *t, bool at_start_of_text) {
-    *s =
-        (tok_stream){ .t = t, .first = at_start_of_text && t->model == TOK_SENTENCEPIECE && t->prefix != PREFIX_NEVER };
+    bool joins = t->model == TOK_SENTENCEPIECE && (t->prefix != PREFIX_NEVER || t->remove_extra_spaces);
+    *s = (tok_stream){ .t = t, .first = at_start_of_text && joins };
 }
 
 /* May n < 4 bytes, whose first n - 1 may, begin a character? */
@@ -48,13 +48,15 @@ static void feed_all(tok_stream *s, const char *p, size_t len, sbuf *out) {
     s->first = false;
 }
 
-/* U+2581 is a space again; the one at the start of the text was the tokenizer's. */
+/* U+2581 is a space again; the one at the start of the text was the tokenizer's, and where it removes spaces, those of
+ * the pieces behind it, too, until there is text. */
 static void feed_sentencepiece(tok_stream *s, const char *p, size_t len, sbuf *out) {
     for (size_t i = 0; i < len;) {
         bool space = len - i >= 3 && memcmp(p + i, TOK_SPACE, 3) == 0;
-        if (!(s->first && (space || p[i] == ' '))) feed(s, space ? ' ' : (uint8_t)p[i], out);
-        s->first = false;
+        bool drop = s->first && (space || p[i] == ' ');
+        if (!drop) feed(s, space ? ' ' : (uint8_t)p[i], out);
         i += space ? 3 : 1;
+        s->first = drop && i == len && s->t->remove_extra_spaces;
     }
 }
 

@@ -5,9 +5,9 @@
  *
  * Pieces lie in a trie of (node, byte) -> node, kept in one open-addressing table.  From each character's start one walk
  * down the trie finds every piece that begins there; a character that is no piece itself may be the unknown, ten below
- * the lowest score.  A user defined piece scores length * highest score - 0.1.  Sums are kept in float, but compared
- * with the new sum in double, and of equals the first found stays (the one that begins earlier): SentencePiece does
- * so, and on long texts the rounding decides.
+ * the lowest score.  A user defined piece of n bytes scores (n - 1) / 10, so that it wins over any others.
+ * Many segmentations have the same sum up to rounding, so the sums are made as SentencePiece 0.2.3 makes them: floats,
+ * of equals the one that begins earlier, and beyond 100,000 all that are still in play are counted from there on.
  * Source: Kudo 2018, arXiv:1804.10959; the behaviour of github.com/google/sentencepiece.
  */
 #include <float.h>
@@ -15,6 +15,7 @@
 #include "token/token_int.h"
 
 enum { LEN_SHIFT = 20, MAX_LEN = 4095, MAX_NODES = 1 << 24 };
+static const float farthest = 100000.0f; /* from zero */
 _Static_assert(TOK_MAX_IDS <= 1 << LEN_SHIFT, "a piece in `back` is its length and its id");
 
 /* ---- trie ---- */
@@ -57,7 +58,7 @@ static gist_status add_node(unigram *u, const gist_allocator *alloc, uint32_t *o
     return GIST_OK;
 }
 
-static gist_status add_piece(tokenizer *t, int32_t id, double score, gist_error *err) {
+static gist_status add_piece(tokenizer *t, int32_t id, float score, gist_error *err) {
     unigram *u = &t->uni;
     const piece *p = &t->v.piece[id];
     uint32_t at = 0;
@@ -81,19 +82,17 @@ static gist_status add_piece(tokenizer *t, int32_t id, double score, gist_error 
 
 gist_status unigram_build(tokenizer *t, gist_error *err) {
     uint32_t root;
-    float min = FLT_MAX, max = FLT_MIN;
+    float min = FLT_MAX;
     for (size_t i = 0; i < t->v.n; i++) {
         const piece *p = &t->v.piece[i];
-        if (p->type != PIECE_NORMAL) continue;
-        if (p->score < min) min = p->score;
-        if (p->score > max) max = p->score;
+        if (p->type == PIECE_NORMAL && p->score < min) min = p->score;
     }
     t->uni.unk_score = min - 10.0f;
     TRY(add_node(&t->uni, t->alloc, &root, err));
     for (size_t i = 0; i < t->v.n; i++) {
         const piece *p = &t->v.piece[i];
-        if (p->type == PIECE_NORMAL) TRY(add_piece(t, (int32_t)i, (double)p->score, err));
-        if (p->type == PIECE_USER) TRY(add_piece(t, (int32_t)i, (double)((float)p->len * max) - 0.1, err));
+        if (p->type == PIECE_NORMAL) TRY(add_piece(t, (int32_t)i, p->score, err));
+        if (p->type == PIECE_USER) TRY(add_piece(t, (int32_t)i, (float)((p->len - 1) * 0.1), err));
     }
     return GIST_OK;
 }
@@ -124,10 +123,17 @@ void path_work_free(path_work *w, const gist_allocator *alloc) {
     mem_free(alloc, w->back);
 }
 
-static void offer(path_work *w, size_t end, double sum, size_t len, int32_t id) {
-    if (w->back[end] && !(sum > (double)w->best[end])) return;
-    w->best[end] = (float)sum;
+static void offer(path_work *w, size_t end, float sum, size_t len, int32_t id) {
+    if (w->back[end] && !(sum > w->best[end])) return;
+    w->best[end] = sum;
     w->back[end] = (uint32_t)len << LEN_SHIFT | (uint32_t)id;
+}
+
+/* Count the sums at [begin, last] from best[begin]. */
+static void rebase(path_work *w, size_t begin, size_t last) {
+    float base = w->best[begin];
+    for (size_t i = begin; i <= last; i++)
+        if (i == begin || w->back[i]) w->best[i] -= base;
 }
 
 /* Fill best and back; s is valid UTF-8. */
@@ -136,7 +142,8 @@ static void find_paths(const tokenizer *t, path_work *w, const char *s, size_t l
     uint32_t cp;
     memset(w->back, 0, (len + 1) * sizeof *w->back);
     w->best[0] = 0;
-    for (size_t begin = 0, n; begin < len; begin += n) {
+    for (size_t begin = 0, last = 0, n; begin < len; begin += n) {
+        if (w->best[begin] < -farthest || w->best[begin] > farthest) rebase(w, begin, last);
         float here = w->best[begin];
         bool single = false;
         uint32_t at = 0;
@@ -145,12 +152,13 @@ static void find_paths(const tokenizer *t, path_work *w, const char *s, size_t l
             const trie_node *p = &u->node[at];
             end++;
             if (p->id < 0) continue;
-            offer(w, end, p->score + (double)here, end - begin, p->id);
+            offer(w, end, p->score + here, end - begin, p->id);
+            if (end > last) last = end;
             single |= end - begin == n;
         }
         if (single) continue;
-        float unknown = u->unk_score + here;
-        offer(w, begin + n, (double)unknown, n, t->unk);
+        offer(w, begin + n, u->unk_score + here, n, t->unk);
+        if (begin + n > last) last = begin + n;
     }
 }
 

@@ -154,7 +154,7 @@ typedef struct trie_slot {
 } trie_slot;
 
 typedef struct trie_node {
-    double score;
+    float score;
     int32_t id; /* -1: no piece ends here */
 } trie_node;
 

@@ -151,8 +151,9 @@ static gist_status check_out(const loop *l, gist_error *err) {
     if (!model) return err_memory(err, "path");
     bool there = path_exists(model);
     mem_free(l->alloc, model);
-    if (l->opt->resume) return GIST_OK;
-    if (path_exists(l->checkpoint))
+    bool run = path_exists(l->checkpoint);
+    if (l->opt->resume && (run || !there)) return GIST_OK; /* a model without a checkpoint is not a run of ours */
+    if (run)
         return err_set(err, GIST_ERR_USAGE, "%s: holds a run already; resume it, or choose another directory", out);
     if (there) return err_set(err, GIST_ERR_USAGE, "%s: holds a model already; choose another directory", out);
     return GIST_OK;
@@ -192,6 +193,8 @@ static gist_status begin(loop *l, gist_error *err) {
         log_msg(&l->ev->log, GIST_LOG_WARN, "%s has no checkpoint yet: the run starts from the beginning", o->out);
     int64_t keep = o->resume && there ? l->at.step : -1;
     TRY(train_log_open(&l->log, l->metrics, keep, l->at.evaluated == l->at.step, l->alloc, err));
+    out_sweep(o->out, l->alloc); /* the log is locked: temporaries here are a killed run's */
+    out_sweep(l->best, l->alloc);
     TRY(train_export_tokenizer(&o->origin, o->out, l->alloc, err));
     TRY(check_tokenizer(l, err));
     return train_stream_seek(&l->stream, l->at.epoch, l->at.at, err);
