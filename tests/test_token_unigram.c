@@ -125,7 +125,6 @@ static void test_t5_long_text(void **state) {
 }
 
 static void assert_sentinels(const tokenizer *t, int n) {
-    assert_int_equal(tok_size(t), n + 100);
     assert_int_equal(tok_find(t, "<extra_id_99>"), n);
     assert_int_equal(tok_find(t, "<extra_id_1>"), n + 98);
     assert_int_equal(tok_find(t, "<extra_id_0>"), n + 99);
@@ -149,17 +148,19 @@ static void test_t5_directory(void **state) {
     assert_ids(t, "", TOK_EOS, "1");
     assert_ids(t, "Hello <extra_id_0> Hello</s>Hello", TOK_SPECIAL, "8774 32099 8774 1 8774");
     assert_int_equal(tok_gist(t), -1);
-    assert_ok(tok_add_gist(t, 32100, &err), &err);
-    assert_ids(t, "Hello \n<GIST>\t<GIST>\n Hello", TOK_SPECIAL | TOK_EOS, "8774 32100 32100 8774 1");
-    assert_ids(t, "Hello<GIST>", TOK_SPECIAL | TOK_EOS, "8774 32100 1");
+    assert_int_equal(tok_size(t), 32101); /* this file's own <sql_context> */
+    assert_ok(tok_add_gist(t, 32101, &err), &err);
+    assert_ids(t, "Hello \n<GIST>\t<GIST>\n Hello", TOK_SPECIAL | TOK_EOS, "8774 32101 32101 8774 1");
+    assert_ids(t, "Hello<GIST>", TOK_SPECIAL | TOK_EOS, "8774 32101 1");
     tok_close(t);
 }
 
-/* gisting.md's table: sources of the human split with one gist token have 64.5 tokens in the mean. */
+/* Sources of the human split with one gist token: 16114 tokens in 252 rows as the template has it, 16246 (64.47 a row, and
+ * 64.5 is published) when "Input:" also stands where the input is empty.  SentencePiece's own counts are the same. */
 static void test_human_lengths(void **state) {
     (void)state;
     char path[TEST_PATH], *save = NULL;
-    size_t len, total = 0, rows = 0;
+    size_t len, total[2] = { 0 }, rows = 0;
     gist_error err = { 0 };
     NEED_DATA(path, "tokenizers/t5");
     tokenizer *t = open_path(path);
@@ -168,22 +169,24 @@ static void test_human_lengths(void **state) {
     char *all = (char *)test_read(path, &len);
     for (char *line = strtok_r(all, "\n", &save); line; line = strtok_r(NULL, "\n", &save), rows++) {
         json_t *row = NULL;
-        sbuf s;
-        tok_ids ids;
-        sbuf_init(&s, NULL);
         assert_ok(json_bytes(line, strlen(line), "row", &row, &err), &err);
         const char *input = json_text(row, "input", "");
-        sbuf_fmt(&s, "Instruction: %s\n<GIST>", json_text(row, "instruction", ""));
-        if (*input) sbuf_fmt(&s, "\nInput: %s", input);
-        encode(t, s.p, TOK_SPECIAL | TOK_EOS, &ids);
-        total += ids.n;
-        tok_ids_free(&ids);
-        sbuf_free(&s);
+        for (int always = 0; always < 2; always++) {
+            sbuf s;
+            tok_ids ids;
+            sbuf_init(&s, NULL);
+            sbuf_fmt(&s, "Instruction: %s\n<GIST>", json_text(row, "instruction", ""));
+            if (*input || always) sbuf_fmt(&s, "\nInput: %s", input);
+            encode(t, s.p, TOK_SPECIAL | TOK_EOS, &ids);
+            total[always] += ids.n;
+            tok_ids_free(&ids);
+            sbuf_free(&s);
+        }
         json_decref(row);
     }
-    print_message("mean source length %.3f over %zu rows\n", (double)total / (double)rows, rows);
     assert_int_equal(rows, 252);
-    assert_true((double)total / 252 > 64.45 && (double)total / 252 < 64.55);
+    assert_int_equal(total[0], 16114);
+    assert_int_equal(total[1], 16246);
     free(all);
     tok_close(t);
 }
@@ -215,6 +218,7 @@ static void test_side_files(void **state) {
     tokenizer *t = open_fixture("t5");
     int n = tok_size(t) - 100;
     assert_sentinels(t, n);
+    assert_null(tok_piece(t, n + 100, NULL));
     tok_close(t);
     t = open_beside("config.json", "{\"model_type\":\"bart\"}", GIST_OK, NULL);
     assert_int_equal(tok_size(t), n);

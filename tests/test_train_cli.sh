@@ -82,6 +82,13 @@ check "a signal saves and stops" eval '[ $rc -eq 0 ] && grep -q "^stopped after 
 ends 1 "belongs to another run: lr was 2e-05, now it is 0.5" "another rate is another run" $long --lr 0.5 --resume -o stopped
 ends 2 "holds a run already" "a run is not overwritten" $long -o stopped
 ends 2 "holds a model already" "nor is a model" --init tiny $run -o tiny
+cp -r tiny copy
+ends 2 "holds a model already" "nor with --resume, where no run is to go on" --init copy $run --resume -o copy
+check "and it is as it was" cmp -s tiny/model.safetensors copy/model.safetensors
+train --init tiny $run -o swept
+touch swept/model.safetensors.tmp-1-0 swept/notes.tmp-mine
+train --init tiny $run --resume -o swept
+check "what a killed run left half-written is removed" eval '[ ! -e swept/model.safetensors.tmp-1-0 ] && [ -e swept/notes.tmp-mine ]'
 
 ends 2 "--data FILE is missing" "no data" --init tiny -o x
 ends 2 "give --init" "no beginning" --data data.jsonl -o x

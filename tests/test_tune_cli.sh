@@ -123,4 +123,8 @@ ends 1 "empty.jsonl: has no pairs" "an empty file" $tune -p "say it" --pairs emp
 ends 1 "has no inputs" "no inputs" $tune -p "say it" --inputs empty.jsonl -o x.gist
 ends 1 "No such file" "a file that is not there" $tune -p "say it" --pairs nowhere.jsonl -o x.gist
 check "no failure wrote a gist" test ! -e x.gist
+start=$SECONDS
+ends 1 "cannot create" "an output that cannot be written is refused before the training" tune -m tiny -p "say it" -k 2 \
+    --pairs data.jsonl --steps 1000000 -o nowhere/x.gist
+check "at once" test $((SECONDS - start)) -lt 20
 echo "1..$n"
