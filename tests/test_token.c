@@ -189,10 +189,19 @@ static void test_other_dirs(void **state) {
 
 static void test_fingerprint(void **state) {
     (void)state;
-    static const char *const names[] = {
-        "llama", "plain.model",  "suffix.model", "unused.model",  "bytes", "gpt2",         "qwen2",
-        "tiktoken", "sp.json", "mapped.model", "unigram.model", "t5",    "llama/tokenizer.model"
-    };
+    static const char *const names[] = { "llama",
+                                         "plain.model",
+                                         "suffix.model",
+                                         "unused.model",
+                                         "bytes",
+                                         "gpt2",
+                                         "qwen2",
+                                         "tiktoken",
+                                         "sp.json",
+                                         "mapped.model",
+                                         "unigram.model",
+                                         "t5",
+                                         "llama/tokenizer.model" };
     enum { N = sizeof names / sizeof *names };
     hash128 h[N];
     gist_error err = { 0 };
@@ -280,7 +289,7 @@ static void test_missing_byte(void **state) {
 /* Long runs: the merge loop and the splitter must not be quadratic.  Minutes if they were. */
 static void test_long_runs(void **state) {
     (void)state;
-    static const char *const models[] = { "llama", "plain.model",  "bytes",        "qwen2", "tiktoken",
+    static const char *const models[] = { "llama",   "plain.model",  "bytes",         "qwen2", "tiktoken",
                                           "sp.json", "mapped.model", "unigram.model", "t5" };
     static const char *const runs[] = { "a", " ", "\n", "<", "\xCC\x80\xCC\x96", "\xE2\x96\x81", "the" };
     enum { SIZE = 1 << 18 };
@@ -366,11 +375,12 @@ static void test_truncated_pair(void **state) {
 /* One byte after another set to others: no crash, and a failure says so. */
 static void test_flipped(void **state) {
     (void)state;
-    static const char *const names[] = { "plain.model", "t5/spiece.model", "llama/tokenizer.model", "bytes/tokenizer.json" };
+    static const char *const names[] = { "plain.model", "t5/spiece.model", "llama/tokenizer.model",
+                                         "bytes/tokenizer.json" };
     for (size_t f = 0; f < sizeof names / sizeof *names; f++) {
         size_t len;
         char *bytes = read_fixture(names[f], &len);
-        for (size_t n = 0; n < len; n += f > 1 ? 5 : 1) {
+        for (size_t n = 0, step = f > 1 ? 5 : 1; n < len; n += step) {
             char old = bytes[n];
             for (int k = 0; k < 3; k++) {
                 bytes[n] = (char)(k == 0 ? 0xFF : k == 1 ? 0 : old ^ 0x10);
@@ -555,9 +565,9 @@ static gist_status open_and_use(void *ctx, const gist_allocator *alloc) {
 
 static void test_no_memory(void **state) {
     (void)state;
-    static const char *const names[] = { "token/llama",    "token/unused.model", "token/bytes",        "token/qwen2",
-                                         "token/tiktoken", "token/sp.json",      "token/mapped.model", "token/t5",
-                                         "token/unigram.model" };
+    static const char *const names[] = { "token/llama",        "token/unused.model", "token/bytes",
+                                         "token/qwen2",        "token/tiktoken",     "token/sp.json",
+                                         "token/mapped.model", "token/t5",           "token/unigram.model" };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         assert_true(test_each_alloc(open_and_use, (void *)(uintptr_t)names[i]) > 20);
 }

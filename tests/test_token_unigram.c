@@ -231,7 +231,8 @@ static void test_side_files(void **state) {
     assert_int_equal(tok_size(t), n + 3);
     assert_int_equal(tok_find(t, "<extra_id_0>"), n + 2);
     tok_close(t);
-    t = open_beside("tokenizer_config.json", "{\"tokenizer_class\":\"T5TokenizerFast\",\"extra_ids\":0}", GIST_OK, NULL);
+    t = open_beside("tokenizer_config.json", "{\"tokenizer_class\":\"T5TokenizerFast\",\"extra_ids\":0}", GIST_OK,
+                    NULL);
     assert_int_equal(tok_size(t), n);
     tok_close(t);
     char text[256];
@@ -244,8 +245,8 @@ static void test_side_files(void **state) {
     assert_int_equal(tok_find(t, "<extra_id_1>"), -1);
     assert_int_equal(tok_gist(t), n + 100);
     tok_close(t);
-    snprintf(text, sizeof text, "{\"tokenizer_class\":\"T5Tokenizer\",\"added_tokens_decoder\":{\"%d\":{\"content\":\"<x>\"}}}",
-             n + 7);
+    snprintf(text, sizeof text,
+             "{\"tokenizer_class\":\"T5Tokenizer\",\"added_tokens_decoder\":{\"%d\":{\"content\":\"<x>\"}}}", n + 7);
     open_beside("tokenizer_config.json", text, GIST_ERR_FORMAT, "<x>");
     open_beside("tokenizer_config.json", "{\"tokenizer_class\":\"T5Tokenizer\",\"extra_ids\":-1}", GIST_ERR_FORMAT,
                 "extra_ids");
@@ -415,7 +416,8 @@ static void test_hostile_charsmap(void **state) {
     assert_ok(load(&m, &c, &err), &err);
     assert_int_equal(charsmap_longest(&c, "a", 1, &text), 0);
     charsmap_free(&c, mem_default());
-    static const uint8_t odd[] = { 3, 0, 0, 0, 1, 2, 3, 'x', 0 }, big[] = { 0xFC, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4, 'x', 0 };
+    static const uint8_t odd[] = { 3, 0, 0, 0, 1, 2, 3, 'x', 0 },
+                         big[] = { 0xFC, 0xFF, 0xFF, 0xFF, 1, 2, 3, 4, 'x', 0 };
     assert_fails(charsmap_load(&c, mem_default(), odd, sizeof odd, &err), &err, GIST_ERR_FORMAT, "cannot hold");
     err = (gist_error){ 0 };
     assert_fails(charsmap_load(&c, mem_default(), big, sizeof big, &err), &err, GIST_ERR_FORMAT, "cannot hold");

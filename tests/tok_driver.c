@@ -110,7 +110,8 @@ int main(int argc, char **argv) {
     gist_error err = { 0 };
     double begin = time_now();
     if (argc < 2 || tok_open(argv[1], NULL, &t, &err) != GIST_OK) {
-        fprintf(stderr, "%s\n", argc < 2 ? "tok_driver TOKENIZER [special] [eos] [decode] | [vectors INP OUT | time FILE]" : err.msg);
+        fprintf(stderr, "%s\n",
+                argc < 2 ? "tok_driver TOKENIZER [special] [eos] [decode] | [vectors INP OUT | time FILE]" : err.msg);
         return argc < 2 ? 2 : 1;
     }
     double load = time_now() - begin;

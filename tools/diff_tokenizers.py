@@ -7,7 +7,8 @@ Texts: every instruction, input, output and assembled prompt of the Alpaca files
 be nasty (white space of all kinds, combining marks, jamo, emoji sequences, contractions, special-token look-alikes,
 U+2581, control characters).  Any difference is printed and makes the exit status 1.
 
-Models: llama (SentencePiece); llama-json, -first, -always, -split (the same vocabulary as a tokenizer.json with merges,
+Models: llama, t5 (SentencePiece: BPE and unigram; t5 also over texts of megabytes, and its ids back to text, where an
+unknown is U+2047 between spaces there and nothing here); llama-json, -first, -always, -split (the same vocabulary as a tokenizer.json with merges,
 spaces written in the ways such files do); gpt2, qwen2 (tokenizers); llama3 (tiktoken).  "special":
 added tokens with lstrip, rstrip and single_word strewn into the texts.
 Characters that Unicode assigned after 14.0 are left out, and marks that tokenizers' own NFC does not order as the
@@ -85,10 +86,13 @@ def nasty_texts(n, seed, extra):
     return out
 
 
-def run_driver(driver, path, texts, special):
+def run_lines(driver, path, texts, *flags):
     blob = b"".join(b"%d\n%s" % (len(b), b) for b in (t.encode() for t in texts))
-    args = [driver, path] + (["special"] if special else [])
-    lines = subprocess.run(args, input=blob, capture_output=True, check=True).stdout.decode().split("\n")
+    return subprocess.run([driver, path, *flags], input=blob, capture_output=True, check=True).stdout.decode().split("\n")
+
+
+def run_driver(driver, path, texts, special):
+    lines = run_lines(driver, path, texts, *(["special"] if special else []))
     return [line if line.startswith("error") else [int(x) for x in line.split()] for line in lines[:len(texts)]]
 
 
@@ -141,12 +145,13 @@ class Tally:
         self.counts = collections.Counter()
 
     def compare(self, name, texts, ours, theirs):
+        assert len(ours) == len(theirs) == len(texts)
         bad = [i for i in range(len(texts)) if ours[i] != theirs[i]]
         self.counts["differences"] += len(bad)
         ids = sum(len(x) for x in theirs)
         print(f"{name:24} {len(texts):8} texts {ids:10} ids {len(bad):6} differences", flush=True)
         for i in bad[:5]:
-            print(f"    {texts[i]!r}\n    ours   {ours[i]}\n    theirs {theirs[i]}")
+            print(f"    {texts[i]!r:.2000}\n    ours   {ours[i]!s:.2000}\n    theirs {theirs[i]!s:.2000}")
 
 
 def main():
@@ -168,6 +173,7 @@ def main():
 
     sp_path = os.path.join(dirs, "llama", "tokenizer.model")
     sp = sentencepiece.SentencePieceProcessor(model_file=sp_path)
+    t5 = sentencepiece.SentencePieceProcessor(model_file=os.path.join(dirs, "t5", "spiece.model"))
     ranks = dict((base64.b64decode(b), int(r)) for b, r in
                  (line.split() for line in open(os.path.join(dirs, "llama3", "tokenizer.model"), "rb") if line.strip()))
     t3 = tiktoken.Encoding("llama3", pat_str=LLAMA3, mergeable_ranks=ranks, special_tokens={})
@@ -181,6 +187,14 @@ def main():
         def ours(path):
             return run_driver(a.driver, os.path.join(dirs, path), texts, False)
         tally.compare(f"llama {kind}", texts, ours("llama/tokenizer.model"), sp.encode(texts))
+        ids = t5.encode(texts)
+        tally.compare(f"t5 {kind}", texts, ours("t5"), ids)
+        decoded = run_lines(a.driver, os.path.join(dirs, "t5"), texts, "decode")[:len(texts)]
+        tally.compare(f"t5 {kind} decoded", texts, [s.replace("\\n", "\n").replace("\\\\", "\\") for s in decoded],
+                      t5.decode([[i for i in x if i != t5.unk_id()] for x in ids]))
+        joined = ["\n".join(texts[i:i + 4000]) for i in range(0, min(len(texts), 60000), 4000)]
+        tally.compare(f"t5 {kind} joined", joined, run_driver(a.driver, os.path.join(dirs, "t5"), joined, False),
+                      t5.encode(joined))
         tally.compare(f"llama3 {kind}", texts, ours("llama3/tokenizer.model"),
                       t3.encode_ordinary_batch(texts, num_threads=2))
         for name, path in (("gpt2", "gpt2/tokenizer.json"), ("gpt2", "gpt2/vocab.json"), ("qwen2", "qwen2")):

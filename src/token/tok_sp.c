@@ -204,9 +204,10 @@ static gist_status check_specs(const sp_spec *s, size_t pieces, gist_error *err)
     if (pieces > TOK_MAX_IDS)
         return err_set(err, GIST_ERR_LIMIT, "tokenizer.model: %zu pieces, at most %d are allowed", pieces, TOK_MAX_IDS);
     if (s->model_type != MODEL_BPE && s->model_type != MODEL_UNIGRAM)
-        return err_set(err, GIST_ERR_UNSUPPORTED,
-                       "tokenizer.model: a SentencePiece model %s (model_type %llu), only BPE and unigram are supported",
-                       names[s->model_type <= MODEL_CHAR ? s->model_type : 0], (unsigned long long)s->model_type);
+        return err_set(
+            err, GIST_ERR_UNSUPPORTED,
+            "tokenizer.model: a SentencePiece model %s (model_type %llu), only BPE and unigram are supported",
+            names[s->model_type <= MODEL_CHAR ? s->model_type : 0], (unsigned long long)s->model_type);
     if (!s->has_normalizer) /* the last part of a file: a cut at the end of another part would go unnoticed */
         return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: no normalizer_spec, the file is cut off");
     return GIST_OK;

@@ -44,7 +44,7 @@ bool tok_is_end(const tokenizer *t, int32_t id); /* eos, or one of generation_co
 int32_t tok_gist(const tokenizer *t);            /* id of "<GIST>", -1: the vocabulary has none */
 bool tok_adds_bos(const tokenizer *t);           /* does this model's text begin with BOS? */
 bool tok_adds_eos(const tokenizer *t);           /* does this model's text end with EOS, as T5's does? */
-const char *tok_kind(const tokenizer *t); /* "sentencepiece-bpe", "sentencepiece-unigram", "byte-bpe", "tiktoken" */
+const char *tok_kind(const tokenizer *t);    /* "sentencepiece-bpe", "sentencepiece-unigram", "byte-bpe", "tiktoken" */
 hash128 tok_fingerprint(const tokenizer *t); /* of pieces, merges, flags and special tokens, not of file names; taken
                                                 before tok_add_gist */
 /* Give "<GIST>" the id `id` (normally the model's row count).  An error when the text is taken by another id. */

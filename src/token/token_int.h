@@ -56,7 +56,7 @@ typedef struct piece {
         int32_t rank; /* of the merge that makes it, lower first (SentencePiece BPE, tiktoken) */
         float score;  /* unigram */
     };
-    uint32_t added;    /* 1 + index in tokenizer.added, 0: not an added token */
+    uint32_t added; /* 1 + index in tokenizer.added, 0: not an added token */
     uint8_t type;
     bool special;
 } piece;

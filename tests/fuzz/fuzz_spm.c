@@ -6,7 +6,9 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
-    static const char text[] = "  the order  \xE2\x96\x81number 12\n<tool> caf\xC3\xA9 aaaaab<s></s> ";
+    static const char text[] =
+        "  the order  \xE2\x96\x81number 12\n<tool> caf\xC3\xA9 aaaaab<s></s> e\xCC\x81\xCC\xA3\xC2\xA8 "
+        "\xE2\x84\xAB\xC2\xAD\xF0\x9F\x9A\x80 \xE6\x97\xA5\xE6\x9C\xAC";
     tokenizer *t = NULL;
     gist_error err = { 0 };
     if (size && data[0] == '{') return 0; /* fuzz_tokjson's */
@@ -19,7 +21,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     tok_ids_init(&ids, NULL);
     sbuf_init(&out, NULL);
     tok_stream_init(&s, t, true);
-    if (tok_encode(t, text, sizeof text - 1, TOK_BOS | TOK_SPECIAL, &ids, &err) != GIST_OK && err.code != GIST_ERR_TEXT)
+    if (tok_encode(t, text, sizeof text - 1, TOK_BOS | TOK_SPECIAL | TOK_EOS, &ids, &err) != GIST_OK &&
+        err.code != GIST_ERR_TEXT)
         abort();
     for (size_t i = 0; i < ids.n; i++) {
         if (!tok_piece(t, ids.id[i], NULL)) abort();
