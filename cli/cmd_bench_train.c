@@ -100,17 +100,17 @@ static json_t *common_json(const bench *b) {
     return json_pack("{s:s, s:[i,i,i,i,i,i], s:I, s:s, s:s, s:i, s:i, s:I, s:I}", "model", b->a->shape, "shape", c->L,
                      c->C, c->F, c->H, c->G, c->V, "parameters", (json_int_t)llama_parameters(c), "type",
                      dt_name(b->type), "kernels", gist_kernels_name(op_level(&b->ctx)), "threads",
-                     pool_size(b->ctx.pool), "steps", b->a->steps, "model_bytes",
-                     (json_int_t)train_model_bytes(b->tm), "resident_peak_bytes", (json_int_t)resident_peak());
+                     pool_size(b->ctx.pool), "steps", b->a->steps, "model_bytes", (json_int_t)train_model_bytes(b->tm),
+                     "resident_peak_bytes", (json_int_t)resident_peak());
 }
 
 static gist_status print_json(const bench *b, gist_error *err) {
     double tokens = (double)b->batch * b->a->length;
     json_t *root = common_json(b);
-    json_t *more = json_pack("{s:i, s:i, s:f, s:f, s:f, s:s, s:f, s:f}", "batch", b->batch, "length", b->a->length,
-                             "step_ms", b->ms, "tokens_per_second", tokens / b->ms * 1e3, "gflops",
-                             b->flops / b->ms / 1e6, "peak_type", b->unit == BENCH_BF16 ? "bf16" : "f32", "peak_gflops",
-                             b->peak, "share_of_peak", b->share);
+    json_t *more =
+        json_pack("{s:i, s:i, s:f, s:f, s:f, s:s, s:f, s:f}", "batch", b->batch, "length", b->a->length, "step_ms",
+                  b->ms, "tokens_per_second", tokens / b->ms * 1e3, "gflops", b->flops / b->ms / 1e6, "peak_type",
+                  b->unit == BENCH_BF16 ? "bf16" : "f32", "peak_gflops", b->peak, "share_of_peak", b->share);
     if (root && more) json_object_update(root, more);
     json_decref(more);
     return json_print(root, err);
@@ -166,14 +166,16 @@ static void print_sweep(const bench *b) {
 
 static gist_status parse_shape(const char *s, llama_config *out, int *batch, gist_error *err) {
     llama_config c = { .context = 1 << 16, .eps = 1e-5f, .theta = 10000.0f };
-    const char *numbers = strcmp(s, "small") == 0 ? "6,512,1376,8,8,8192"
-                          : strcmp(s, "gpt2") == 0 ? "12,768,2048,12,12,50257" : s;
+    const char *numbers = strcmp(s, "small") == 0  ? "6,512,1376,8,8,8192"
+                          : strcmp(s, "gpt2") == 0 ? "12,768,2048,12,12,50257"
+                                                   : s;
     char end;
     if (sscanf(numbers, "%7d,%7d,%7d,%7d,%7d,%7d%c", &c.L, &c.C, &c.F, &c.H, &c.G, &c.V, &end) != 6 || c.L < 1 ||
         c.C < 1 || c.F < 1 || c.H < 1 || c.G < 1 || c.V < 1 || c.H % c.G || c.C % (2 * c.H))
         return err_set(err, GIST_ERR_USAGE,
                        "shape \"%.60s\" is neither small, gpt2 nor layers,width,ffn,heads,kv_heads,vocabulary with an "
-                       "even head width and whole groups of heads", s);
+                       "even head width and whole groups of heads",
+                       s);
     if (c.L > LLAMA_MAX_LAYERS || c.C > LLAMA_MAX_WIDTH || c.F > 1 << 20 || c.V > LLAMA_MAX_VOCAB)
         return err_set(err, GIST_ERR_LIMIT, "shape \"%.60s\" is out of bounds", s);
     c.D = c.C / c.H;
@@ -188,7 +190,9 @@ static gist_status run_bench(bench *b, gist_error *err) {
     TRY(parse_shape(a->shape, &c, &b->batch, err));
     if ((double)b->batch * a->length > 1 << 22)
         return err_set(err, GIST_ERR_LIMIT, "%d sequences of %d tokens are too many", b->batch, a->length);
-    train_model_options opt = { .type = b->type, .recompute = a->recompute, .lm = 1,
+    train_model_options opt = { .type = b->type,
+                                .recompute = a->recompute,
+                                .lm = 1,
                                 .max_rows = a->prompt_sweep ? sweep_rows(sweep_answers(b)) : b->batch * a->length };
     progress("making random weights ...");
     gist_status status = train_model_create(&b->tm, &c, NULL, false, 1, &opt, &b->ctx, mem_default(), err);

@@ -69,8 +69,8 @@ enum { MOST_OUTS = 8, MOST_SLOPES = 240 };
 typedef struct output {
     const char *name;
     size_t n;
-    double *x;    /* the input whose gradient this is */
-    float *begin; /* what is in the output before; NULL: the op writes, and finds NaN there */
+    double *x;     /* the input whose gradient this is */
+    float *begin;  /* what is in the output before; NULL: the op writes, and finds NaN there */
     bool replaced; /* begin is an argument, not a summand */
 } output;
 

@@ -178,8 +178,12 @@ static void attention_make(attention *c, int T, int H, int G, int D, int cap, dt
 static void attention_problem(problem *p, attention *c, const char *what) {
     static const char *const names[] = { "dk 0", "dv 0", "dk 1", "dv 1", "dk 2", "dv 2" };
     size_t m = (size_t)c->cap * (size_t)c->G * (size_t)c->D;
-    *p = (problem){ .what = what, .value = attention_value, .run = attention_run, .c = c,
-                    .exact = TOL_ATTENTION_BWD_EXACT, .level = TOL_ATTENTION_BWD_LEVEL };
+    *p = (problem){ .what = what,
+                    .value = attention_value,
+                    .run = attention_run,
+                    .c = c,
+                    .exact = TOL_ATTENTION_BWD_EXACT,
+                    .level = TOL_ATTENTION_BWD_LEVEL };
     add_output(p, "dq", c->q, (size_t)c->T * (size_t)c->H * (size_t)c->D, true, 1);
     for (int s = 0; s < STORES; s++) {
         add_output(p, names[2 * s], c->k[s], m, true, 2);
@@ -253,8 +257,8 @@ static void test_attention(void **state) {
     (void)state;
     /* query heads, key/value heads, head width, rows, cap */
     static const int shapes[][5] = {
-        { 1, 1, 4, 9, 16 },   { 2, 1, 12, 20, 32 }, { 3, 1, 16, 17, 48 }, { 8, 1, 40, 6, 32 },  { 17, 1, 8, 4, 16 },
-        { 4, 4, 10, 40, 48 }, { 6, 2, 2, 33, 64 },  { 4, 2, 64, 12, 32 }, { 3, 3, 34, 12, 64 }, { 2, 2, 128, 9, 32 },
+        { 1, 1, 4, 9, 16 },   { 2, 1, 12, 20, 32 }, { 3, 1, 16, 17, 48 }, { 8, 1, 40, 6, 32 },   { 17, 1, 8, 4, 16 },
+        { 4, 4, 10, 40, 48 }, { 6, 2, 2, 33, 64 },  { 4, 2, 64, 12, 32 }, { 3, 3, 34, 12, 64 },  { 2, 2, 128, 9, 32 },
         { 8, 1, 128, 4, 32 }, { 34, 2, 12, 3, 16 }, { 5, 1, 72, 7, 96 },  { 1, 1, 40, 40, 208 }, { 16, 2, 18, 5, 48 },
     };
     uint64_t seed = 4;

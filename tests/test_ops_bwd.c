@@ -63,7 +63,11 @@ static void check_linear(int T, int N, int K, dtype type, uint64_t seed) {
     linear c = { T, N, K, type, doubles_of(x, nx), doubles_of(w, nw), dy };
     char what[96];
     snprintf(what, sizeof what, "linear %s T %d N %d K %d", dt_name(type), T, N, K);
-    problem p = { .what = what, .value = linear_value, .run = linear_run, .c = &c, .exact = TOL_LINEAR_BWD_EXACT,
+    problem p = { .what = what,
+                  .value = linear_value,
+                  .run = linear_run,
+                  .c = &c,
+                  .exact = TOL_LINEAR_BWD_EXACT,
                   .level = TOL_LINEAR_BWD_LEVEL };
     add_output(&p, "dx", c.x, nx, true, seed + 3);
     add_output(&p, "dW", c.w, nw, true, seed + 4);
@@ -75,7 +79,7 @@ static void check_linear(int T, int N, int K, dtype type, uint64_t seed) {
 
 static void test_linear(void **state) {
     (void)state;
-    static const int shapes[][3] = { { 1, 1, 1 },  { 2, 3, 2 },    { 5, 17, 9 },   { 7, 64, 33 },  { 16, 65, 64 },
+    static const int shapes[][3] = { { 1, 1, 1 },   { 2, 3, 2 },     { 5, 17, 9 },    { 7, 64, 33 },   { 16, 65, 64 },
                                      { 33, 7, 66 }, { 64, 20, 130 }, { 65, 130, 16 }, { 129, 12, 40 }, { 200, 31, 5 } };
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
         for (int type = 0; type < 2; type++)
@@ -140,8 +144,9 @@ static void test_embed(void **state) {
         uint64_t seed = i;
         for (int t = 0; t < T; t++) ids[t] = below(&seed, V); /* some come again, some never */
         embed c = { T, V, C, ids, block((size_t)(V * C), sizeof(double)), random_floats((size_t)(T * C), 1, i + 1) };
-        problem p = { .what = "embed", .value = embed_value, .run = embed_run, .c = &c, .exact = TOL_ROWS_BWD_EXACT,
-                      .level = 0 };
+        problem p = {
+            .what = "embed", .value = embed_value, .run = embed_run, .c = &c, .exact = TOL_ROWS_BWD_EXACT, .level = 0
+        };
         add_output(&p, "dE", c.table, (size_t)(V * C), true, i + 2);
         check(&p);
         free(c.dy);
@@ -200,7 +205,11 @@ static void test_rmsnorm(void **state) {
         float *x = random_floats(n, 3, (uint64_t)i), *w = random_floats((size_t)C, 2, 9), *dy = random_floats(n, 1, 5);
         for (int c = 0; c < C; c++) w[c] += 2.5f;
         norm c = { T, C, doubles_of(x, n), doubles_of(w, (size_t)C), dy };
-        problem p = { .what = "rmsnorm", .value = norm_value, .run = norm_run, .c = &c, .exact = TOL_RMSNORM_BWD_EXACT,
+        problem p = { .what = "rmsnorm",
+                      .value = norm_value,
+                      .run = norm_run,
+                      .c = &c,
+                      .exact = TOL_RMSNORM_BWD_EXACT,
                       .level = TOL_RMSNORM_BWD_LEVEL };
         add_output(&p, "dx", c.x, n, true, 6);
         add_output(&p, "dw", c.w, (size_t)C, true, 7);
@@ -245,7 +254,11 @@ static void test_silu_mul(void **state) {
         size_t n = (size_t)(T * F);
         float *gate = random_floats(n, 9, (uint64_t)i + 20), *up = random_floats(n, 2, 2), *dy = random_floats(n, 1, 3);
         gated c = { T, F, doubles_of(gate, n), doubles_of(up, n), dy };
-        problem p = { .what = "silu_mul", .value = gated_value, .run = gated_run, .c = &c, .exact = TOL_SILU_BWD_EXACT,
+        problem p = { .what = "silu_mul",
+                      .value = gated_value,
+                      .run = gated_run,
+                      .c = &c,
+                      .exact = TOL_SILU_BWD_EXACT,
                       .level = TOL_SILU_BWD_LEVEL };
         add_output(&p, "dgate", c.gate, n, false, 0);
         add_output(&p, "dup", c.up, n, false, 0);
@@ -297,7 +310,11 @@ static void test_rope(void **state) {
         rotary c = { T, H, D, block(n, sizeof(double)), cs, random_floats(n, 1, i) };
         op_ctx ctx = ctx_of(0, 1);
         op_rope_table(&ctx, c.cs, pos, freq, T, D);
-        problem p = { .what = "rope", .value = rotary_value, .run = rotary_run, .c = &c, .exact = TOL_ROPE_EXACT,
+        problem p = { .what = "rope",
+                      .value = rotary_value,
+                      .run = rotary_run,
+                      .c = &c,
+                      .exact = TOL_ROPE_EXACT,
                       .level = TOL_ROPE_LEVEL };
         add_output(&p, "dx", c.x, n, false, 0);
         p.out[0].begin = random_floats(n, 1, i); /* dy again, turned back in place */
@@ -384,10 +401,13 @@ static void test_loss(void **state) {
         size_t n = (size_t)(T * V);
         uint64_t seed = i;
         float *x = random_floats(n, 6, i + 1), *teacher = random_floats(n, 4, i + 2);
-        op_loss_row rows[8] = { { .label = 0, .lm = 0.5f },    { .label = V - 1, .lm = 0.25f },
+        op_loss_row rows[8] = { { .label = 0, .lm = 0.5f },
+                                { .label = V - 1, .lm = 0.25f },
                                 { .label = -1, .kl = 0.75f },
-                                { .label = below(&seed, V), .lm = 1, .kl = 0.5f }, { .label = -1 },
-                                { .label = below(&seed, V) }, { .label = -1, .lm = 1 },
+                                { .label = below(&seed, V), .lm = 1, .kl = 0.5f },
+                                { .label = -1 },
+                                { .label = below(&seed, V) },
+                                { .label = -1, .lm = 1 },
                                 { .label = below(&seed, V), .lm = 0, .kl = 1 } };
         for (int t = 0; t < T; t++)
             for (int v = 0; rows[t].kl == 0 && v < V; v++) teacher[t * V + v] = NAN; /* not read */
@@ -396,7 +416,11 @@ static void test_loss(void **state) {
         snprintf(what, sizeof what, "loss V %d", V);
         for (int t = 0; t < T; t++)
             if (rows[t].label < 0 && rows[t].kl == 0) rows[t].lm = 0; /* no label: its weight does not count */
-        problem p = { .what = what, .value = losses_value, .run = losses_run, .c = &c, .exact = TOL_LOSS_BWD_EXACT,
+        problem p = { .what = what,
+                      .value = losses_value,
+                      .run = losses_run,
+                      .c = &c,
+                      .exact = TOL_LOSS_BWD_EXACT,
                       .level = TOL_LOSS_BWD_LEVEL };
         add_output(&p, "dlogits", c.x, n, false, 0);
         check(&p);
@@ -451,8 +475,13 @@ static void run_adamw(int l, size_t n, float *const x[MOMENTS]) {
         one[i] = floats_of(exact[i], n);
     }
     for (int t = 1; t <= 4; t++) {
-        op_adamw_step s = { .lr = 1e-2f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = t % 2 ? 0.1f : 0.0f,
-                            .scale = t == 3 ? 0.25f : 1.0f, .t = t };
+        op_adamw_step s = { .lr = 1e-2f,
+                            .beta1 = 0.9f,
+                            .beta2 = 0.999f,
+                            .eps = 1e-8f,
+                            .decay = t % 2 ? 0.1f : 0.0f,
+                            .scale = t == 3 ? 0.25f : 1.0f,
+                            .t = t };
         float *g = random_floats(n, 3, (uint64_t)t + 5);
         op_ctx ctx = ctx_of(l, 4), alone = ctx_of(l, 1);
         op_adamw_update(&ctx, x[W], x[M], x[V], g, n, &s);
@@ -513,9 +542,9 @@ static void test_sum_squares(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_linear),   cmocka_unit_test(test_operand_t), cmocka_unit_test(test_embed),
-        cmocka_unit_test(test_rmsnorm),  cmocka_unit_test(test_silu_mul),  cmocka_unit_test(test_rope),
-        cmocka_unit_test(test_loss),     cmocka_unit_test(test_loss_far),  cmocka_unit_test(test_adamw),
+        cmocka_unit_test(test_linear),      cmocka_unit_test(test_operand_t), cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_rmsnorm),     cmocka_unit_test(test_silu_mul),  cmocka_unit_test(test_rope),
+        cmocka_unit_test(test_loss),        cmocka_unit_test(test_loss_far),  cmocka_unit_test(test_adamw),
         cmocka_unit_test(test_sum_squares),
     };
     return cmocka_run_group_tests(tests, open_pools, close_pools);

@@ -113,12 +113,12 @@ static void test_t5_long_text(void **state) {
     sbuf_init(&s, NULL);
     for (int i = 0; i < 2000; i++) {
         for (int k = 0; k < 20; k++) sbuf_str(&s, "the ");
-        sbuf_str(&s, " _________ ----------------------------------------- ");
+        sbuf_str(&s, " _________  ");
     }
     encode(t, s.p, 0, &ids);
     for (size_t i = 0; i < ids.n; i++) sum += (i + 1) * (uint64_t)ids.id[i];
-    assert_int_equal(ids.n, 76000);
-    assert_int_equal(sum, 16604191936000);
+    assert_int_equal(ids.n, 48000);
+    assert_int_equal(sum, 1159770172060);
     tok_ids_free(&ids);
     sbuf_free(&s);
     tok_close(t);
@@ -155,8 +155,9 @@ static void test_t5_directory(void **state) {
     tok_close(t);
 }
 
-/* Sources of the human split with one gist token: 16114 tokens in 252 rows as the template has it, 16246 (64.47 a row, and
- * 64.5 is published) when "Input:" also stands where the input is empty.  SentencePiece's own counts are the same. */
+/* Sources of the human split with one gist token: 16114 tokens in 252 rows as the template has it, 16246 (64.47 a row,
+ * and 64.5 is published) when "Input:" also stands where the input is empty.  SentencePiece's own counts are the same.
+ * */
 static void test_human_lengths(void **state) {
     (void)state;
     char path[TEST_PATH], *save = NULL;

@@ -31,8 +31,9 @@ typedef struct model {
 } model;
 
 static void model_open(model *m, gist_kernels k, dtype type, float distill) {
-    static const llama_config cfg = { .L = 2, .C = 24, .F = 36, .H = 4, .G = 2, .D = 6, .V = 64, .context = 256,
-                                      .eps = 1e-5f, .theta = 10000.0f };
+    static const llama_config cfg = {
+        .L = 2, .C = 24, .F = 36, .H = 4, .G = 2, .D = 6, .V = 64, .context = 256, .eps = 1e-5f, .theta = 10000.0f
+    };
     gist_error err = { 0 };
     train_model_options o = { .type = type, .max_rows = MOST_ROWS, .lm = 1, .distill = distill };
     assert_ok(pool_create(mem_default(), 2, &m->pool, &err), &err);
@@ -110,8 +111,9 @@ static void make_set(made *m, bool taught, uint64_t seed) {
 }
 
 static train_pack_options options(bool taught) {
-    train_pack_options o = { .k = { 1, 2, LARGEST_K }, .k_count = 3, .gist_token = GIST_ID, .teacher = taught,
-                             .teacher_lm = 0.5f };
+    train_pack_options o = {
+        .k = { 1, 2, LARGEST_K }, .k_count = 3, .gist_token = GIST_ID, .teacher = taught, .teacher_lm = 0.5f
+    };
     return o;
 }
 
@@ -157,8 +159,15 @@ static void make_sequence(sequence *s, const made *m, int n) {
     if (m->c[n] == COND_NONE || m->c[n] == COND_NEG_CONTROL) lo = from;
     if (m->c[n] == COND_NONE) at = p->len + LARGEST_K;
     memset(s, 0, sizeof *s);
-    s->b = (train_batch){ .ids = s->ids, .pos = s->pos, .label = s->label, .rows = s->rows, .weight = s->weight,
-                          .teacher = s->teacher, .condition = s->condition, .is_gist = s->is_gist, .cap = 128 };
+    s->b = (train_batch){ .ids = s->ids,
+                          .pos = s->pos,
+                          .label = s->label,
+                          .rows = s->rows,
+                          .weight = s->weight,
+                          .teacher = s->teacher,
+                          .condition = s->condition,
+                          .is_gist = s->is_gist,
+                          .cap = 128 };
     for (int i = 0; i < from; i++) put(s, i < p->len ? m->ids[p->ids + (size_t)i] : GIST_ID, i, 0, COND_COUNT);
     for (int i = 0; i < q->input_len + q->answer_len - 1; i++) {
         int j = i - q->input_len;
@@ -292,8 +301,8 @@ static void text_set(made *m, const gist_engine *e) {
     memcpy(m->ids + prompt.n, rest.id, rest.n * sizeof *m->ids);
     tiny_ids(m->ids + prompt.n + rest.n, ANSWER, 4);
     m->prompt[0] = (train_prompt){ .len = (int)prompt.n, .pairs = 1 };
-    m->pair[0] = (train_pair){ .input = prompt.n, .answer = prompt.n + rest.n, .input_len = (int)rest.n,
-                               .answer_len = ANSWER };
+    m->pair[0] =
+        (train_pair){ .input = prompt.n, .answer = prompt.n + rest.n, .input_len = (int)rest.n, .answer_len = ANSWER };
     tok_ids_free(&prompt);
     tok_ids_free(&rest);
 }

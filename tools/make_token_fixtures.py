@@ -8,6 +8,7 @@ without the model, which is the shared data's tokenizers/t5/spiece.model.
 Ran with: Python 3.11, sentencepiece 0.2.3, tokenizers 0.23.3, tiktoken 0.14.0.  Training is deterministic (one thread).
 """
 import base64
+import contextlib
 import io
 import json
 import os
@@ -17,7 +18,7 @@ import sentencepiece
 import tiktoken
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-OUT = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "token")
+OUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "tests", "data", "token")
 TEXT = """The shop opens at nine in the morning and closes at six in the evening.
 On Sundays the shop is closed, but the bakery next door opens at ten.
 Please answer politely, in one short sentence, and never promise a discount.
@@ -51,16 +52,16 @@ MAPPED = ["\u00adthe\u00ad shop\u00ad", "\u200b\u3000\t", "\u00ad", "a\u00a8b \u
 NFKC = ["\ufdfa \u3300\u2460\u00b2", "\uac01 \u1100\u1161\u11a8 \u1100", "\u0958 \u0915\u093c", "\uff21\uff42\uff43\u3000\uff11", "\x00a\x01b\x7f",
         "\u0344 \u0308\u0301", "\u2028\u2029 \u0085", "\u200d\u200e\ufeff", "----------------- _________ ....", "\u1e0b\u0323 d\u0323\u0307",
         "\U0001d400\U0001d7ce \U0001f100", "<extra_id_0> <pad>", "\u01c4\u01f0 j\u030c", "\u2581 \u2581\u2581a \u2581"]
-LONG = ("the " * 20 + " _________ ----------------------------------------- ") * 2000  # sums pass 100,000
+LONG = ("the " * 20 + " _________  ") * 2000  # sums pass 100,000 several times
 
 
 def train_sp(model_type="bpe", rules=False, **more):
     out = io.BytesIO()
-    with tempfile.NamedTemporaryFile("w", suffix=".tsv") as tsv:
-        for a, b in RULES:
-            tsv.write(" ".join(f"{ord(c):X}" for c in a) + "\t" + " ".join(f"{ord(c):X}" for c in b) + "\n")
-        tsv.flush()
-        norm = {"normalization_rule_tsv": tsv.name} if rules else {"normalization_rule_name": "identity"}
+    with tempfile.TemporaryDirectory() as tmp, contextlib.chdir(tmp):  # the model remembers the file's name
+        with open("rules.tsv", "w") as f:
+            for a, b in RULES:
+                f.write(" ".join(f"{ord(c):X}" for c in a) + "\t" + " ".join(f"{ord(c):X}" for c in b) + "\n")
+        norm = {"normalization_rule_tsv": "rules.tsv"} if rules else {"normalization_rule_name": "identity"}
         sentencepiece.SentencePieceTrainer.train(
             sentence_iterator=iter(TEXT.splitlines()), model_writer=out, model_type=model_type, num_threads=1,
             minloglevel=2, hard_vocab_limit=False, **norm, **more)

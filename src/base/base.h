@@ -134,7 +134,8 @@ gist_status out_open(out_file *o, const gist_allocator *alloc, const char *path,
 void out_write(out_file *o, const void *bytes, size_t len);
 gist_status out_commit(out_file *o, gist_error *err); /* also closes and frees, on failure too (old file untouched) */
 void out_abort(out_file *o);
-/* Delete what killed writers left in dir: names that end in .tmp-<number>-<number>.  Only while no writer can be there. */
+/* Delete what killed writers left in dir: names that end in .tmp-<number>-<number>.  Only while no writer can be
+ * there. */
 void out_sweep(const char *dir, const gist_allocator *alloc);
 
 /* ---- thread pool ---- */

@@ -2,7 +2,8 @@
  *
  *   ticket   | round | n tasks | next |     one 64-bit counter: adding 1 draws the next task of the round
  *
- *   pool_run:  publish (fn, ctx), set the ticket -> everybody draws tasks until next = n -> the caller waits until all n
+ *   pool_run:  publish (fn, ctx), set the ticket -> everybody draws tasks until next = n -> the caller waits until all
+ * n
  *              are done.  A worker that comes late draws nothing and is not waited for.
  *
  * Which worker runs a task is left to chance; what a task computes must depend on its number alone.  Rounds follow each

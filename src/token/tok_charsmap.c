@@ -7,8 +7,8 @@
  *   child      for byte c: the unit at base ^ c, when its label is c (and it is no value)
  *   value      of a key that ends there: bits 0..30 of the unit at base, a place in the replacements
  *
- * The trie is walked once when it is read, so that afterwards every value is a place where UTF-8 begins and every key has
- * at most MAX_RULE bytes; a byte that leads out of the array matches nothing.
+ * The trie is walked once when it is read, so that afterwards every value is a place where UTF-8 begins and every key
+ * has at most MAX_RULE bytes; a byte that leads out of the array matches nothing.
  * Source: the double arrays of github.com/s-yata/darts-clone.
  */
 #include "token/token_int.h"

@@ -3,9 +3,9 @@
  *   text    _ t h e _ s h o p         best[i]: the greatest sum of scores of pieces that make text[0..i)
  *           |------|--------|         back[i]: the last of these pieces
  *
- * Pieces lie in a trie of (node, byte) -> node, kept in one open-addressing table.  From each character's start one walk
- * down the trie finds every piece that begins there; a character that is no piece itself may be the unknown, ten below
- * the lowest score.  A user defined piece of n bytes scores (n - 1) / 10, so that it wins over any others.
+ * Pieces lie in a trie of (node, byte) -> node, kept in one open-addressing table.  From each character's start one
+ * walk down the trie finds every piece that begins there; a character that is no piece itself may be the unknown, ten
+ * below the lowest score.  A user defined piece of n bytes scores (n - 1) / 10, so that it wins over any others.
  * Many segmentations have the same sum up to rounding, so the sums are made as SentencePiece 0.2.3 makes them: floats,
  * of equals the one that begins earlier, and beyond 100,000 all that are still in play are counted from there on.
  * Source: Kudo 2018, arXiv:1804.10959; the behaviour of github.com/google/sentencepiece.
