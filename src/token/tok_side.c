@@ -7,7 +7,7 @@
  *   config.json                bos_token_id, eos_token_id, model_type
  *
  * Later lines of this table speak only where earlier ones are silent; tokens' flags are those of the decoder.  A token
- * that is named without an id and is not in the vocabulary is left out: we add no rows (but <GIST>, tok_add_gist). 
+ * that is named without an id and is not in the vocabulary is left out: we add no rows (but <GIST>, tok_add_gist).
  * T5's sentinels are the exception: its code puts them behind the pieces, the last one first, as many as extra_ids
  * says.
  */

@@ -31,7 +31,7 @@ void tok_close(tokenizer *t);
 
 enum { TOK_BOS = 1, TOK_SPECIAL = 2, TOK_EOS = 4 }; /* the first two as GIST_TOKENIZE_* */
 /* Append the ids of text (at most 64 MiB) to *out; on failure *out is as before.  Invalid UTF-8: GIST_ERR_TEXT with its
- * offset.  TOK_BOS: begin with BOS when there is one, whatever tok_adds_bos says; TOK_EOS: the same at the end. 
+ * offset.  TOK_BOS: begin with BOS when there is one, whatever tok_adds_bos says; TOK_EOS: the same at the end.
  * Special tokens in the text are recognised with TOK_SPECIAL only, other added tokens always.  White space on both
  * sides of the gist token is stripped then (lstrip and rstrip of any added token are honoured in general).  In
  * SentencePiece each stretch between added tokens starts like a new word when the model says add_dummy_prefix. */
