@@ -127,7 +127,7 @@ typedef struct gist_engine_info {
     const char *template_name; /* "paper" */
     const char *fingerprint;   /* 32 hex digits over config, tokenizer and all weight bytes as stored */
     const char *tokenizer_fingerprint;
-    const char *tokenizer_kind; /* "sentencepiece-bpe", "byte-bpe", "tiktoken" */
+    const char *tokenizer_kind; /* "sentencepiece-bpe", "sentencepiece-unigram", "byte-bpe", "tiktoken" */
     gist_kernels kernels;
     gist_type weights;
     int threads;

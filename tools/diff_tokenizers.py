@@ -7,10 +7,10 @@ Texts: every instruction, input, output and assembled prompt of the Alpaca files
 be nasty (white space of all kinds, combining marks, jamo, emoji sequences, contractions, special-token look-alikes,
 U+2581, control characters).  Any difference is printed and makes the exit status 1.
 
-Models: llama, t5 (SentencePiece: BPE and unigram; t5 also over texts of megabytes, and its ids back to text, where an
-unknown is U+2047 between spaces there and nothing here); llama-json, -first, -always, -split (the same vocabulary as a tokenizer.json with merges,
-spaces written in the ways such files do); gpt2, qwen2 (tokenizers); llama3 (tiktoken).  "special":
-added tokens with lstrip, rstrip and single_word strewn into the texts.
+Models: llama (SentencePiece BPE); t5 (SentencePiece unigram; also over texts of megabytes, and its ids back to text,
+less the unknowns); llama-json, -first, -always, -split (llama's vocabulary as a tokenizer.json with merges, spaces
+written in the ways such files do); gpt2, qwen2 (tokenizers); llama3 (tiktoken).  "special": added tokens with lstrip,
+rstrip and single_word strewn into the texts.
 Characters that Unicode assigned after 14.0 are left out, and marks that tokenizers' own NFC does not order as the
 Unicode of this Python does (its tables are older: U+07FD and 97 more): libraries know different editions.
 
@@ -88,7 +88,8 @@ def nasty_texts(n, seed, extra):
 
 def run_lines(driver, path, texts, *flags):
     blob = b"".join(b"%d\n%s" % (len(b), b) for b in (t.encode() for t in texts))
-    return subprocess.run([driver, path, *flags], input=blob, capture_output=True, check=True).stdout.decode().split("\n")
+    done = subprocess.run([driver, path, *flags], input=blob, capture_output=True, check=True)
+    return done.stdout.decode().split("\n")
 
 
 def run_driver(driver, path, texts, special):
@@ -190,7 +191,8 @@ def main():
         ids = t5.encode(texts)
         tally.compare(f"t5 {kind}", texts, ours("t5"), ids)
         decoded = run_lines(a.driver, os.path.join(dirs, "t5"), texts, "decode")[:len(texts)]
-        tally.compare(f"t5 {kind} decoded", texts, [s.replace("\\n", "\n").replace("\\\\", "\\") for s in decoded],
+        decoded = [s.replace("\\n", "\n").replace("\\\\", "\\") for s in decoded]
+        tally.compare(f"t5 {kind} decoded", texts, decoded,
                       t5.decode([[i for i in x if i != t5.unk_id()] for x in ids]))
         joined = ["\n".join(texts[i:i + 4000]) for i in range(0, min(len(texts), 60000), 4000)]
         tally.compare(f"t5 {kind} joined", joined, run_driver(a.driver, os.path.join(dirs, "t5"), joined, False),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make tests/data/token: small tokenizers of every kind, trained on the text below, and the ids that the reference
-libraries give.  cases.txt: model, TAB, text (\\n \\r \\t \\\\ escaped), TAB, ids; "#" begins a comment.  t5.txt: the same
-without the model, which is the shared data's tokenizers/t5/spiece.model.
+libraries give.  cases.txt: model, TAB, text (\\n \\r \\t \\\\ escaped), TAB, ids; "#" begins a comment.
+t5.txt: the same without the model, which is the shared data's tokenizers/t5/spiece.model.
 
     GIST_TEST_DATA=../shared/data python tools/make_token_fixtures.py
 
@@ -39,19 +39,20 @@ CASES = ["", " ", "  ", "\n", "Hello world", " the shop", "The shop opens at nin
          "aaaaaaaaaaaaaaaa", "\u1e9b\u0323 \u212b \ufb01", "...!!!???"]
 SPECIAL = ["<GIST>", "the shop \n<GIST> <GIST>\n\n the", "a<s>b</s> c", "<tool> the<tool>", "x <l>y", "x<GIST><|eot_id|> y",
            "word words word", "e\u0301te\u0301 <tool>x"]
-
-
 # Rules of a character map, source and replacement, of the kinds that NFKC has and some that it has not
-RULES = [("\u212b", "\u00c5"), ("e\u0301", "\u00e9"), ("\u00e9\u0323", "\u1eb9\u0301"), ("\ufb01", "fi"), ("\u3000", " "),
-         ("\u00a0", " "), ("\n", " "), ("\t", " "), ("\r", " "), ("\u00ad", ""), ("\u00a8", " \u0308"), ("\u2026", "..."),
-         ("\u00bd", "1 / 2"), ("\u1e9b\u0323", "\u1e69"), ("or", "OR"), ("order", "ordre"), ("\u200b", " "), ("\U0001f680", "rocket ")]
-MAPPED = ["\u00adthe\u00ad shop\u00ad", "\u200b\u3000\t", "\u00ad", "a\u00a8b \u00a8\u00a8c", "e\u0301\u0323 e\u0301e \u00e9\u0323",
-          "1\u00bd \u00bd", "or ord orde order orders", "\U0001f680\U0001f680 \U0001f680x", "\ufb01ve\u2026\u2026 \u212b", "the \u3000 shop\u200b",
+RULES = [("\u212b", "\u00c5"), ("e\u0301", "\u00e9"), ("\u00e9\u0323", "\u1eb9\u0301"), ("\ufb01", "fi"),
+         ("\u3000", " "), ("\u00a0", " "), ("\n", " "), ("\t", " "), ("\r", " "), ("\u00ad", ""),
+         ("\u00a8", " \u0308"), ("\u2026", "..."), ("\u00bd", "1 / 2"), ("\u1e9b\u0323", "\u1e69"), ("or", "OR"),
+         ("order", "ordre"), ("\u200b", " "), ("\U0001f680", "rocket ")]
+MAPPED = ["\u00adthe\u00ad shop\u00ad", "\u200b\u3000\t", "\u00ad", "a\u00a8b \u00a8\u00a8c",
+          "e\u0301\u0323 e\u0301e \u00e9\u0323", "1\u00bd \u00bd", "or ord orde order orders",
+          "\U0001f680\U0001f680 \U0001f680x", "\ufb01ve\u2026\u2026 \u212b", "the \u3000 shop\u200b",
           "<tool>  <tool>order the<tool> ", "nnnnnnnnnnnnnnnnn", "\u65e5\u672c the \u8a9e"]
-
-NFKC = ["\ufdfa \u3300\u2460\u00b2", "\uac01 \u1100\u1161\u11a8 \u1100", "\u0958 \u0915\u093c", "\uff21\uff42\uff43\u3000\uff11", "\x00a\x01b\x7f",
-        "\u0344 \u0308\u0301", "\u2028\u2029 \u0085", "\u200d\u200e\ufeff", "----------------- _________ ....", "\u1e0b\u0323 d\u0323\u0307",
-        "\U0001d400\U0001d7ce \U0001f100", "<extra_id_0> <pad>", "\u01c4\u01f0 j\u030c", "\u2581 \u2581\u2581a \u2581"]
+NFKC = ["\ufdfa \u3300\u2460\u00b2", "\uac01 \u1100\u1161\u11a8 \u1100", "\u0958 \u0915\u093c",
+        "\uff21\uff42\uff43\u3000\uff11", "\x00a\x01b\x7f", "\u0344 \u0308\u0301", "\u2028\u2029 \u0085",
+        "\u200d\u200e\ufeff", "----------------- _________ ....", "\u1e0b\u0323 d\u0323\u0307",
+        "\U0001d400\U0001d7ce \U0001f100", "<extra_id_0> <pad>", "\u01c4\u01f0 j\u030c",
+        "\u2581 \u2581\u2581a \u2581"]
 LONG = ("the " * 20 + " _________  ") * 2000  # sums pass 100,000 several times
 
 
