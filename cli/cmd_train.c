@@ -48,7 +48,7 @@ static const option table[] = {
     OPT_INT(train_args, val_limit, 0, "val-limit", "N", 0, 1 << 30, "0", "most rows of a validation split; 0: all"),
     OPT_HEADING("What is learned"),
     OPT_TEXT(train_args, condition, 0, "condition", "C", "gist",
-             "gist, pos_control, neg_control, or a mixture: mix:gist=0.5,full=0.25,none=0.25"),
+             "gist, full, none, pos_control, neg_control, or mix:gist=0.5,full=0.25,none=0.25"),
     OPT_TEXT(train_args, k, 'k', "gists", "N,N...", "1", "gist tokens; several: one is drawn per pair, nested"),
     OPT_CHOICE(train_args, objective, 0, "objective", "lm|distill|both", "lm",
                "answers; the model's own distribution under the full prompt; both"),

@@ -234,7 +234,7 @@ static void ask(gist_engine *e, const char *prompt, int k, const char *input, ch
 }
 
 static bool same_text(const char *a, const char *b) {
-    eval_text x = eval_trim(a, strlen(a)), y = eval_trim(b, strlen(b));
+    eval_text x = eval_strip(a, strlen(a)), y = eval_strip(b, strlen(b));
     return x.len == y.len && memcmp(x.p, y.p, x.len) == 0;
 }
 
@@ -363,7 +363,7 @@ static void scores_refused(void **state) {
 
 static double exact(const char *answer, const char *reference) {
     double percent = -1;
-    eval_text a = eval_trim(answer, strlen(answer)), r = eval_trim(reference, strlen(reference));
+    eval_text a = eval_strip(answer, strlen(answer)), r = eval_strip(reference, strlen(reference));
     assert_string_equal(eval_scores[0].name, "exact");
     assert_ok(eval_scores[0].of(&percent, a, r, NULL, NULL), NULL);
     return percent;

@@ -25,7 +25,6 @@ typedef struct eval_score {
 enum { EVAL_SCORES = 1 };
 extern const eval_score eval_scores[EVAL_SCORES]; /* "exact": 100 where the texts are equal, else 0 */
 
-eval_text eval_trim(const char *p, size_t len); /* without white space around it */
 
 /* ---- answers: eval_answers.c ---- */
 

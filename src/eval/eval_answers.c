@@ -69,7 +69,8 @@ static gist_status read_reference(answers *a, const train_pair *q) {
 }
 
 static gist_status add_scores(answers *a, const gist_answer *given, double sum[EVAL_SCORES]) {
-    eval_text answer = eval_trim(given->text, given->text_len), reference = eval_trim(a->reference.p, a->reference.len);
+    eval_text answer = eval_strip(given->text, given->text_len),
+              reference = eval_strip(a->reference.p, a->reference.len);
     for (int i = 0; i < EVAL_SCORES; i++) {
         double percent;
         TRY(eval_scores[i].of(&percent, answer, reference, a->set->alloc, a->err));

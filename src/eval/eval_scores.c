@@ -4,19 +4,6 @@
  */
 #include "eval/eval.h"
 
-static bool is_space(char c) {
-    return c == ' ' || (c >= '\t' && c <= '\r');
-}
-
-eval_text eval_trim(const char *p, size_t len) {
-    while (len > 0 && is_space(p[len - 1])) len--;
-    while (len > 0 && is_space(*p)) {
-        p++;
-        len--;
-    }
-    return (eval_text){ p, len };
-}
-
 static gist_status exact(double *percent, eval_text answer, eval_text reference, const gist_allocator *alloc,
                          gist_error *err) {
     (void)alloc, (void)err;
