@@ -34,6 +34,7 @@ SOVERSION := $(firstword $(subst ., ,$(VERSION)))
 # The instruction sets of one file each: only code behind the run-time dispatch is compiled with them.
 ISA_AVX2 := -mavx2 -mfma -mf16c
 ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512
+ISA_AVX512VNNI := $(ISA_AVX512) -mavx512vnni
 ISA_AVX512BF16 := $(ISA_AVX512) -mavx512bf16
 
 VARIANTS := release debug asan tsan
@@ -61,6 +62,10 @@ BASE_CPPFLAGS := -D_GNU_SOURCE -Iinclude -Isrc
 BASE_CFLAGS := -std=c11 -g $(WARN) -fPIC -fvisibility=hidden -ffp-contract=off -fno-math-errno -pthread
 PKG_CFLAGS := $(shell $(PKG_CONFIG) --cflags $(PKGS) 2>/dev/null)
 PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null || echo -lpcre2-8 -lutf8proc -ljansson -lxxhash)
+# Line editing of gist chat, where libedit is installed; LIBEDIT=0 does without.
+LIBEDIT ?= $(shell $(PKG_CONFIG) --exists libedit 2>/dev/null && echo 1)
+EDIT_CFLAGS := $(if $(filter 1,$(LIBEDIT)),-DGIST_LIBEDIT $(shell $(PKG_CONFIG) --cflags libedit))
+EDIT_LIBS := $(if $(filter 1,$(LIBEDIT)),$(shell $(PKG_CONFIG) --libs libedit))
 TEST_CFLAGS := -Itests $(shell $(PKG_CONFIG) --cflags cmocka 2>/dev/null)
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null || echo -lcmocka)
 LIBS := $(PKG_LIBS) -lm -lpthread
@@ -90,7 +95,7 @@ DEMO_OBJ := $(call objects,$(DEMO_SRC))
 TEST_HELP := $(call objects,tests/testing.c tests/tiny.c)
 TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(TEST_SRC))
 REPLAYS := $(patsubst tests/fuzz/fuzz_%.c,$(BUILD)/tests/replay_%,$(FUZZ_SRC))
-SCRIPTS := $(wildcard tests/*.sh)
+SCRIPTS := $(filter-out tests/cli_common.sh,$(wildcard tests/*.sh))
 FUZZERS := $(patsubst tests/fuzz/%.c,$(BUILD)/%,$(FUZZ_SRC))
 
 Q := $(if $(filter 1,$(V)),,@)
@@ -107,9 +112,12 @@ objects: $(LIB_OBJ)
 
 $(BUILD)/obj/src/ops/%.o: OPT := $(OPS_OPT)
 $(call objects,$(wildcard src/ops/x86/*avx2*.c)): ISA := $(ISA_AVX2)
-$(call objects,$(filter-out %bf16.c,$(wildcard src/ops/x86/*avx512*.c))): ISA := $(ISA_AVX512)
+$(call objects,$(filter-out %bf16.c %vnni.c,$(wildcard src/ops/x86/*avx512*.c))): ISA := $(ISA_AVX512)
+$(call objects,$(wildcard src/ops/x86/*avx512vnni*.c)): ISA := $(ISA_AVX512VNNI)
 $(call objects,$(wildcard src/ops/x86/*avx512bf16*.c)): ISA := $(ISA_AVX512BF16)
 $(BUILD)/obj/tests/%.o: BASE_CPPFLAGS += $(TEST_CFLAGS)
+$(BUILD)/obj/cli/cmd_chat.o: BASE_CPPFLAGS += $(EDIT_CFLAGS)
+$(BUILD)/obj/cli/cmd_chat.o: $(BUILD)/edit
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(call say,CC,$<)
@@ -125,6 +133,8 @@ define keep_text
 endef
 $(BUILD)/flags: FORCE
 	$(call keep_text,$(FLAGS_TEXT))
+$(BUILD)/edit: FORCE
+	$(call keep_text,$(EDIT_CFLAGS))
 $(BUILD)/sources: FORCE
 	$(call keep_text,$(LIB_SRC))
 
@@ -145,7 +155,7 @@ $(BUILD)/libgist.so.$(SOVERSION): $(BUILD)/rooms.a
 
 $(BUILD)/gist: $(CLI_OBJ) $(BUILD)/rooms.a
 	@$(call say,LINK,$@)
-	$(Q)$(CC) $(LINK) $(LDFLAGS) -o $@ $(CLI_OBJ) $(BUILD)/rooms.a $(LIBS)
+	$(Q)$(CC) $(LINK) $(LDFLAGS) -o $@ $(CLI_OBJ) $(BUILD)/rooms.a $(EDIT_LIBS) $(LIBS)
 
 # The demonstration's data program stands on the rooms too, but is not installed.
 $(BUILD)/gist-demo: $(DEMO_OBJ) $(BUILD)/rooms.a

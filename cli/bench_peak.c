@@ -65,6 +65,45 @@ __attribute__((target("avx512f,avx512bf16"))) static float peak_bf16(float x) {
     EACH(ADD16)
     return _mm512_cvtss_f32(all);
 }
+
+/* Bytes: products in pairs, pairs in 32 bits, and their sum; or all at once. */
+#define ISUM8(i) __m256i s##i = _mm256_set1_epi32(i);
+#define IDOT8(i) s##i = _mm256_add_epi32(s##i, _mm256_madd_epi16(_mm256_maddubs_epi16(a, s##i), b));
+#define IADD8(i) all = _mm256_add_epi32(all, s##i);
+__attribute__((target("avx2"))) static float peak_int8_avx2(float x) {
+    __m256i a = _mm256_set1_epi32((int)(x * 0x1000000)), b = _mm256_set1_epi16(1), all = b;
+    EACH12(ISUM8)
+    for (int n = 0; n < STEPS; n++) {
+        EACH12(IDOT8)
+    }
+    EACH12(IADD8)
+    return (float)_mm256_extract_epi32(all, 0);
+}
+
+#define ISUM16(i) __m512i s##i = _mm512_set1_epi32(i);
+#define IDOT16(i) s##i = _mm512_add_epi32(s##i, _mm512_madd_epi16(_mm512_maddubs_epi16(a, s##i), b));
+#define IADD16(i) all = _mm512_add_epi32(all, s##i);
+__attribute__((target("avx512f,avx512bw"))) static float peak_int8_avx512(float x) {
+    __m512i a = _mm512_set1_epi32((int)(x * 0x1000000)), b = _mm512_set1_epi16(1), all = b;
+    EACH(ISUM16)
+    for (int n = 0; n < STEPS; n++) {
+        EACH(IDOT16)
+    }
+    EACH(IADD16)
+    return (float)_mm512_reduce_add_epi32(all);
+}
+
+/* gcc 12 copies the sums of the intrinsic through other registers and spills them. */
+#define VDOT16(i) __asm__("vpdpbusd %2, %1, %0" : "+v"(s##i) : "v"(a), "v"(b));
+__attribute__((target("avx512f,avx512vnni"))) static float peak_vnni(float x) {
+    __m512i a = _mm512_set1_epi32((int)(x * 0x1000000)), b = a, all = a;
+    EACH(ISUM16)
+    for (int n = 0; n < STEPS; n++) {
+        EACH(VDOT16)
+    }
+    EACH(IADD16)
+    return (float)_mm512_reduce_add_epi32(all);
+}
 #endif
 
 /* ---- the best unit of this CPU ---- */
@@ -75,6 +114,18 @@ typedef struct unit {
     double flops; /* of one call */
 } unit;
 
+#ifdef HAVE_X86
+static unit int8_unit(void) {
+    if (gist_kernels_available(GIST_KERNELS_AVX512) && __builtin_cpu_supports("avx512vnni"))
+        return (unit){ "dot products of bytes, 512 bits", peak_vnni, 2.0 * 64 * SUMS * STEPS };
+    if (gist_kernels_available(GIST_KERNELS_AVX512))
+        return (unit){ "products of bytes, pairs, sum, 512 bits", peak_int8_avx512, 2.0 * 64 * SUMS * STEPS };
+    if (gist_kernels_available(GIST_KERNELS_AVX2))
+        return (unit){ "products of bytes, pairs, sum, 256 bits", peak_int8_avx2, 2.0 * 32 * 12 * STEPS };
+    return (unit){ 0 };
+}
+#endif
+
 static unit find_unit(bench_unit u) {
     unit none = { 0 };
 #ifdef HAVE_X86
@@ -82,6 +133,7 @@ static unit find_unit(bench_unit u) {
         return gist_kernels_available(GIST_KERNELS_AVX512BF16)
                    ? (unit){ "bf16 dot products, 512 bits", peak_bf16, 2.0 * 32 * SUMS * STEPS }
                    : none;
+    if (u == BENCH_INT8) return int8_unit();
     if (gist_kernels_available(GIST_KERNELS_AVX512))
         return (unit){ "fused multiply-add, 512 bits", peak_avx512, 2.0 * 16 * SUMS * STEPS };
     if (gist_kernels_available(GIST_KERNELS_AVX2))

@@ -13,6 +13,10 @@ gist_status bench_run_open(bench_run *r, const llama_model *m, op_ctx ctx, dtype
                            gist_error *err) {
     const llama_config *c = &m->cfg;
     *r = (bench_run){ .m = m, .ctx = ctx, .cap = op_kv_round(tokens), .rows = rows };
+    if (!op_kv_fits(kv, c->D))
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "keys and values in %s need heads as wide as a multiple of 32; these are %d wide", dt_name(kv),
+                       c->D);
     size_t one = dt_bytes(kv, (size_t)c->G * (size_t)c->D * (size_t)r->cap);
     arena dry, ar;
     rng random;
@@ -86,4 +90,20 @@ double bench_weight_bytes(const llama_model *m) {
 
 double bench_kv_bytes(const llama_config *c, dtype kv, int length) {
     return 2.0 * c->L * (double)dt_bytes(kv, (size_t)c->G * (size_t)c->D * (size_t)length);
+}
+
+gist_status bench_shape(const char *s, int context, llama_config *out, gist_error *err) {
+    llama_config c = { .context = context, .eps = 1e-5f, .theta = 10000.0f };
+    char end;
+    if (strcmp(s, "tinyllama-1.1b") == 0) s = "22,2048,5632,32,4,32000";
+    if (strcmp(s, "llama-7b") == 0) s = "32,4096,11008,32,32,32000";
+    if (sscanf(s, "%7d,%7d,%7d,%7d,%7d,%7d%c", &c.L, &c.C, &c.F, &c.H, &c.G, &c.V, &end) != 6 || c.H < 1 || c.C % c.H)
+        return err_set(
+            err, GIST_ERR_USAGE,
+            "shape \"%.60s\" is neither tinyllama-1.1b, llama-7b nor layers,width,ffn,heads,kv_heads,vocabulary", s);
+    c.D = c.C / c.H;
+    if (c.L < 1 || c.L > LLAMA_MAX_LAYERS || c.C > LLAMA_MAX_WIDTH || c.F > 1 << 20 || c.V > LLAMA_MAX_VOCAB || c.G < 1)
+        return err_set(err, GIST_ERR_LIMIT, "shape \"%.60s\" is out of bounds", s);
+    *out = c;
+    return GIST_OK;
 }

@@ -31,4 +31,7 @@ double bench_flops(const llama_config *c, int length, int n);
 double bench_weight_bytes(const llama_model *m);
 double bench_kv_bytes(const llama_config *c, dtype kv, int length);
 
+/* "tinyllama-1.1b", "llama-7b" or layers,width,ffn,heads,kv_heads,vocabulary. */
+gist_status bench_shape(const char *s, int context, llama_config *out, gist_error *err);
+
 #endif

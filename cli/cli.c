@@ -83,6 +83,12 @@ static void log_line(void *ctx, gist_log_level level, const char *msg) {
     warn("%s", msg);
 }
 
+dtype kv_dtype(gist_type kv) {
+    for (int t = 0; t < DT_COUNT; t++)
+        if (dt_public((dtype)t) == kv) return (dtype)t;
+    return DT_BF16;
+}
+
 gist_status open_engine(const model_args *m, bool quiet, gist_engine **out, double *seconds, gist_error *err) {
     gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
     o.threads = m->threads;

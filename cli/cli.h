@@ -18,6 +18,8 @@ extern const command cmd_compress, cmd_generate, cmd_show, cmd_tokenize, cmd_log
 extern const command cmd_bench_train;
 extern const command cmd_score;
 extern const command cmd_train, cmd_tune;
+extern const command cmd_chat, cmd_bench_batch;
+extern const command cmd_convert;
 
 /* ---- a model's options ---- */
 
@@ -27,8 +29,8 @@ typedef struct model_args {
 } model_args;
 
 #define KERNELS_CHOICES "auto|scalar|avx2|avx512|avx512bf16" /* in the order of gist_kernels */
-#define TYPE_CHOICES "auto|f32|bf16|f16"                     /* in the order of gist_type */
-#define WEIGHTS_CHOICES "auto|f32|bf16"
+#define KV_CHOICES "auto|f32|bf16|f16|q8_0"                  /* in the order of gist_type */
+#define WEIGHTS_CHOICES "auto|f32|bf16|f16|q8_0|q4_0|q4_K|q5_K|q6_K" /* in the order of gist_type */
 
 #define OPT_MODEL(type, field)                                                                                         \
     OPT_NEED_TEXT(type, field.path, 'm', "model", "MODEL",                                                             \
@@ -46,9 +48,12 @@ typedef struct model_args {
 #define OPT_TEMPLATE(type, field)                                                                                      \
     OPT_TEXT(type, field.template_name, 0, "template", "NAME", "paper",                                                \
              "text around prompt and input: paper, raw, chatml, llama3")
-#define OPT_KV(type, field, help) OPT_CHOICE(type, field, 0, "kv", TYPE_CHOICES, "auto", help)
+#define OPT_KV(type, field, help) OPT_CHOICE(type, field, 0, "kv", KV_CHOICES, "auto", help)
 #define OPT_JSON(type, field) OPT_FLAG(type, field, 0, "json", "print one JSON object")
 #define OPT_QUIET(type, field) OPT_FLAG(type, field, 'q', "quiet", "no warnings and no progress")
+
+/* The type of a KV cache by its public name; auto: bf16. */
+dtype kv_dtype(gist_type kv);
 
 /* seconds (may be NULL): what opening took.  Warnings go to stderr unless quiet. */
 gist_status open_engine(const model_args *m, bool quiet, gist_engine **out, double *seconds, gist_error *err);

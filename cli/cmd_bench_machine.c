@@ -18,6 +18,7 @@ static const option table[] = {
 static gist_status print_json(const machine_args *a, int threads, double gbs, const double *gflops, gist_error *err) {
     json_t *peaks = json_pack("{s:f}", "f32", gflops[BENCH_F32]);
     if (peaks && bench_unit_name(BENCH_BF16)) json_object_set_new(peaks, "bf16", json_real(gflops[BENCH_BF16]));
+    if (peaks && bench_unit_name(BENCH_INT8)) json_object_set_new(peaks, "int8", json_real(gflops[BENCH_INT8]));
     return json_print(json_pack("{s:i, s:i, s:i, s:f, s:o}", "threads", threads, "rounds", a->repeat, "buffer_mib",
                                 a->buffer, "read_gbs", gbs, "gflops", peaks),
                       err);
@@ -31,6 +32,8 @@ static void print_text(const machine_args *a, int threads, double gbs, const dou
         printf("bf16           %.0f GFLOP/s  (%s)\n", gflops[BENCH_BF16], bench_unit_name(BENCH_BF16));
     else
         printf("bf16           no unit of its own on this CPU: bf16 runs through f32\n");
+    if (bench_unit_name(BENCH_INT8))
+        printf("int8           %.0f GOP/s  (%s)\n", gflops[BENCH_INT8], bench_unit_name(BENCH_INT8));
 }
 
 static gist_status measure(const machine_args *a, pool *p, gist_error *err) {
@@ -67,7 +70,7 @@ static int run(const command *self, int argc, char **argv) {
 const command cmd_bench_machine = {
     .group = "Measure",
     .name = "bench machine",
-    .summary = "read bandwidth, and peaks of f32 and bf16",
+    .summary = "read bandwidth, and peaks of f32, bf16 and int8",
     .usage = "[--threads N] [--buffer MIB] [--repeat N] [--json]",
     .details = "1 GB is 10^9 bytes; a multiply-add counts as 2 operations.",
     .example = "gist bench machine",

@@ -123,6 +123,10 @@ static uint64_t resident_peak(void) {
     return getrusage(RUSAGE_SELF, &u) == 0 ? (uint64_t)u.ru_maxrss * 1024 : 0;
 }
 
+static const char *unit_type(bench_unit u) {
+    return u == BENCH_INT8 ? "int8" : u == BENCH_BF16 ? "bf16" : "f32";
+}
+
 static json_t *phase_json(const bench *b, int p, int tokens) {
     return json_pack("{s:i, s:f, s:f, s:f, s:f, s:f}", "tokens", tokens, "tokens_per_second", b->phase[p].tokens,
                      "gflops", b->phase[p].gflops, "share_of_peak", b->phase[p].of_peak, "gbs", b->phase[p].gbs,
@@ -137,7 +141,7 @@ static gist_status print_json(const bench *b, gist_error *err) {
             "model", b->a->model.path ? b->a->model.path : b->a->shape, "shape", c->L, c->C, c->F, c->H, c->G, c->V,
             "parameters", (json_int_t)llama_parameters(c), "type", dt_name(b->weights), "kv", dt_name(b->kv), "kernels",
             gist_kernels_name(op_level(&b->ctx)), "threads", pool_size(b->ctx.pool), "rounds", b->a->repeat,
-            "peak_type", b->unit == BENCH_BF16 ? "bf16" : "f32", "peak_gflops", b->peak, "read_gbs", b->bandwidth,
+            "peak_type", unit_type(b->unit), "peak_gflops", b->peak, "read_gbs", b->bandwidth,
             "prefill", phase_json(b, PREFILL, b->a->prefill), "decode", phase_json(b, DECODE, b->a->decode),
             "weight_bytes", (json_int_t)b->m->block_bytes, "kv_bytes", (json_int_t)b->kv_bytes, "activation_bytes",
             (json_int_t)b->act_bytes, "resident_peak_bytes", (json_int_t)resident_peak(), "start_seconds",
@@ -163,7 +167,7 @@ static void print_text(const bench *b) {
            size_text(b->kv_bytes, kv), size_text(b->act_bytes, acts), size_text(resident_peak(), most));
     if (b->start_seconds > 0) printf("start    %.3f s from process start to ready\n", b->start_seconds);
     printf("machine  %.0f GFLOP/s in %s, %.1f GB/s reading (measured between the rounds)\n\n", b->peak,
-           b->unit == BENCH_BF16 ? "bf16" : "f32", b->bandwidth);
+           unit_type(b->unit), b->bandwidth);
     printf("         tokens     tokens/s    GFLOP/s    of peak      GB/s  of reading   (medians of %d)\n",
            b->a->repeat);
     print_phase(b, PREFILL, "prefill", b->a->prefill);
@@ -172,26 +176,11 @@ static void print_text(const bench *b) {
 
 /* ---- the model ---- */
 
-static gist_status parse_shape(const char *s, int context, llama_config *out, gist_error *err) {
-    llama_config c = { .context = context, .eps = 1e-5f, .theta = 10000.0f };
-    char end;
-    if (strcmp(s, "tinyllama-1.1b") == 0) s = "22,2048,5632,32,4,32000";
-    if (strcmp(s, "llama-7b") == 0) s = "32,4096,11008,32,32,32000";
-    if (sscanf(s, "%7d,%7d,%7d,%7d,%7d,%7d%c", &c.L, &c.C, &c.F, &c.H, &c.G, &c.V, &end) != 6 || c.H < 1 || c.C % c.H)
-        return err_set(
-            err, GIST_ERR_USAGE,
-            "shape \"%.60s\" is neither tinyllama-1.1b, llama-7b nor layers,width,ffn,heads,kv_heads,vocabulary", s);
-    c.D = c.C / c.H;
-    if (c.L < 1 || c.L > LLAMA_MAX_LAYERS || c.C > LLAMA_MAX_WIDTH || c.F > 1 << 20 || c.V > LLAMA_MAX_VOCAB || c.G < 1)
-        return err_set(err, GIST_ERR_LIMIT, "shape \"%.60s\" is out of bounds", s);
-    *out = c;
-    return GIST_OK;
-}
-
 static gist_status run_bench(bench *b, const llama_model *m, gist_error *err) {
     b->m = m;
     b->weights = m->layers[0].wq.type;
-    b->unit = b->weights == DT_BF16 && bench_unit_name(BENCH_BF16) ? BENCH_BF16 : BENCH_F32;
+    b->unit = dt_block(b->weights) > 1 ? BENCH_INT8 : b->weights == DT_BF16 ? BENCH_BF16 : BENCH_F32;
+    if (!bench_unit_name(b->unit)) b->unit = BENCH_F32;
     TRY(measure(b, err));
     if (b->a->json) return print_json(b, err);
     print_text(b);
@@ -202,9 +191,11 @@ static gist_status random_model(bench *b, gist_error *err) {
     const bench_args *a = b->a;
     llama_config c;
     llama_model m;
-    dtype type = a->model.type == GIST_TYPE_F32 ? DT_F32 : DT_BF16;
+    dtype type = DT_BF16;
+    for (int t = 0; t < DT_COUNT; t++)
+        if (a->model.type != GIST_TYPE_AUTO && dt_public((dtype)t) == (gist_type)a->model.type) type = (dtype)t;
     int need = a->prefill + a->decode;
-    TRY(parse_shape(a->shape, need > 2048 ? need : 2048, &c, err));
+    TRY(bench_shape(a->shape, need > 2048 ? need : 2048, &c, err));
     progress("making random weights ...");
     gist_status status = llama_random(&m, &c, type, a->seed, &b->ctx, mem_default(), err);
     progress_end();
@@ -227,7 +218,7 @@ static gist_status bench_model(const bench_args *a, gist_error *err) {
     pool *p = NULL;
     bench *b = mem_calloc(NULL, 1, sizeof *b);
     if (!b) return err_memory(err, "measurements");
-    *b = (bench){ .a = a, .kv = a->kv == GIST_TYPE_F32 ? DT_F32 : a->kv == GIST_TYPE_F16 ? DT_F16 : DT_BF16 };
+    *b = (bench){ .a = a, .kv = kv_dtype((gist_type)a->kv) };
     gist_status status = pool_create(mem_default(), a->model.threads, &p, err);
     if (status == GIST_OK) status = op_init(&b->ctx, (gist_kernels)a->model.kernels, p, err);
     if (status == GIST_OK) status = a->model.path ? real_model(b, err) : random_model(b, err);
@@ -251,12 +242,13 @@ const command cmd_bench_model = {
     .group = "Measure",
     .name = "bench model",
     .summary = "prefill and decode: tokens/s, GFLOP/s, GB/s, as shares of the machine's",
-    .usage = "[-m MODEL | --shape SHAPE] [--type bf16|f32] [--prefill N] [--decode N]",
+    .usage = "[-m MODEL | --shape SHAPE] [--type TYPE] [--prefill N] [--decode N]",
     .details =
         "GFLOP/s count every product (2 per multiply-add), attention included; the prefill computes one row of "
         "logits.\n"
         "GB/s count the packed matrices once per pass, and while decoding the keys and values behind the token.\n"
-        "Random weights are bf16 unless --type says f32.",
+        "Weights of 8 bits and less are measured against products of bytes: GFLOP/s are then GOP/s of integers.\n"
+        "Random weights are bf16 unless --type names another; they are made in the layout they are computed in.",
     .example = "gist bench model --shape tinyllama-1.1b --prefill 512 --decode 64",
     .options = table,
     .count = sizeof table / sizeof *table,

@@ -1,5 +1,8 @@
-/* cmd_compress.c - gist compress: a prompt into a gist file. */
+/* cmd_compress.c - gist compress: a prompt into a gist file, or onto standard output. */
+#include <errno.h>
+#include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "cli.h"
 
@@ -19,7 +22,8 @@ static const option table[] = {
     OPT_MODEL(compress_args, model),
     OPT_ADAPTER(compress_args, model),
     OPT_INT(compress_args, k, 'k', "gists", "N", 1, 1024, "1", "gist tokens to compress into"),
-    OPT_NEED_TEXT(compress_args, out, 'o', "output", "FILE", "the gist file; written whole or not at all"),
+    OPT_NEED_TEXT(compress_args, out, 'o', "output", "FILE",
+                  "the gist file, written whole or not at all; -: standard output, which must not be a terminal"),
     OPT_KV(compress_args, kv, "number type of the stored rows; auto: bf16"),
     OPT_FLAG(compress_args, rebase, 0, "rebase", "turn the keys back to position 0: what follows starts at position k"),
     OPT_TEMPLATE(compress_args, model),
@@ -34,6 +38,10 @@ typedef struct result {
     uint64_t per_token, before, file;
     double loading, compressing;
 } result;
+
+static bool to_stdout(const compress_args *a) {
+    return strcmp(a->out, "-") == 0;
+}
 
 static gist_status print_json(const compress_args *a, const result *r, gist_error *err) {
     const gist_info *i = &r->info;
@@ -51,15 +59,41 @@ static gist_status print_json(const compress_args *a, const result *r, gist_erro
 static void print_text(const compress_args *a, const result *r) {
     const gist_info *i = &r->info;
     char one[32], before[32], after[32], file[32];
-    printf("prompt tokens  %d\n", i->prompt_tokens);
-    printf("gist tokens    %d\n", i->k);
-    printf("factor         %.1f\n", (double)i->prompt_tokens / i->k);
-    printf("KV before      %s  (%s per token, %s)\n", size_text(r->before, before), size_text(r->per_token, one),
-           gist_type_name(i->kv));
-    printf("KV after       %s\n", size_text(i->bytes, after));
-    printf("file           %s, %s\n", a->out, size_text(r->file, file));
-    printf("id             %s\n", i->id);
-    printf("seconds        %.3f  (and %.3f to load the model)\n", r->compressing, r->loading);
+    FILE *to = to_stdout(a) ? stderr : stdout;
+    fprintf(to, "prompt tokens  %d\n", i->prompt_tokens);
+    fprintf(to, "gist tokens    %d\n", i->k);
+    fprintf(to, "factor         %.1f\n", (double)i->prompt_tokens / i->k);
+    fprintf(to, "KV before      %s  (%s per token, %s)\n", size_text(r->before, before), size_text(r->per_token, one),
+            gist_type_name(i->kv));
+    fprintf(to, "KV after       %s\n", size_text(i->bytes, after));
+    if (!to_stdout(a)) fprintf(to, "file           %s, %s\n", a->out, size_text(r->file, file));
+    fprintf(to, "id             %s\n", i->id);
+    fprintf(to, "seconds        %.3f  (and %.3f to load the model)\n", r->compressing, r->loading);
+}
+
+static gist_status copy_to_stdout(const char *path, gist_error *err) {
+    file_map m;
+    TRY(map_open(path, &m, err));
+    bool good = fwrite(m.data, 1, m.size, stdout) == m.size && fflush(stdout) == 0;
+    map_close(&m);
+    return good ? GIST_OK : err_set(err, GIST_ERR_IO, "cannot write the gist: %s", strerror(errno));
+}
+
+/* A gist file is made whole before any of it is passed on. */
+static gist_status write_out(const gist *g, gist_error *err) {
+    const char *tmp = getenv("TMPDIR");
+    char *path = path_join(NULL, tmp && *tmp ? tmp : "/tmp", "gist-XXXXXX");
+    if (!path) return err_memory(err, "path");
+    int fd = mkstemp(path);
+    gist_status status = fd >= 0 ? GIST_OK : err_set(err, GIST_ERR_IO, "%s: %s", path, strerror(errno));
+    if (fd >= 0) {
+        close(fd);
+        status = gist_save(g, path, err);
+        if (status == GIST_OK) status = copy_to_stdout(path, err);
+        unlink(path);
+    }
+    mem_free(NULL, path);
+    return status;
 }
 
 static gist_status compress(const compress_args *a, gist_engine *e, const text *prompt, result *r, gist **g,
@@ -74,7 +108,7 @@ static gist_status compress(const compress_args *a, gist_engine *e, const text *
     r->compressing = time_now() - start;
     if (!a->quiet) progress_end();
     if (status != GIST_OK) return status;
-    TRY(gist_save(*g, a->out, err));
+    TRY(to_stdout(a) ? write_out(*g, err) : gist_save(*g, a->out, err));
     gist_get_info(*g, &r->info);
     r->per_token = r->info.bytes / (uint64_t)r->info.k;
     r->before = r->per_token * (uint64_t)r->info.prompt_tokens;
@@ -90,6 +124,9 @@ static int run(const command *self, int argc, char **argv) {
     int done = options_parse(self, &a, argc, argv);
     if (done != OPTIONS_GO) return done;
     if (!a.prompt == !a.file) return usage_error(self, "compress: give the prompt with either -p or -f");
+    if (to_stdout(&a) && isatty(STDOUT_FILENO))
+        return usage_error(self, "compress: -o - would write a gist's bytes to this terminal; redirect it");
+    if (to_stdout(&a) && a.json) return usage_error(self, "compress: -o - and --json both write to standard output");
     gist_error err = { 0 };
     gist_engine *e = NULL;
     gist *g = NULL;

@@ -1,31 +1,31 @@
 /* cmd_generate.c - gist generate: answer an input behind a gist, a prompt, or nothing; streaming.
  *
- *   -g FILE           the gist's rows, then the input
+ *   -g FILE           the gist's rows, then the input; several: one gist behind another
  *   -p TEXT           the prompt's tokens, then the input
  *   -p TEXT -k N      prompt and N gist tokens in one timeline, under the mask of --condition (gisting.md's three):
  *                     what a gist file is checked against, and the two controls
  */
 #include <unistd.h>
 
-#include "cli.h"
+#include "answer.h"
 
 enum { CONDITION_GIST, CONDITION_POS, CONDITION_NEG };
 
 typedef struct generate_args {
     model_args model;
-    const char *gist, *prompt, *file, *input, *input_file;
-    int k, condition, kv, max_tokens, top_k, context, position;
-    float temperature, top_p;
-    uint64_t seed;
-    option_list stop;
-    bool force, ignore_eos, logprobs, json, stats, quiet;
+    option_list gists;
+    const char *prompt, *file, *input, *input_file;
+    int k, condition, kv, context, position, samples;
+    answer_args answer;
+    bool force, logprobs, json, stats, quiet;
 } generate_args;
 
 static const option table[] = {
     OPT_HEADING("What stands in front"),
     OPT_MODEL(generate_args, model),
     OPT_ADAPTER(generate_args, model),
-    OPT_TEXT(generate_args, gist, 'g', "gist", "FILE", NULL, "a gist file made with this model"),
+    OPT_LIST(generate_args, gists, 'g', "gist", "FILE",
+             "a gist file made with this model; several stand one behind another, from position 0"),
     OPT_FLAG(generate_args, force, 0, "force", "accept a gist of another model when every shape fits"),
     OPT_TEXT(generate_args, prompt, 'p', "prompt", "TEXT", NULL, "a prompt, uncompressed"),
     OPT_TEXT(generate_args, file, 'f', "file", "FILE", NULL,
@@ -41,17 +41,9 @@ static const option table[] = {
     OPT_TEXT(generate_args, input, 'i', "input", "TEXT", NULL,
              "the input to answer; none: the template's form without one"),
     OPT_TEXT(generate_args, input_file, 0, "input-file", "FILE", NULL, "the input from a file (- standard input)"),
-    OPT_HEADING("Answer"),
-    OPT_INT(generate_args, max_tokens, 'n', "max-tokens", "N", 0, 1 << 20, "256",
-            "most tokens; 0: until the model ends or the context is full"),
-    OPT_FLOAT(generate_args, temperature, 0, "temp", "X", 0, 1e6, "0",
-              "temperature; 0: always the most probable token"),
-    OPT_INT(generate_args, top_k, 0, "top-k", "N", 0, 1 << 20, "0", "draw from the N most probable tokens; 0: all"),
-    OPT_FLOAT(generate_args, top_p, 0, "top-p", "X", 0, 1, "1",
-              "draw from the smallest set of tokens with this probability"),
-    OPT_SEED(generate_args, seed, 0, "seed", "0", "of the random numbers: one seed, one answer"),
-    OPT_LIST(generate_args, stop, 0, "stop", "TEXT", "end before this text"),
-    OPT_FLAG(generate_args, ignore_eos, 0, "ignore-eos", "do not end at the end-of-text token"),
+    OPT_ANSWER(generate_args, answer),
+    OPT_INT(generate_args, samples, 0, "samples", "N", 1, 1024, "1",
+            "answers to the input, with seeds from --seed on; the input is run once"),
     OPT_HEADING("Output"),
     OPT_FLAG(generate_args, logprobs, 0, "logprobs",
              "instead of the text a line per token: id, log-probability, piece; with --json a list"),
@@ -86,22 +78,12 @@ static gist_status feed_masked(const generate_args *a, gist_engine *e, gist_sess
     return status;
 }
 
-static gist_status attach(const generate_args *a, gist_engine *e, gist_session *s, gist **g, gist_error *err) {
-    gist_engine_info model;
-    gist_info info;
-    TRY(gist_load(e, a->gist, a->force ? GIST_LOAD_FORCE : 0u, g, err));
-    gist_engine_get_info(e, &model);
-    gist_get_info(*g, &info);
-    if (!a->quiet && strcmp(info.model_fingerprint, model.fingerprint) != 0)
-        warn("%s was made by another model (%s, this one is %s)", a->gist, info.model_fingerprint, model.fingerprint);
-    if (!a->quiet && strcmp(info.template_name, model.template_name) != 0)
-        warn("%s was made with template %s, the input gets %s", a->gist, info.template_name, model.template_name);
-    return gist_session_attach(s, *g, err);
-}
-
 static gist_status put_in_front(const generate_args *a, gist_engine *e, gist_session *s, const text *prompt, gist **g,
                                 gist_error *err) {
-    if (a->gist) TRY(attach(a, e, s, g, err));
+    if (a->gists.n) {
+        TRY(load_gists(&a->gists, e, a->force ? GIST_LOAD_FORCE : 0u, a->quiet, g, err));
+        TRY(gist_session_attach(s, *g, err));
+    }
     if (prompt->p && a->k) return feed_masked(a, e, s, prompt, err);
     if (prompt->p) return gist_session_prompt(s, prompt->p, prompt->len, err);
     return a->position ? gist_session_set_position(s, a->position, err) : GIST_OK;
@@ -135,7 +117,7 @@ static double rate(const gist_answer *r) {
     return r->n > 1 && decoding > 0 ? (r->n - 1) / decoding * 1e3 : 0;
 }
 
-static gist_status print_json(const generate_args *a, const gist_answer *r, gist_error *err) {
+static json_t *answer_json(const generate_args *a, const gist_answer *r) {
     json_t *root =
         json_pack("{s:o, s:s, s:i, s:i, s:o}", "text", json_text_of(r->text, r->text_len), "finish", r->finish,
                   "input_tokens", r->input_tokens, "output_tokens", r->n, "ids", json_ids_of(r->ids, (size_t)r->n));
@@ -149,11 +131,20 @@ static gist_status print_json(const generate_args *a, const gist_answer *r, gist
         bad = json_object_set_new(root, "stats",
                                   json_pack("{s:f, s:f, s:f}", "first_token_ms", r->first_token_ms, "total_ms",
                                             r->total_ms, "tokens_per_second", rate(r)));
-    if (bad) {
-        json_decref(root);
-        root = NULL;
-    }
-    return json_print(root, err);
+    if (!bad) return root;
+    json_decref(root);
+    return NULL;
+}
+
+/* Several answers: {"answers": [...]} */
+static json_t *samples_json(const generate_args *a, const gist_answer *r) {
+    json_t *list = json_array();
+    for (int i = 0; list && i < a->samples; i++)
+        if (json_array_append_new(list, answer_json(a, &r[i])) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    return list ? json_pack("{s:o}", "answers", list) : NULL;
 }
 
 static void print_stats(const gist_answer *r) {
@@ -165,28 +156,47 @@ static void print_stats(const gist_answer *r) {
 
 /* ---- the command ---- */
 
-static gist_status answer(const generate_args *a, gist_engine *e, gist_session *s, const text *input, gist_error *err) {
-    gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
-    printer p = { engine_tokenizer(e), a->logprobs, a->json, '\n' };
+static gist_status one_answer(const generate_args *a, gist_session *s, const text *input, gist_generate_options *o,
+                              printer *p, gist_error *err) {
     gist_answer r;
-    o.max_tokens = a->max_tokens;
-    o.temperature = a->temperature;
-    o.top_k = a->top_k;
-    o.top_p = a->top_p;
-    o.seed = a->seed;
-    o.stop = a->stop.item;
-    o.ignore_eos = a->ignore_eos;
-    o.on_token = on_token;
-    o.on_token_ctx = &p;
-    TRY(gist_generate(s, input->p, input->len, &o, &r, err));
+    o->on_token = on_token;
+    o->on_token_ctx = p;
+    TRY(gist_generate(s, input->p, input->len, o, &r, err));
     gist_status status = GIST_OK;
     if (a->json)
-        status = print_json(a, &r, err);
-    else if (!a->logprobs && p.last != '\n')
+        status = json_print(answer_json(a, &r), err);
+    else if (!a->logprobs && p->last != '\n')
         putchar('\n');
     if (status == GIST_OK && a->stats && !a->json && !a->quiet) print_stats(&r);
     gist_answer_free(s, &r);
     return status;
+}
+
+/* They advance together, so none can stream. */
+static gist_status many_answers(const generate_args *a, gist_session *s, const text *input,
+                                const gist_generate_options *o, gist_error *err) {
+    size_t n = (size_t)a->samples;
+    gist_answer *r = mem_calloc(NULL, n, sizeof *r);
+    if (!r) return err_memory(err, "answers");
+    gist_status status = gist_generate_samples(s, input->p, input->len, o, r, n, err);
+    if (status == GIST_OK && a->json) status = json_print(samples_json(a, r), err);
+    for (size_t i = 0; status == GIST_OK && !a->json && i < n; i++) {
+        printf("[%zu] ", i + 1);
+        fwrite(r[i].text, 1, r[i].text_len, stdout);
+        if (!r[i].text_len || r[i].text[r[i].text_len - 1] != '\n') putchar('\n');
+        if (a->stats && !a->quiet) print_stats(&r[i]);
+    }
+    for (size_t i = 0; i < n; i++) gist_answer_free(s, &r[i]);
+    mem_free(NULL, r);
+    return status;
+}
+
+static gist_status answer(const generate_args *a, gist_engine *e, gist_session *s, const text *input, gist_error *err) {
+    gist_generate_options o;
+    gist_logit_bias bias[OPTION_LIST_MAX];
+    printer p = { engine_tokenizer(e), a->logprobs, a->json, '\n' };
+    TRY(answer_options(&a->answer, e, &o, bias, err));
+    return a->samples > 1 ? many_answers(a, s, input, &o, err) : one_answer(a, s, input, &o, &p, err);
 }
 
 static gist_status generate(const generate_args *a, const text *prompt, const text *input, gist_error *err) {
@@ -210,14 +220,16 @@ static int check(const command *self, const generate_args *a) {
     bool prompt = a->prompt || a->file;
     if (a->prompt && a->file) return usage_error(self, "generate: give the prompt with either -p or -f");
     if (a->input && a->input_file) return usage_error(self, "generate: give the input with either -i or --input-file");
-    if (a->gist && prompt) return usage_error(self, "generate: a gist replaces the prompt; give -g or a prompt");
+    if (a->gists.n && prompt) return usage_error(self, "generate: a gist replaces the prompt; give -g or a prompt");
     if (a->file && a->input_file && !strcmp(a->file, "-") && !strcmp(a->input_file, "-"))
         return usage_error(self, "generate: standard input cannot be both prompt and input");
     if (a->k && !prompt) return usage_error(self, "generate: -k needs a prompt");
     if (a->condition != CONDITION_GIST && !a->k) return usage_error(self, "generate: --condition needs -k");
     if (a->position && prompt) return usage_error(self, "generate: --position is for an input without a prompt");
-    if (a->force && !a->gist) return usage_error(self, "generate: --force is about a gist; -g is missing");
-    if (!a->gist && !prompt && !a->input && !a->input_file)
+    if (a->force && !a->gists.n) return usage_error(self, "generate: --force is about a gist; -g is missing");
+    if (a->samples > 1 && a->logprobs && !a->json)
+        return usage_error(self, "generate: --logprobs of several --samples need --json");
+    if (!a->gists.n && !prompt && !a->input && !a->input_file)
         return usage_error(self, "generate: nothing to answer; give a gist (-g), a prompt (-p, -f) or an input (-i)");
     return OPTIONS_GO;
 }
@@ -241,9 +253,11 @@ const command cmd_generate = {
     .group = "Compress and answer",
     .name = "generate",
     .summary = "an answer from a gist, or from a prompt; streams",
-    .usage = "-m MODEL [-g IN.gist | -p PROMPT | -f FILE] [-i INPUT | --input-file FILE] [-n MAX]",
+    .usage = "-m MODEL [-g IN.gist]... [-p PROMPT | -f FILE] [-i INPUT | --input-file FILE] [-n MAX]",
     .details =
-        "With --json the answer comes as one object: text, finish (eos, length, stop, context), token counts, ids.",
+        "With --json the answer comes as one object: text, finish (eos, length, stop, context, json,\n"
+        "invalid-json), token counts, ids; with --samples as {\"answers\": [...]}.  A token is drawn in this order:\n"
+        "bias, repetition penalty, top-k, top-p, min-p, temperature.",
     .example = "gist generate -m models/shop -g shop.gist -i \"When do you open on Sunday?\" -n 64",
     .options = table,
     .count = sizeof table / sizeof *table,

@@ -1,4 +1,4 @@
-/* cmd_show.c - gist show: what a gist file, a model directory or a safetensors file is; what exactly is cached.
+/* cmd_show.c - gist show: what a gist file, a model or a safetensors file is; what exactly is cached.
  *
  * A gist file is read like any other untrusted file: what is shown has passed every check, the checksum included.
  */
@@ -15,7 +15,7 @@ typedef struct show_args {
 static const option table[] = {
     OPT_HEADING("What to show"),
     { OPTION_TEXT, 0, NULL, "FILE|DIR", true, offsetof(show_args, path), 0, 0, NULL,
-      "a .gist file, a model directory, or a .safetensors file" },
+      "a .gist file, a model (directory or .gguf file), or a .safetensors file" },
     OPT_FLAG(show_args, tensors, 0, "tensors", "every tensor too: name, type, shape, bytes"),
     OPT_JSON(show_args, json),
     OPT_INT(show_args, threads, 't', "threads", "N", 0, 256, "0",
@@ -156,19 +156,19 @@ static uint64_t kv_token(const llama_config *c, dtype t) {
 }
 
 static gist_status open_model(model *m, const show_args *a, gist_error *err) {
+    char embed_name[128];
     const gist_allocator *alloc = mem_default();
-    TRY(llama_config_read(&m->c, alloc, a->path, err));
-    TRY(tok_open(a->path, alloc, &m->tok, err));
-    TRY(weights_open(&m->w, alloc, a->path, err));
+    TRY(engine_open_files(a->path, alloc, &m->c, &m->tok, &m->w, err));
     TRY(pool_create(alloc, a->threads, &m->pool, err));
     progress("hashing the weights of %s ...", a->path);
     gist_status status = engine_fingerprint(&m->c, m->tok, &m->w, m->pool, alloc, m->fingerprint, err);
     progress_end();
     TRY(status);
     hash_hex(tok_fingerprint(m->tok), m->tok_fingerprint);
+    llama_row_name(embed_name, &llama_weights[0], 0, m->w.gguf);
     for (size_t i = 0; i < weights_count(&m->w); i++) {
         const tensor_view *t = weights_at(&m->w, i);
-        bool embed = strcmp(t->name, "model.embed_tokens.weight") == 0; /* read from the file's map, not packed */
+        bool embed = strcmp(t->name, embed_name) == 0; /* read from the file's map, not packed */
         m->tensors[t->type]++;
         m->bytes[t->type] += t->bytes;
         m->all_bytes += t->bytes;
@@ -184,6 +184,24 @@ static void close_model(model *m) {
     tok_close(m->tok);
 }
 
+/* The scaling of rotary frequencies: its name and parameters. */
+static json_t *scaling_json(const llama_rope *r) {
+    if (r->kind == ROPE_PLAIN) return json_null();
+    if (r->kind == ROPE_LINEAR)
+        return json_pack("{s:s, s:f}", "type", llama_rope_name(r->kind), "factor", (double)r->factor);
+    return json_pack("{s:s, s:f, s:f, s:f, s:i}", "type", llama_rope_name(r->kind), "factor", (double)r->factor,
+                     "low_freq_factor", (double)r->low, "high_freq_factor", (double)r->high, "original_context",
+                     r->original);
+}
+
+static void scaling_text(const llama_rope *r) {
+    if (r->kind == ROPE_PLAIN) return;
+    printf("rotary scaling %s, factor %g", llama_rope_name(r->kind), (double)r->factor);
+    if (r->kind == ROPE_LLAMA3)
+        printf(", of frequencies below %g to %g turns in %d tokens", (double)r->low, (double)r->high, r->original);
+    putchar('\n');
+}
+
 static json_t *id_json(int32_t id) {
     return id < 0 ? json_null() : json_integer(id);
 }
@@ -196,18 +214,21 @@ static json_t *model_json(const char *path, const model *m) {
             json_object_set_new(
                 types, dt_name((dtype)t),
                 json_pack("{s:I, s:I}", "count", (json_int_t)m->tensors[t], "bytes", (json_int_t)m->bytes[t]));
-        json_object_set_new(kv, dt_name((dtype)t), json_integer((json_int_t)kv_token(c, (dtype)t)));
+        if (op_kv_fits((dtype)t, c->D))
+            json_object_set_new(kv, dt_name((dtype)t), json_integer((json_int_t)kv_token(c, (dtype)t)));
     }
-    return json_pack("{s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:b, s:I, s:I, s:o, s:I, s:o,"
-                     " s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s}",
-                     "kind", "model", "directory", path, "family", "llama", "layers", c->L, "width", c->C, "ffn", c->F,
-                     "heads", c->H, "kv_heads", c->G, "head_dim", c->D, "vocab", c->V, "context", c->context,
-                     "rope_theta", (double)c->theta, "norm_eps", (double)c->eps, "tied_head", (int)c->tied,
-                     "parameters", (json_int_t)llama_parameters(c), "weight_bytes", (json_int_t)m->all_bytes, "types",
-                     types, "memory_bytes", (json_int_t)m->memory, "kv_bytes_per_token", kv, "tokenizer", "kind",
-                     tok_kind(m->tok), "pieces", tok_size(m->tok), "bos", id_json(tok_bos(m->tok)), "eos",
-                     id_json(tok_eos(m->tok)), "gist", id_json(tok_gist(m->tok)), "fingerprint", m->tok_fingerprint,
-                     "fingerprint", m->fingerprint);
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:f, s:o, s:f, s:b, s:I, s:I,"
+                     " s:o, s:I, s:o, s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s}",
+                     "kind", "model", m->w.gguf ? "file" : "directory", path, "format",
+                     m->w.gguf ? "gguf" : "safetensors", "family", llama_families[c->family].name, "layers", c->L,
+                     "width", c->C, "ffn", c->F, "heads", c->H, "kv_heads", c->G, "head_dim", c->D, "vocab", c->V,
+                     "context", c->context, "window", c->window ? json_integer(c->window) : json_null(), "rope_theta",
+                     (double)c->theta, "rope_scaling", scaling_json(&c->rope), "norm_eps", (double)c->eps, "tied_head",
+                     (int)c->tied, "parameters", (json_int_t)llama_parameters(c), "weight_bytes",
+                     (json_int_t)m->all_bytes, "types", types, "memory_bytes", (json_int_t)m->memory,
+                     "kv_bytes_per_token", kv, "tokenizer", "kind", tok_kind(m->tok), "pieces", tok_size(m->tok),
+                     "bos", id_json(tok_bos(m->tok)), "eos", id_json(tok_eos(m->tok)), "gist",
+                     id_json(tok_gist(m->tok)), "fingerprint", m->tok_fingerprint, "fingerprint", m->fingerprint);
 }
 
 static void special_text(const tokenizer *t, const char *what, int32_t id) {
@@ -223,10 +244,12 @@ static void model_text(const char *path, const model *m) {
     const llama_config *c = &m->c;
     char a[32], b[32];
     printf("model          %s\n", path);
-    printf("family         llama: %d layers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n", c->L,
-           c->C, c->F, c->H, c->D, c->G);
+    printf("family         %s: %d layers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n",
+           llama_families[c->family].name, c->L, c->C, c->F, c->H, c->D, c->G);
     printf("vocabulary     %d, %s\n", c->V, c->tied ? "the head is the embedding" : "head of its own");
     printf("context        %d tokens, rotary base %g, norm epsilon %g\n", c->context, (double)c->theta, (double)c->eps);
+    if (c->window) printf("window         a token sees the last %d tokens, itself included\n", c->window);
+    scaling_text(&c->rope);
     printf("parameters     %llu\n", (unsigned long long)llama_parameters(c));
     printf("weights        %zu tensors, %s:", weights_count(&m->w), size_text(m->all_bytes, a));
     for (int t = 0; t < DT_COUNT; t++)
@@ -241,6 +264,7 @@ static void model_text(const char *path, const model *m) {
     printf("memory         about %s for the matrices as stored; bf16: at most %s\n", size_text(m->memory, a),
            size_text(2 * llama_parameters(c), b));
     printf("KV cache       per token: %s in bf16 or f16", size_text(kv_token(c, DT_BF16), a));
+    if (op_kv_fits(DT_Q8_0, c->D)) printf(", %s in q8_0", size_text(kv_token(c, DT_Q8_0), a));
     printf(", %s in f32; full context: %s in bf16\n", size_text(kv_token(c, DT_F32), a),
            size_text(kv_token(c, DT_BF16) * (uint64_t)c->context, b));
     printf("fingerprint    %s  (config, tokenizer, every weight byte)\n", m->fingerprint);
@@ -270,7 +294,7 @@ static int run(const command *self, int argc, char **argv) {
     size_t len = strlen(a.path), n = sizeof suffix - 1;
     gist_error err = { 0 };
     gist_status status;
-    if (path_is_dir(a.path))
+    if (path_is_dir(a.path) || gguf_is_file(a.path))
         status = show_model(&a, &err);
     else if (len > n && strcmp(a.path + len - n, suffix) == 0)
         status = show_safetensors(&a, &err);

@@ -75,8 +75,21 @@ static gist_status encode(const tokenize_args *a, const tokenizer *t, const text
     return status;
 }
 
-/* A model directory's tokenizer gets <GIST> behind the model's rows when it has none, as it does in an engine. */
+static gist_status open_gguf(const char *path, tokenizer **t, gist_error *err) {
+    gguf_file g;
+    llama_config c = { 0 };
+    gist_error none = { 0 }; /* a vocabulary without a model is fine */
+    TRY(gguf_open(&g, mem_default(), path, err));
+    gist_status status = vocabulary_open(&g, mem_default(), t, err);
+    bool model = llama_config_gguf(&c, &g, &none) == GIST_OK;
+    if (status == GIST_OK && model && tok_gist(*t) < 0 && tok_size(*t) <= c.V) status = tok_add_gist(*t, c.V, err);
+    gguf_close(&g);
+    return status;
+}
+
+/* A model's tokenizer gets <GIST> behind the model's rows when it has none, as it does in an engine. */
 static gist_status open_tokenizer(const char *path, tokenizer **t, gist_error *err) {
+    if (gguf_is_file(path)) return open_gguf(path, t, err);
     TRY(tok_open(path, mem_default(), t, err));
     if (tok_gist(*t) >= 0 || !path_is_dir(path)) return GIST_OK;
     llama_config c;

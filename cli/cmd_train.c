@@ -22,12 +22,12 @@ typedef struct train_args {
     option_list val;
     int limit, val_limit, max_length, objective, batch, batch_tokens, pairs_per_prompt, accumulate, steps, epochs;
     int schedule, save_every, eval_every, answers, answer_tokens, type, save_type, threads, kernels;
-    float lr, warmup, floor, decay, beta1, beta2, eps, clip, distill_weight, teacher_lm;
+    float lr, warmup, floor, decay, beta1, beta2, eps, clip, distill_weight, teacher_lm, input_loss, prompt_loss;
     uint64_t seed;
     const char *lora_targets;
     int lora_rank, lora_at, train_only;
     float lora_alpha;
-    bool resume, recompute, json, quiet, merge, input_loss;
+    bool resume, recompute, json, quiet, merge;
 } train_args;
 
 static const option table[] = {
@@ -55,8 +55,10 @@ static const option table[] = {
     OPT_FLOAT(train_args, distill_weight, 0, "distill-weight", "X", 0, 1e6, "1", "of the distillation loss"),
     OPT_FLOAT(train_args, teacher_lm, 0, "teacher-lm", "X", 0, 1e6, "0",
               "weight of the answers' loss on teacher copies"),
-    OPT_FLAG(train_args, input_loss, 0, "input-loss",
-             "predict the input's tokens too; 'gist tune' can then draw inputs"),
+    OPT_FLOAT(train_args, input_loss, 0, "input-loss", "X", 0, 1e6, "0",
+              "predict the input's tokens too, with this weight; 'gist tune' can then draw inputs"),
+    OPT_FLOAT(train_args, prompt_loss, 0, "prompt-loss", "X", 0, 1e6, "0",
+              "the same for the prompt's tokens: a model from scratch learns to read sooner"),
     OPT_HEADING("What trains"),
     OPT_INT(train_args, lora_rank, 0, "lora-rank", "N", 0, 1 << 16, "0",
             "freeze the model, train an adapter (LoRA) of this rank and the embedding of <GIST>; 0: the model itself"),
@@ -306,7 +308,9 @@ static gist_status set_options(job *j, gist_error *err) {
     o->origin = train_base_origin(&j->base, j->tp, a->save_type ? DT_BF16 : DT_F32);
     o->origin.base = a->init;
     o->origin.merge = a->merge;
-    o->pack.input_loss = o->origin.input_loss = a->input_loss;
+    o->pack.input_loss = a->input_loss;
+    o->pack.prompt_loss = a->prompt_loss;
+    o->origin.input_loss = a->input_loss > 0;
     j->model = (train_model_options){ .type = a->type ? DT_BF16 : DT_F32,
                                       .recompute = a->recompute,
                                       .lm = a->objective == OBJECTIVE_DISTILL ? 0 : 1,

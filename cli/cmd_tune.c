@@ -235,7 +235,6 @@ static gist_status make_model(job *j, gist_error *err) {
     bool bf16 = a->products ? a->products == 2 : j->info.weights == GIST_TYPE_BF16;
     gist_info info;
     gist_get_info(j->like, &info);
-    dtype kv = info.kv == GIST_TYPE_F32 ? DT_F32 : info.kv == GIST_TYPE_F16 ? DT_F16 : DT_BF16;
     j->o = (train_tune_options){ .k = a->k,
                                  .distill = distill,
                                  .batch = a->batch,
@@ -252,7 +251,7 @@ static gist_status make_model(job *j, gist_error *err) {
                               .distill = distill ? 1 : 0,
                               .gist_token = -1,
                               .memory_rows = a->k,
-                              .memory_type = kv };
+                              .memory_type = kv_dtype(info.kv) };
     TRY(train_tune_rows(&j->set, j->held.pairs ? &j->held : NULL, &j->o, &m.max_rows, err));
     TRY(pool_create(mem_default(), a->model.threads, &j->pool, err));
     TRY(op_init(&j->ctx, (gist_kernels)a->model.kernels, j->pool, err));

@@ -9,10 +9,8 @@
 #include "cli.h"
 
 static const command *const commands[] = {
-    &cmd_compress, &cmd_generate, &cmd_show, &cmd_tokenize, &cmd_logits, &cmd_bench_machine, &cmd_bench_model,
-    &cmd_bench_train,
-    &cmd_score,
-    &cmd_train, &cmd_tune,
+    &cmd_compress, &cmd_generate, &cmd_chat, &cmd_show, &cmd_tokenize, &cmd_logits, &cmd_bench_machine,
+    &cmd_bench_model, &cmd_bench_batch, &cmd_bench_train, &cmd_score, &cmd_train, &cmd_tune, &cmd_convert,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

@@ -4,6 +4,7 @@
  *   gen_text.c     the template notation                                            text_*
  *   gen_grammar.c  the grammar, as tables: domains, facts, tools, styles, fillers
  *   gen_prompt.c   draws one prompt and its pairs                                   prompt_*
+ *   gen_list.c     draws one list of unrelated words and its pairs                  list_draw
  *   gen_vocab.c    a byte-level BPE vocabulary trained on the prompts               vocab_write
  *   gen_check.c    files of rows: what they hold, whether they are apart            rows_*
  *   gist_demo.c    the program
@@ -139,6 +140,11 @@ void prompt_free(prompt *p);
 /* Prompt number `index` of (split, seed): depends on nothing else.  marked: leave NAME_MARK in. */
 gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked,
                         gist_error *err);
+
+/* ---- lists: gen_list.c ---- */
+
+/* List number `index` of `seed`, in training's words; kind "list". */
+gist_status list_draw(prompt *p, const words *w, uint64_t seed, uint64_t index, gist_error *err);
 
 /* ---- vocabulary: gen_vocab.c ---- */
 

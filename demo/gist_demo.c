@@ -7,7 +7,7 @@
 static const char usage[] =
     "gist-demo - data for the demonstration: system prompts, inputs, answers, all drawn from a seed\n"
     "\n"
-    "  gist-demo data --split train|seen|dev|unseen [--seed 1] [--prompts 1000] [-o FILE]\n"
+    "  gist-demo data --split list|train|seen|dev|unseen [--seed 1] [--prompts 1000] [-o FILE]\n"
     "      rows {instruction, input, output, kind, sub, style, fact, prompt_id, bits} as JSON Lines\n"
     "  gist-demo vocab -o DIR [--size 4096] [--seed 1] [--prompts 20000]\n"
     "      train a vocabulary on training prompts; writes tokenizer.json and tokenizer_config.json\n"
@@ -126,15 +126,29 @@ static void put_row(sbuf *b, const prompt *p, const pair *a, const sbuf *instruc
     sbuf_fmt(b, ", \"bits\": %.1f}\n", p->bits);
 }
 
-static bool find_split(const char *name, split *s, bool *seen) {
-    *seen = strcmp(name, "seen") == 0;
-    for (*s = SPLIT_TRAIN; *s < SPLIT_COUNT && !*seen; *s = (split)(*s + 1))
-        if (strcmp(name, split_names[*s]) == 0) return true;
-    *s = SPLIT_TRAIN;
-    return *seen;
+/* What --split names: prompts of a split, training's with the inputs left out there, or lists. */
+typedef struct source {
+    split s;
+    bool seen, list;
+} source;
+
+static gist_status find_source(const char *name, source *out, gist_error *err) {
+    *out = (source){ .s = SPLIT_TRAIN, .seen = strcmp(name, "seen") == 0, .list = strcmp(name, "list") == 0 };
+    if (out->seen || out->list) return GIST_OK;
+    for (int i = 0; i < SPLIT_COUNT; i++)
+        if (strcmp(name, split_names[i]) == 0) {
+            out->s = (split)i;
+            return GIST_OK;
+        }
+    return err_set(err, GIST_ERR_USAGE, "no split \"%s\"; there are list, train, seen, dev, unseen", name);
 }
 
-static gist_status write_rows(const words *w, split s, bool seen, uint64_t seed, int prompts, out_file *o,
+static gist_status draw(prompt *p, const words *w, source from, uint64_t seed, int index, gist_error *err) {
+    return from.list ? list_draw(p, w, seed, (uint64_t)index, err)
+                     : prompt_draw(p, w, from.s, seed, (uint64_t)index, false, err);
+}
+
+static gist_status write_rows(const words *w, source from, uint64_t seed, int prompts, out_file *o,
                               gist_error *err) {
     prompt p;
     sbuf b, instruction;
@@ -144,13 +158,13 @@ static gist_status write_rows(const words *w, split s, bool seen, uint64_t seed,
     sbuf_init(&instruction, NULL);
     for (int i = 0; i < prompts && st == GIST_OK; i++) {
         char id[64];
-        st = prompt_draw(&p, w, s, seed, (uint64_t)i, false, err);
+        st = draw(&p, w, from, seed, i, err);
         if (st != GIST_OK) break;
-        snprintf(id, sizeof id, "%s-%llu-%d", split_names[s], (unsigned long long)seed, i);
+        snprintf(id, sizeof id, "%s-%llu-%d", from.list ? "list" : split_names[from.s], (unsigned long long)seed, i);
         b.len = instruction.len = 0;
         put_string(&instruction, p.text.p, p.text.len);
-        const pair *a = seen ? p.pair + p.pairs : p.pair;
-        for (int j = 0; j < (seen ? p.seen : p.pairs) && !instruction.failed; j++)
+        const pair *a = from.seen ? p.pair + p.pairs : p.pair;
+        for (int j = 0; j < (from.seen ? p.seen : p.pairs) && !instruction.failed; j++)
             put_row(&b, &p, &a[j], &instruction, id);
         if (b.failed || instruction.failed)
             st = err_memory(err, "rows");
@@ -164,19 +178,18 @@ static gist_status write_rows(const words *w, split s, bool seen, uint64_t seed,
 }
 
 static gist_status do_data(const words *w, const options *o, gist_error *err) {
-    split s;
-    bool seen;
-    if (!find_split(o->split, &s, &seen)) return err_set(err, GIST_ERR_USAGE, "no split \"%s\"", o->split);
+    source from;
+    TRY(find_source(o->split, &from, err));
     int prompts = o->prompts < 0 ? 1000 : o->prompts;
     if (!o->out) {
         out_file to_stdout = { .f = stdout };
-        TRY(write_rows(w, s, seen, o->seed, prompts, &to_stdout, err));
+        TRY(write_rows(w, from, o->seed, prompts, &to_stdout, err));
         if (fflush(stdout) || ferror(stdout)) return err_set(err, GIST_ERR_IO, "standard output: write failed");
         return GIST_OK;
     }
     out_file out;
     TRY(out_open(&out, NULL, o->out, err));
-    gist_status st = write_rows(w, s, seen, o->seed, prompts, &out, err);
+    gist_status st = write_rows(w, from, o->seed, prompts, &out, err);
     if (st == GIST_OK) return out_commit(&out, err);
     out_abort(&out);
     return st;
@@ -184,11 +197,10 @@ static gist_status do_data(const words *w, const options *o, gist_error *err) {
 
 static gist_status do_show(const words *w, const options *o, gist_error *err) {
     prompt p;
-    split s;
-    bool seen;
-    if (!find_split(o->split, &s, &seen)) return err_set(err, GIST_ERR_USAGE, "no split \"%s\"", o->split);
+    source from;
+    TRY(find_source(o->split, &from, err));
     prompt_init(&p);
-    gist_status st = prompt_draw(&p, w, s, o->seed, (uint64_t)o->index, false, err);
+    gist_status st = draw(&p, w, from, o->seed, o->index, err);
     if (st == GIST_OK) {
         printf("%s\n\n", p.text.p);
         printf("(%d word-like tokens, %.1f bits, style %s)\n\n", text_tokens(p.text.p, p.text.len), p.bits, p.style);

@@ -79,8 +79,18 @@ typedef struct gist_allocator {
 typedef enum gist_log_level { GIST_LOG_DEBUG, GIST_LOG_INFO, GIST_LOG_WARN } gist_log_level;
 typedef void (*gist_log_fn)(void *ctx, gist_log_level level, const char *msg);
 
-/* Number types, of weights and of KV caches. */
-typedef enum gist_type { GIST_TYPE_AUTO, GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_F16 } gist_type;
+/* Number types, of weights and of KV caches.  KV caches and gists: F32, BF16, F16, Q8_0. */
+typedef enum gist_type {
+    GIST_TYPE_AUTO,
+    GIST_TYPE_F32,
+    GIST_TYPE_BF16,
+    GIST_TYPE_F16,
+    GIST_TYPE_Q8_0, /* blocks of 32: 8 bits each and a scale */
+    GIST_TYPE_Q4_0, /* blocks of 32: 4 bits each and a scale */
+    GIST_TYPE_Q4_K, /* blocks of 256: 4, 5 or 6 bits each, scales and minima of 16 or 32 */
+    GIST_TYPE_Q5_K,
+    GIST_TYPE_Q6_K
+} gist_type;
 GIST_API const char *gist_type_name(gist_type type); /* "f32", ... ; "auto" */
 
 /* Kernel levels.  The results of one level do not depend on threads, batch or split; levels differ in rounding. */
@@ -182,6 +192,17 @@ GIST_API gist_status gist_session_feed(gist_session *session, const int32_t *ids
                                        gist_error *err);
 GIST_API gist_status gist_session_feed_all(gist_session *session, const int32_t *ids, size_t n, float *logits,
                                            gist_error *err);
+/* Run tokens of n sessions of one engine in as few passes as they fit: session i takes the next counts[i] > 0 of ids,
+ * and row i of logits [n,V], when not NULL, is its last one's.  Each session gets, bit for bit, what it would get by
+ * itself; gists, KV types, lengths and positions may differ.  All or nothing: on failure no session has changed.  The
+ * activations are the first session's; the others hold a KV cache and nothing else. */
+GIST_API gist_status gist_session_feed_batch(gist_session *const *sessions, size_t n, const int32_t *ids,
+                                             const size_t *counts, float *logits, gist_error *err);
+/* Another session that goes on from where this one is: same gist, tokens, positions.  What both have behind them is
+ * shared, counted and never copied again, whoever of them is closed first; each keeps its own tokens from here on.
+ * Cost: nothing when no gist is attached (the KV cache is handed over); else one copy of the gist's and the session's
+ * rows at the first fork from a place, which every fork from there shares.  Not while another thread uses `session`. */
+GIST_API gist_status gist_session_fork(gist_session *session, gist_session **out, gist_error *err);
 /* Uncompressed prompt by the engine's template, before gist_generate: the prompt's own token pieces, no gist tokens. */
 GIST_API gist_status gist_session_prompt(gist_session *session, const char *prompt, size_t len, gist_error *err);
 GIST_API int gist_session_length(const gist_session *session);   /* tokens of its own so far */
@@ -231,6 +252,12 @@ enum { GIST_LOAD_FORCE = 1 };
 GIST_API gist_status gist_load(gist_engine *engine, const char *path, unsigned flags, gist **out, gist_error *err);
 /* The same without a model, to describe a file: such a gist cannot be attached. */
 GIST_API gist_status gist_inspect(const char *path, gist **out, gist_error *err);
+/* One gist of several, as if they stood one after another: rows in order, keys re-rotated to positions 0, 1, 2, ...
+ * (of one gist: what `rebase` would have made of it).  The parts were computed without seeing each other; what a model
+ * makes of that is for you to measure.  Errors: MISMATCH for parts of different models, adapters, templates or KV
+ * types; LIMIT for more than 1024 rows.  The parts are not needed afterwards. */
+GIST_API gist_status gist_compose(gist_engine *engine, const gist *const *parts, size_t n, gist **out,
+                                  gist_error *err);
 GIST_API void gist_free(gist *g);
 
 /* ---- generation ---------------------------------------------------------------------------------------------- */
@@ -243,22 +270,40 @@ typedef struct gist_token_event {
     float logprob; /* natural logarithm, of the model's distribution before temperature */
     const char *text;
     size_t text_len;
+    int index; /* which request of a batch, or which of several samples; else 0 */
 } gist_token_event;
 typedef bool (*gist_token_fn)(void *ctx, const gist_token_event *event);
 
+/* Added to a token's logit; -INFINITY: never that token. */
+typedef struct gist_logit_bias {
+    int32_t id;
+    float bias;
+} gist_logit_bias;
+
+/* How a token is drawn, in this order: biases are added; tokens of the window are penalised (a positive logit divided
+ * by repeat_penalty, another multiplied); top-k, top-p, min-p, each of what the one before it left, at temperature 1;
+ * then the temperature, and a draw. */
 typedef struct gist_generate_options {
     size_t size;
     int max_tokens;    /* 0: until end of text or the context is full */
     float temperature; /* 0: greedy */
-    int top_k;         /* 0: off */
-    float top_p;       /* 1: off */
+    int top_k;         /* 0: off; the k most probable */
+    float top_p;       /* 1: off; the fewest that together have this probability */
     uint64_t seed;
     const char *const *stop; /* NULL-terminated strings; the text before the first of them is the answer */
     bool ignore_eos;
     gist_token_fn on_token;
     void *on_token_ctx;
+    float min_p;                 /* 0: off; those at least this share as probable as the most probable one */
+    float repeat_penalty;        /* 1: off */
+    int repeat_last;             /* its window: this many tokens of the input and answer; -1: all, 0: none */
+    const gist_logit_bias *bias; /* [bias_count] */
+    size_t bias_count;
+    bool json_object; /* the answer is one JSON object: tokens that would make it another thing are never drawn, and the
+                         answer ends with its closing brace.  At most 64 levels deep */
 } gist_generate_options;
-#define GIST_GENERATE_OPTIONS_INIT { sizeof(gist_generate_options), 256, 0.0f, 0, 1.0f, 0, NULL, false, NULL, NULL }
+#define GIST_GENERATE_OPTIONS_INIT \
+    { sizeof(gist_generate_options), 256, 0.0f, 0, 1.0f, 0, NULL, false, NULL, NULL, 0.0f, 1.0f, 64, NULL, 0, false }
 
 typedef struct gist_answer {
     char *text; /* NUL-terminated; free with gist_answer_free */
@@ -267,16 +312,43 @@ typedef struct gist_answer {
     float *logprobs; /* [n] */
     int n;
     int input_tokens;      /* fed by this call before the first generated one */
-    const char *finish;    /* "eos", "length", "stop", "context", "callback" (constant) */
+    const char *finish;    /* "eos", "length", "stop", "context", "callback"; with json_object "json" when the object is
+                              closed, "invalid-json" when no token can go on with it (constant) */
     double first_token_ms; /* from the call to the first token's logits */
     double total_ms;
 } gist_answer;
 
-/* Answer `input` (NULL or "": none) behind whatever the session holds, by the engine's template.
+/* Answer `input` (NULL or "": none) behind whatever the session holds, by the engine's template.  Afterwards the
+ * session holds the input and the answer's ids, but for the last of them unless the end is "eos": what has just been
+ * drawn is fed only when another token is wanted.
  * Call gist_answer_free on *out, with the same engine's session still open. */
 GIST_API gist_status gist_generate(gist_session *session, const char *input, size_t len,
                                    const gist_generate_options *opt, gist_answer *out, gist_error *err);
 GIST_API void gist_answer_free(gist_session *session, gist_answer *answer);
+/* After an answer, for templates of conversations: feed what the session still lacks of it, the token that ends it,
+ * and what stands before the next turn; gist_generate then takes the next input.  UNSUPPORTED: the template has one
+ * turn. */
+GIST_API gist_status gist_session_end_turn(gist_session *session, const gist_answer *answer, gist_error *err);
+
+/* One of many inputs to be answered at once.  The first four are given, the others are made. */
+typedef struct gist_request {
+    gist_session *session;
+    const char *input;
+    size_t len;
+    const gist_generate_options *options; /* NULL: defaults */
+    gist_status status;
+    gist_error error;
+    gist_answer answer; /* with status GIST_OK; gist_answer_free */
+} gist_request;
+/* Answer n requests (at most 1024; sessions of one engine, each once) together, one pass of the model for every token
+ * of all of them.  Each answer is, bit for bit, gist_generate's.  A request that fails or ends leaves the others alone:
+ * GIST_OK means that all were tried, and each has a status of its own. */
+GIST_API gist_status gist_generate_batch(gist_request *requests, size_t n, gist_error *err);
+/* n answers (at most 1024) to one input, with seeds seed, seed + 1, ...; the input is run once, its sessions are forks.
+ * Each answer is, bit for bit, gist_generate's with that seed.  The session ends as it began. */
+GIST_API gist_status gist_generate_samples(gist_session *session, const char *input, size_t len,
+                                           const gist_generate_options *opt, gist_answer *out, size_t n,
+                                           gist_error *err);
 
 #ifdef __cplusplus
 }

@@ -81,6 +81,14 @@ for kind in shared static cplusplus; do
     check "... and generates from a gist" generates "$log/$kind"
 done
 
+batch() { # the other example: three questions, three answers
+    $1 $strict $2 examples/batch.c -x none $(flags --cflags --libs) -o "$log/batch" && usage "$log/batch" &&
+        LD_LIBRARY_PATH=$inside/lib "$log/batch" "$model" "Answer." one two three >"$log/text" &&
+        [ "$(grep -c 'ended by' "$log/text")" -eq 3 ]
+}
+check "examples/batch.c answers many at once" batch "$cc -std=c11" "-x c"
+if command -v "$cxx" >/dev/null; then check "... and is C++ too" batch "$cxx -std=c++11" "-x c++"; fi
+
 check "make uninstall" copy uninstall
 nothing_left() { [ -z "$(find "$root" ! -type d)" ]; }
 check "nothing is left" nothing_left

@@ -5,16 +5,8 @@
 #     GIST=build/release/gist bash tests/test_cli.sh        TAP on standard output; tests/run sets GIST and GIST_BUILD
 #
 # The models are tiny and random (dev/make_tiny.c, made here), so nothing is asked of what they answer.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-export LC_ALL=C.UTF-8
-gist=${GIST:-build/release/gist}
-case $gist in /*) ;; *) gist=$PWD/$gist ;; esac
-cc=$(cut -d' ' -f1 "${GIST_BUILD:-/nowhere}/flags" 2>/dev/null || echo "${CC:-cc}")
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-"$cc" -std=c11 -D_GNU_SOURCE dev/make_tiny.c -o "$dir/make_tiny" -lm || { echo "not ok 1 - make_tiny builds"; exit 1; }
-cd "$dir" || exit 1
+. "$(dirname "$0")/cli_common.sh"
+tiny_models
 ./make_tiny tiny && ./make_tiny other --seed 2 && ./make_tiny short --layers 2 && ./make_tiny small --context 64 &&
     ./make_tiny bare --no-gist || exit 1
 printf 'You answer for a small shop. It opens at nine, on Sundays at noon.\n' >prompt.txt
@@ -23,38 +15,6 @@ input="When do you open on Sunday?"
 
 # ---- helpers -------------------------------------------------------------------------------------------------------
 
-n=0
-result() { # NAME: what the last command's status was
-    local status=$?
-    n=$((n + 1))
-    if [ $status -eq 0 ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        { echo "\$ gist $last"; head -c 2000 out; echo; head -c 2000 err; } 2>/dev/null | sed 's/^/# /'
-    fi
-}
-last=
-run() { # run gist: output in the files out and err, status in $rc; true, so that conditions follow
-    last="$*"
-    "$gist" "$@" >out 2>err </dev/null
-    rc=$?
-}
-ends() { # STATUS NAME ARGUMENTS...: gist ends so; a failure says "gist: " and prints no result
-    local want=$1 name=$2
-    shift 2
-    run "$@"
-    [ $rc -eq "$want" ] && { [ "$want" -eq 0 ] || { grep -q '^gist: ' err && [ ! -s out ]; }; }
-    result "$name"
-}
-says() { # TEXT NAME: the last command's messages have it
-    grep -qF -- "$1" err
-    result "$2"
-}
-prints() { # TEXT NAME: ... its results have it
-    grep -qF -- "$1" out
-    result "$2"
-}
 absent() { # FILE NAME: neither the file nor a temporary of it is left
     ! ls "$1"* >/dev/null 2>&1
     result "$2"
@@ -85,11 +45,11 @@ ends 0 "gist --version" --version
 grep -qE '^gist [0-9]+\.[0-9]+\.[0-9]+$' out
 result "... prints one"
 ends 0 "gist --help" --help
-for command in compress generate show tokenize logits "bench machine" "bench model"; do
+for command in compress generate chat show tokenize logits "bench machine" "bench model" "bench batch"; do
     grep -q "^  $command " out
     result "gist --help lists $command"
 done
-for command in compress generate show tokenize logits "bench machine" "bench model"; do
+for command in compress generate chat show tokenize logits "bench machine" "bench model" "bench batch"; do
     ends 0 "gist help $command" help $command
     cp out help
     grep -q '^Example' out && grep -q "^usage: gist $command " out
@@ -353,4 +313,4 @@ fi
 "$gist" logits -m tiny -p "$prompt" --all --top 0 2>err | head -n 1 >out
 [ -s out ] && [ ! -s err ]
 result "a reader that leaves early ends us silently"
-echo "1..$n"
+done_testing

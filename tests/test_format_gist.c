@@ -1,7 +1,7 @@
 /* test_format_gist.c - .gist files: a file by another writer, equal bytes, every field, every flipped byte, every
  * truncation, damage that the checksum alone can see.
  *
- * Fixture: python.gist, written by tools/make_format_fixtures.py (safetensors 0.8.0, xxhash 4.1.0) from
+ * Fixtures: python.gist (bf16) and q8_0.gist, by tools/make_format_fixtures.py (safetensors 0.8.0, xxhash 4.1.0) from
  * docs/formats/gist.md, not by our library.
  */
 #include "testing.h"
@@ -13,6 +13,8 @@
 #include "format/format_int.h"
 
 enum { K = 3, G = 2, D = 4, L = 2, ROW = K * G * D };
+enum { Q8_K = 2, Q8_D = 64, Q8_BLOCKS = Q8_K * Q8_D / 32 /* q8_0.gist: one layer, one head */ };
+static const char *const fixtures[] = { "format/python.gist", "format/q8_0.gist" };
 
 /* Element i of tensor n in the fixture. */
 static float value_of(size_t n, size_t i) {
@@ -55,9 +57,20 @@ static void save(const sample *s, const char *path) {
     assert_ok(gfile_save(&s->g, path, s->keys, s->values, &err), &err);
 }
 
-static uint8_t *fixture(size_t *len) {
+static uint8_t *fixture(int which, size_t *len) {
     char path[TEST_PATH];
-    return test_read(test_fixture(path, "format/python.gist"), len);
+    return test_read(test_fixture(path, fixtures[which]), len);
+}
+
+static void same_rows(const gfile *g, int layer, const void *key, const void *value, size_t bytes) {
+    uint8_t *k = malloc(bytes), *v = malloc(bytes);
+    assert_non_null(k);
+    assert_non_null(v);
+    gfile_rows(g, layer, k, v);
+    assert_memory_equal(k, key, bytes);
+    assert_memory_equal(v, value, bytes);
+    free(k);
+    free(v);
 }
 
 static void refuse(const void *bytes, size_t len, gist_status code, const char *message) {
@@ -97,12 +110,34 @@ static void python_file(void **state) {
     assert_false(g.rebased);
     assert_true(g.tuned);
     assert_int_equal(gfile_bytes(&g), 2 * L * ROW * 2);
-    for (int i = 0; i < L; i++) {
-        assert_memory_equal(gfile_key(&g, i), s.keys[i], ROW * 2);
-        assert_memory_equal(gfile_value(&g, i), s.values[i], ROW * 2);
+    for (int i = 0; i < L; i++) same_rows(&g, i, s.keys[i], s.values[i], ROW * 2);
+    gfile_close(&g);
+}
+
+/* Blocks of q8_0 as q8_0.gist has them in tensor n (integers) and n + 1 (scales). */
+static void q8_blocks(uint8_t blocks[Q8_BLOCKS * 34], size_t n) {
+    for (size_t b = 0; b < Q8_BLOCKS; b++) {
+        uint16_t scale = f32_to_f16(value_of(n + 1, b));
+        memcpy(blocks + 34 * b, &scale, 2);
+        for (size_t i = 0; i < 32; i++) blocks[34 * b + 2 + i] = (uint8_t)((37 * (32 * b + i) + n) % 256 - 128);
     }
-    assert_null(gfile_key(&g, L));
-    assert_null(gfile_value(&g, -1));
+}
+
+static void python_q8_file(void **state) {
+    (void)state;
+    char path[TEST_PATH], ours[TEST_PATH];
+    gfile g;
+    gist_error err = { 0 };
+    uint8_t key[Q8_BLOCKS * 34], value[Q8_BLOCKS * 34];
+    q8_blocks(key, 0);
+    q8_blocks(value, 2);
+    assert_ok(gfile_open(&g, NULL, test_fixture(path, "format/q8_0.gist"), &err), &err);
+    assert_int_equal(g.type, DT_Q8_0);
+    assert_int_equal(gfile_bytes(&g), 2 * sizeof key);
+    same_rows(&g, 0, key, value, sizeof key);
+    const void *keys[] = { key }, *values[] = { value };
+    assert_ok(gfile_save(&g, test_tmp(ours, "ours_q8.gist"), keys, values, &err), &err);
+    assert_true(test_same_file(ours, path));
     gfile_close(&g);
 }
 
@@ -117,21 +152,25 @@ static void equal_bytes(void **state) {
 
 static void every_type(void **state) {
     (void)state;
+    enum { WIDE = K * G * 32 };
+    static const dtype types[] = { DT_F32, DT_BF16, DT_F16, DT_Q8_0 };
     char path[TEST_PATH];
-    float keys[L][ROW], values[L][ROW];
-    test_fill(keys[0], L * ROW, 3, 1);
-    test_fill(values[0], L * ROW, 3, 2);
-    for (dtype t = 0; t < DT_COUNT; t++) {
+    float keys[L][WIDE], values[L][WIDE];
+    test_fill(keys[0], L * WIDE, 3, 1);
+    test_fill(values[0], L * WIDE, 3, 2);
+    for (size_t n = 0; n < sizeof types / sizeof *types; n++) {
+        dtype t = types[n];
         sample s;
         sample_init(&s);
         s.g.type = t;
+        s.g.head_dim = 32;
         s.g.rebased = true;
         s.g.first_position = 0;
         memset(s.g.adapter, '9', 32);
-        uint8_t row[2 * L][ROW * 4];
+        uint8_t row[2 * L][WIDE * 4];
         for (int i = 0; i < L; i++) {
-            dt_from_f32(row[2 * i], t, keys[i], ROW);
-            dt_from_f32(row[2 * i + 1], t, values[i], ROW);
+            dt_from_f32(row[2 * i], t, keys[i], WIDE);
+            dt_from_f32(row[2 * i + 1], t, values[i], WIDE);
             s.keys[i] = row[2 * i];
             s.values[i] = row[2 * i + 1];
         }
@@ -142,10 +181,7 @@ static void every_type(void **state) {
         assert_int_equal(g.type, t);
         assert_true(g.rebased);
         assert_string_equal(g.adapter, s.g.adapter);
-        for (int i = 0; i < L; i++) {
-            assert_memory_equal(gfile_key(&g, i), s.keys[i], dt_bytes(t, ROW));
-            assert_memory_equal(gfile_value(&g, i), s.values[i], dt_bytes(t, ROW));
-        }
+        for (int i = 0; i < L; i++) same_rows(&g, i, s.keys[i], s.values[i], dt_bytes(t, WIDE));
         gfile_close(&g);
     }
 }
@@ -171,19 +207,15 @@ static void many_layers(void **state) {
     gfile g;
     assert_ok(gfile_save(&s.g, test_tmp(path, "many.gist"), keys, values, &err), &err);
     assert_ok(gfile_open(&g, NULL, path, &err), &err);
-    for (int i = 0; i < MANY; i++) {
-        assert_memory_equal(gfile_key(&g, i), row[2 * i], 2);
-        assert_memory_equal(gfile_value(&g, i), row[2 * i + 1], 2);
-    }
+    for (int i = 0; i < MANY; i++) same_rows(&g, i, row[2 * i], row[2 * i + 1], 2);
     gfile_close(&g);
 }
 
 /* ---- damage ---- */
 
-static void every_flip(void **state) {
-    (void)state;
+static void flip_all(int which) {
     size_t len;
-    uint8_t *p = fixture(&len);
+    uint8_t *p = fixture(which, &len);
     for (size_t i = 0; i < len; i++) {
         for (unsigned x = 1; x < 256; x++) {
             p[i] ^= (uint8_t)x;
@@ -198,10 +230,15 @@ static void every_flip(void **state) {
     free(p);
 }
 
-static void truncation(void **state) {
+static void every_flip(void **state) {
     (void)state;
+    flip_all(0);
+    flip_all(1);
+}
+
+static void cut_all(int which) {
     size_t len;
-    uint8_t *p = fixture(&len);
+    uint8_t *p = fixture(which, &len);
     for (size_t n = 0; n < len; n++) {
         uint8_t *cut = malloc(n ? n : 1);
         assert_non_null(cut);
@@ -217,10 +254,16 @@ static void truncation(void **state) {
     free(p);
 }
 
+static void truncation(void **state) {
+    (void)state;
+    cut_all(0);
+    cut_all(1);
+}
+
 static void damage_in_rows_is_named(void **state) {
     (void)state;
     size_t len;
-    uint8_t *p = fixture(&len);
+    uint8_t *p = fixture(0, &len);
     p[len - 1] ^= 0x80;
     refuse(p, len, GIST_ERR_FORMAT, "gist: damaged: its checksum is");
     char path[TEST_PATH];
@@ -232,9 +275,9 @@ static void damage_in_rows_is_named(void **state) {
 }
 
 /* The fixture with the text `from` of its header replaced by `to`, length and padding made to fit. */
-static void edited(const char *from, const char *to, gist_status code, const char *message) {
+static void edited_in(int which, const char *from, const char *to, gist_status code, const char *message) {
     size_t len;
-    uint8_t *p = fixture(&len);
+    uint8_t *p = fixture(which, &len);
     uint64_t n;
     memcpy(&n, p, 8);
     char header[4096];
@@ -254,6 +297,10 @@ static void edited(const char *from, const char *to, gist_status code, const cha
     refuse(s.p, s.len, code, message);
     sbuf_free(&s);
     free(p);
+}
+
+static void edited(const char *from, const char *to, gist_status code, const char *message) {
+    edited_in(0, from, to, code, message);
 }
 
 static void bad_fields(void **state) {
@@ -290,7 +337,9 @@ static void bad_fields(void **state) {
         { "\"kv_heads\":\"2\"", "\"kv_heads\":\"1\"", "expected bf16 [3,1,4]" },
         { "\"head_dim\":\"4\"", "\"head_dim\":\"2000\"", "\"head_dim\" must be" },
         { "\"dtype\":\"bf16\"", "\"dtype\":\"f16\"", "expected f16" },
-        { "\"dtype\":\"bf16\"", "\"dtype\":\"BF16\"", "\"dtype\" must be f32, bf16 or f16" },
+        { "\"dtype\":\"bf16\"", "\"dtype\":\"BF16\"", "\"dtype\" must be f32, bf16, f16 or q8_0" },
+        { "\"dtype\":\"bf16\"", "\"dtype\":\"q4_0\"", "\"dtype\" must be f32, bf16, f16 or q8_0" },
+        { "\"dtype\":\"bf16\"", "\"dtype\":\"q8_0\"", "need a head_dim that is a multiple of 32, found 4" },
         { "\"first_position\":\"17\"", "\"first_position\":\"-1\"", "\"first_position\" must be" },
         { "\"first_position\":\"17\"", "\"first_position\":\"1073741825\"", "\"first_position\" must be" },
         { "\"rebased\":\"false\"", "\"rebased\":\"true\"", "first_position 0, found 17" },
@@ -312,6 +361,30 @@ static void bad_fields(void **state) {
         edited(bad[i].from, bad[i].to, GIST_ERR_FORMAT, bad[i].message);
 }
 
+/* Integers and scales must both be there, of their types and shapes. */
+static void bad_blocks(void **state) {
+    (void)state;
+    static const struct {
+        const char *from, *to, *message;
+    } bad[] = {
+        { "\"dtype\":\"q8_0\"", "\"dtype\":\"f16\"", "layers.0.key is missing" },
+        { "\"dtype\":\"I8\"", "\"dtype\":\"U8\"", "layers.0.key is missing" },
+        { "\"dtype\":\"I8\",\"shape\":[2,1,64]", "\"dtype\":\"F16\",\"shape\":[2,1,32]",
+          "layers.0.key is f16 [2,1,32], expected q8_0 [2,1,64]" },
+        { "[2,1,64]", "[1,2,64]", "layers.0.key is q8_0 [1,2,64], expected q8_0 [2,1,64]" },
+        { "[2,1,64]", "[2,1,8,4,2]", "layers.0.key is missing" },
+        { "[2,1,2]", "[2,2,1]", "layers.0.key_scale is f16 [2,2,1], expected f16 [2,1,2]" },
+        { "\"dtype\":\"F16\"", "\"dtype\":\"BF16\"", "layers.0.key_scale is bf16" },
+        { "\"dtype\":\"F16\",\"shape\":[2,1,2]", "\"dtype\":\"I8\",\"shape\":[2,1,4]",
+          "layers.0.key_scale is q8_0 [2,1,4], expected f16" },
+        { "layers.0.key_scale", "layers.0.key_scales", "layers.0.key_scale is missing" },
+        { "\"head_dim\":\"64\"", "\"head_dim\":\"48\"", "multiple of 32, found 48" },
+        { "\"head_dim\":\"64\"", "\"head_dim\":\"32\"", "expected q8_0 [2,1,32]" },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
+        edited_in(1, bad[i].from, bad[i].to, GIST_ERR_FORMAT, bad[i].message);
+}
+
 static void other_versions(void **state) {
     (void)state;
     edited("\"version\":\"1\"", "\"version\":\"2\"", GIST_ERR_UNSUPPORTED,
@@ -320,7 +393,7 @@ static void other_versions(void **state) {
     /* the version is judged before metadata and tensors that this version does not know */
     edited("\"tuned\":\"true\",\"version\":\"1\"", "\"version\":\"3\"", GIST_ERR_UNSUPPORTED, "version \"3\"");
     size_t len;
-    uint8_t *p = fixture(&len);
+    uint8_t *p = fixture(0, &len);
     char *v = memmem(p, len, "\"version\":\"1\"", 13), *t = memmem(p, len, "\"BF16\"", 6);
     assert_non_null(v);
     assert_non_null(t);
@@ -347,7 +420,7 @@ static void bad_headers_are_not_written(void **state) {
     (void)state;
     char path[TEST_PATH];
     test_tmp(path, "refused.gist");
-    for (int i = 0; i < 14; i++) {
+    for (int i = 0; i < 16; i++) {
         sample s;
         sample_init(&s);
         const char *field = "?";
@@ -366,6 +439,8 @@ static void bad_headers_are_not_written(void **state) {
         case 11: s.g.rebased = true, field = "first_position 0, found 17"; break;
         case 12: s.g.first_position = -3, field = "\"first_position\" must be"; break;
         case 13: strcpy(s.g.adapter, "lora"), field = "\"adapter\" must be"; break;
+        case 14: s.g.type = DT_Q8_0, field = "multiple of 32, found 4"; break;
+        case 15: s.g.type = DT_Q4_K, field = "\"dtype\" must be"; break;
         }
         gist_error err = { 0 };
         assert_fails(gfile_save(&s.g, path, s.keys, s.values, &err), &err, GIST_ERR_USAGE, field);
@@ -444,6 +519,7 @@ static void failing_allocations_of_save(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(python_file),
+        cmocka_unit_test(python_q8_file),
         cmocka_unit_test(equal_bytes),
         cmocka_unit_test(every_type),
         cmocka_unit_test(many_layers),
@@ -451,6 +527,7 @@ int main(void) {
         cmocka_unit_test(truncation),
         cmocka_unit_test(damage_in_rows_is_named),
         cmocka_unit_test(bad_fields),
+        cmocka_unit_test(bad_blocks),
         cmocka_unit_test(other_versions),
         cmocka_unit_test(no_gist),
         cmocka_unit_test(bad_headers_are_not_written),

@@ -1,5 +1,5 @@
 /* test_laws.c - what must hold bit for bit, on every kernel level of this CPU, for weights and KV caches in f32, bf16
- * and f16.
+ * and f16, for weights in q8_0, q4_0 and q4_K, and for KV caches in q8_0.
  *
  *   gist        gist rows alone = the full cache under the gist mask        (compress + attach | one session, hidden)
  *   split       prefill = token by token = any cut into calls, over chunks of 512 and growing caches
@@ -23,12 +23,19 @@ static const char prompt[] = "Translate the sentence into another language, and 
 static gist_kernels level[4];
 static int levels;
 
-static const gist_type kv_types[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_F16 };
+static const gist_type kv_types[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_F16, GIST_TYPE_Q8_0 };
+enum { KV_TYPES = sizeof kv_types / sizeof *kv_types };
 static const tiny_model models[] = {
-    { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1 },  /* nothing is a multiple of anything */
-    { 3, 72, 136, 8, 2, 16, 2048, DT_F32, true, false, 2 }, /* several panels, tied head, <GIST> added at load */
-    { 2, 33, 65, 3, 3, 6, 2048, DT_F32, false, true, 3 },   /* odd widths, a key/value head for each query head */
+    /* nothing is a multiple of anything; several panels, tied head, <GIST> added at load; odd widths, a key/value head
+     * for each query head */
+    { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_LLAMA },
+    { 3, 72, 136, 8, 2, 16, 2048, DT_F32, true, false, 2, FAMILY_QWEN2 },
+    { 2, 33, 65, 3, 3, 6, 2048, DT_F32, false, true, 3, FAMILY_QWEN3 },
+    { 2, 40, 56, 3, 1, 64, 2048, DT_F32, false, true, 4, FAMILY_LLAMA }, /* heads that q8_0 fits */
 };
+/* for weights in block types: every input is a whole number of blocks */
+static const tiny_model blocks_of_32 = { 2, 64, 96, 4, 2, 32, 2048, DT_F32, false, true, 5, FAMILY_LLAMA };
+static const tiny_model blocks_of_256 = { 1, 256, 256, 8, 2, 32, 2048, DT_F32, false, false, 6, FAMILY_LLAMA };
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { MODELS = 1 }; /* under gcc's sanitizers, which are slow and after other faults */
 #else
@@ -98,43 +105,52 @@ static void same_logits(const bench *b, const float *got, const char *law) {
     assert_same_floats(got, b->want, (size_t)REST * (size_t)b->V, what);
 }
 
-/* Call fn for every model, weight type, kernel level, KV type and k. */
+/* Call fn for every KV type and k, with one model on one kernel level. */
+static void each_cache(void (*fn)(bench *b), bool every_k, const tiny_model *t, gist_type type, gist_kernels l) {
+    bench b = { 0 };
+    char name[96];
+    b.e = tiny_open(t, "law", 1, l, type, "paper");
+    b.e2 = tiny_open(t, "law", 2, l, type, "paper");
+    b.V = engine_model(b.e)->vocab;
+    for (int i = 0; i < (t->D % 32 ? KV_TYPES - 1 : KV_TYPES); i++)
+        for (int k = 1; k <= (every_k ? 5 : 1); k += 2) {
+            b.kv = kv_types[i];
+            b.k = every_k ? k : 3;
+            snprintf(name, sizeof name, "model %d, weights %s, kv %s, k %d, %s", (int)t->seed,
+                     dt_name(engine_model(b.e)->layers[0].wq.type), gist_type_name(b.kv), b.k, gist_kernels_name(l));
+            b.name = name;
+            tok_ids ids;
+            tok_ids_init(&ids, mem_default());
+            assert_ok(tok_template_prompt(engine_tokenizer(b.e), tok_template_find("paper"), prompt, strlen(prompt),
+                                          &ids, NULL), NULL);
+            b.p = (int)ids.n;
+            for (int j = 0; j < b.p + b.k; j++) b.head[j] = j < b.p ? ids.id[j] : b.e->gist_token;
+            tok_ids_free(&ids);
+            tiny_ids(b.rest, REST, 77);
+            b.g = compress(b.e, b.k, b.kv, false);
+            b.want = floats((size_t)REST * (size_t)b.V);
+            behind_gist(b.e, b.g, b.rest, REST, b.want);
+            fn(&b);
+            free(b.want);
+            gist_free(b.g);
+        }
+    gist_engine_close(b.e);
+    gist_engine_close(b.e2);
+}
+
+/* For every model, weight type, kernel level, KV type and k. */
 static void each_bench(void (*fn)(bench *b), bool every_k) {
-    for (int m = 0; m < MODELS; m++)
-        for (int w = 0; w < DT_COUNT; w++)
-            for (int l = 0; l < levels; l++) {
-                bench b = { 0 };
+    for (int l = 0; l < levels; l++) {
+        for (int m = 0; m < MODELS; m++)
+            for (int w = 0; w <= DT_F16; w++) {
                 tiny_model t = models[m];
-                char name[96];
                 t.type = (dtype)w;
-                b.e = tiny_open(&t, "law", 1, level[l], GIST_TYPE_AUTO, "paper");
-                b.e2 = tiny_open(&t, "law", 2, level[l], GIST_TYPE_AUTO, "paper");
-                b.V = engine_model(b.e)->vocab;
-                for (int i = 0; i < 3; i++)
-                    for (int k = 1; k <= (every_k ? 5 : 1); k += 2) {
-                        b.kv = kv_types[i];
-                        b.k = every_k ? k : 3;
-                        snprintf(name, sizeof name, "model %d, weights %s, kv %s, k %d, %s", m, dt_name(t.type),
-                                 gist_type_name(b.kv), b.k, gist_kernels_name(level[l]));
-                        b.name = name;
-                        tok_ids ids;
-                        tok_ids_init(&ids, mem_default());
-                        assert_ok(tok_template_prompt(engine_tokenizer(b.e), tok_template_find("paper"), prompt,
-                                                      strlen(prompt), &ids, NULL), NULL);
-                        b.p = (int)ids.n;
-                        for (int j = 0; j < b.p + b.k; j++) b.head[j] = j < b.p ? ids.id[j] : b.e->gist_token;
-                        tok_ids_free(&ids);
-                        tiny_ids(b.rest, REST, 77);
-                        b.g = compress(b.e, b.k, b.kv, false);
-                        b.want = floats((size_t)REST * (size_t)b.V);
-                        behind_gist(b.e, b.g, b.rest, REST, b.want);
-                        fn(&b);
-                        free(b.want);
-                        gist_free(b.g);
-                    }
-                gist_engine_close(b.e);
-                gist_engine_close(b.e2);
+                each_cache(fn, every_k, &t, GIST_TYPE_AUTO, level[l]);
             }
+        each_cache(fn, every_k, &blocks_of_32, GIST_TYPE_Q8_0, level[l]);
+        each_cache(fn, every_k, &blocks_of_32, GIST_TYPE_Q4_0, level[l]);
+        each_cache(fn, every_k, &blocks_of_256, GIST_TYPE_Q4_K, level[l]);
+    }
 }
 
 /* ---- gist rows alone = full cache under the mask ---- */
@@ -219,7 +235,7 @@ static void test_file(void **state) {
 
 static void overwrite(gist_session *s, int slot, const void *k, const void *v) {
     const llama_config *c = &engine_model(s->e)->cfg;
-    for (int l = 0; l < c->L; l++) op_kv_set(&s->stores[l * STORES + STORE_OWN], slot, k, v, c->G, c->D);
+    for (int l = 0; l < c->L; l++) op_kv_set(&s->stores[l], slot, k, v, c->G, c->D);
 }
 
 static void law_reach(bench *b) {
@@ -245,7 +261,7 @@ static void law_reach(bench *b) {
         for (int i = 0; i < b->k; i++) {
             uint8_t k[256], v[256];
             op_kv_get(&b->g->stores[l], i, k, v, c->G, c->D);
-            op_kv_set(&s->stores[l * STORES + STORE_OWN], b->p + i, k, v, c->G, c->D);
+            op_kv_set(&s->stores[l], b->p + i, k, v, c->G, c->D);
         }
     session_hide_before(s, b->p);
     feed(s, b->rest, REST, got);
@@ -306,9 +322,9 @@ static void test_long(void **state) {
     int32_t *ids = malloc(LONG * sizeof *ids);
     tiny_ids(ids, LONG, 12);
     for (int l = 0; l < levels; l++)
-        for (int w = 0; w < DT_COUNT; w++) {
-            tiny_model t = models[l % 2 ? 0 : 2];
-            t.type = (dtype)w;
+        for (int w = 0; w < KV_TYPES; w++) {
+            tiny_model t = models[w == KV_TYPES - 1 ? 3 : l % 2 ? 0 : 2];
+            t.type = (dtype)(w % 3);
             gist_engine *e = tiny_open(&t, "long", 2, level[l], GIST_TYPE_AUTO, NULL);
             size_t V = (size_t)engine_model(e)->vocab;
             float *want = floats(LONG * V), *got = floats(LONG * V);
@@ -407,7 +423,8 @@ static void test_sharing(void **state) {
 /* ---- rebased gists ---- */
 
 static void law_rebase(bench *b) {
-    static const double tol[] = { [DT_F32] = TOL_REBASE_F32, [DT_BF16] = TOL_REBASE_BF16, [DT_F16] = TOL_REBASE_F16 };
+    static const double tol[] = { [DT_F32] = TOL_REBASE_F32, [DT_BF16] = TOL_REBASE_BF16, [DT_F16] = TOL_REBASE_F16,
+                                  [DT_Q8_0] = TOL_REBASE_Q8_0 };
     float *got = floats((size_t)REST * (size_t)b->V);
     gist *g = compress(b->e, b->k, b->kv, true);
     gist_info plain, info;
@@ -423,9 +440,11 @@ static void law_rebase(bench *b) {
     feed(s, b->rest, REST, got);
     assert_int_equal(gist_session_position(s), b->k + REST);
     assert_int_equal(gist_session_length(s), REST);
-    /* Activations rounded to bf16 (in the kernels of bf16 weights) may round the other way after the least change. */
+    /* Activations rounded to bf16 or int8 (in the kernels of such weights) may round the other way after the least
+     * change. */
     double most = tol[g->head.type];
-    if (engine_model(b->e)->layers[0].wq.type == DT_BF16) most = TOL_REBASE_BF16;
+    dtype stored = engine_model(b->e)->layers[0].wq.type;
+    if ((stored == DT_BF16 || dt_block(stored) > 1) && most < TOL_REBASE_BF16) most = TOL_REBASE_BF16;
     assert_close(got, b->want, (size_t)REST * (size_t)b->V, most, b->name);
     gist_session_close(s);
     gist_free(g);
@@ -437,12 +456,44 @@ static void test_rebase(void **state) {
     each_bench(law_rebase, false);
 }
 
+/* ---- which types a cache can have ---- */
+
+static void test_kv_types(void **state) {
+    (void)state;
+    gist_session_options so = GIST_SESSION_OPTIONS_INIT;
+    gist_compress_options co = GIST_COMPRESS_OPTIONS_INIT;
+    gist_session *s = NULL;
+    gist *g = NULL;
+    for (int wide = 0; wide < 2; wide++) {
+        gist_engine *e = tiny_open(&models[wide ? 3 : 0], "kvtypes", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
+        for (int kv = 0; kv <= GIST_TYPE_Q6_K + 1; kv++) {
+            gist_error err = { 0 };
+            so.kv = co.kv = (gist_type)kv;
+            gist_status want = kv > GIST_TYPE_Q8_0                ? GIST_ERR_USAGE
+                               : kv == GIST_TYPE_Q8_0 && !wide ? GIST_ERR_UNSUPPORTED
+                                                               : GIST_OK;
+            if (want == GIST_OK) {
+                assert_ok(gist_session_open(e, &so, &s, &err), &err);
+                gist_session_close(s);
+                continue;
+            }
+            const char *message = want == GIST_ERR_UNSUPPORTED ? "a multiple of 32; this model's are 10 wide"
+                                  : kv <= GIST_TYPE_Q6_K       ? "f32, bf16, f16 or q8_0, not q"
+                                                               : "is unknown";
+            assert_fails(gist_session_open(e, &so, &s, &err), &err, want, message);
+            err = (gist_error){ 0 };
+            assert_fails(gist_compress(e, prompt, strlen(prompt), &co, &g, &err), &err, want, message);
+        }
+        gist_engine_close(e);
+    }
+}
+
 int main(void) {
     levels = tiny_levels(level);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gist),  cmocka_unit_test(test_threads), cmocka_unit_test(test_file),
         cmocka_unit_test(test_reach), cmocka_unit_test(test_split),   cmocka_unit_test(test_long),
-        cmocka_unit_test(test_sharing), cmocka_unit_test(test_rebase),
+        cmocka_unit_test(test_sharing), cmocka_unit_test(test_rebase), cmocka_unit_test(test_kv_types),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,7 @@
 /* test_ops_attention.c - the KV store, and attention over two intervals per row.
  *
+ *   store      what is written is what is read, in every KV type; q8_0 within its bound, NaN for what is not finite
+ *   widened    a store of any type = an f32 store of the same numbers, bit for bit
  *   levels     every kernel level against the scalar definition, and that against plain double precision, over random
  *              batches: head widths and groups of every kind, several stores of different KV types, memory intervals
  *              that begin inside a block, tiles broken by rows with other views, rows that see nothing
@@ -27,6 +29,12 @@ typedef struct batch {
     op_kv kv[KV_STORES];
     op_row row[MOST_ROWS];
 } batch;
+
+/* The i-th KV type that heads of D can have. */
+static dtype kv_type(int i, int D) {
+    static const dtype types[] = { DT_F32, DT_BF16, DT_F16, DT_Q8_0 };
+    return types[i % (op_kv_fits(DT_Q8_0, D) ? 4 : 3)];
+}
 
 static int below(uint64_t *seed, int n) {
     return (int)(test_rand(seed) % (uint64_t)n);
@@ -118,7 +126,7 @@ static void batch_make(batch *b, int T, int H, int G, int D, int cap, dtype type
     b->q = bytes(n * sizeof *b->q);
     for (size_t i = 0; i < n; i++) b->q[i] = 3 * test_randf(seed);
     for (int s = 0; s < KV_STORES; s++) {
-        b->kv[s] = kv_make(same_type ? type : (dtype)((type + (unsigned)s) % DT_COUNT), cap, G, D, 0xff);
+        b->kv[s] = kv_make(same_type ? type : kv_type((int)type + s, D), cap, G, D, 0xff);
         for (int slot = 0; slot < cap; slot++) kv_random(&b->kv[s], slot, G, D, 3, seed);
     }
     op_row view = random_view(b, seed);
@@ -256,7 +264,7 @@ static void check_contiguous(const batch *b, op_ctx ctx, int t, int begin, const
 
 static double tolerance(dtype type) {
     static const double tol[] = { [DT_F32] = TOL_ATTENTION_F32_LEVEL, [DT_BF16] = TOL_ATTENTION_BF16_LEVEL,
-                                  [DT_F16] = TOL_ATTENTION_F16_LEVEL };
+                                  [DT_F16] = TOL_ATTENTION_F16_LEVEL, [DT_Q8_0] = TOL_ATTENTION_Q8_0_LEVEL };
     return tol[type];
 }
 
@@ -296,7 +304,7 @@ static void check_batch(const batch *b, uint64_t *seed) {
 
 static void test_random_batches(void **state) {
     (void)state;
-    static const int Ds[] = { 2, 4, 8, 10, 12, 16, 18, 40, 64, 72, 80, 128 };
+    static const int Ds[] = { 2, 4, 8, 10, 32, 16, 18, 40, 64, 72, 96, 128 };
     static const int heads[][2] = { { 1, 1 }, { 2, 1 }, { 3, 3 }, { 4, 2 }, { 5, 1 }, { 6, 2 }, { 7, 7 }, { 8, 1 },
                                     { 12, 4 }, { 16, 1 }, { 17, 1 }, { 20, 1 }, { 32, 1 }, { 32, 8 }, { 34, 2 } };
     uint64_t seed = 11;
@@ -305,7 +313,7 @@ static void test_random_batches(void **state) {
         int T = i % 5 == 0 ? 1 : 1 + below(&seed, MOST_ROWS), cap = i % 4 == 0 ? 304 : 16 * (1 + below(&seed, 6));
         while ((double)T * H * D * cap > 2e6 && T > 1) T /= 2;
         batch b;
-        batch_make(&b, T, H, G, D, cap, (dtype)(i % 3), i % 2 == 0, &seed);
+        batch_make(&b, T, H, G, D, cap, kv_type(i / 2, D), i % 2 == 0, &seed);
         check_batch(&b, &seed);
         batch_free(&b);
     }
@@ -317,7 +325,8 @@ static void test_causal(void **state) {
     uint64_t seed = 5;
     for (int i = 0; i < 12; i++) {
         batch b;
-        batch_make(&b, 33 + i, 4, i % 2 ? 4 : 2, i % 3 ? 16 : 40, 608, (dtype)(i % 3), true, &seed);
+        int D = i % 3 ? i % 3 * 16 : 40;
+        batch_make(&b, 33 + i, 4, i % 2 ? 4 : 2, D, 608, kv_type(i, D), true, &seed);
         for (int t = 0; t < b.T; t++)
             b.row[t] = (op_row){
                 .kv = 0, .mem = i % 4 ? 2 : -1, .mlo = i, .mhi = i + (i % 4) * 5, .lo = i * 3, .hi = i * 40 + t + 1
@@ -350,38 +359,115 @@ static void test_nothing_visible(void **state) {
 /* What is written is what is read, in every type, and no other slot moves. */
 static void test_store(void **state) {
     (void)state;
-    enum { G = 3, D = 10, T = 40, CAP = 48, N = G * D };
-    for (int type = 0; type < DT_COUNT; type++)
+    enum { G = 3, WIDEST = 64, T = 40, CAP = 48, MOST = G * WIDEST };
+    static float k[T * MOST], v[T * MOST];
+    test_fill(k, T * MOST, 2, 1);
+    test_fill(v, T * MOST, 2, 2);
+    for (int i = 0; i < 4; i++)
         for (int threads = 1; threads <= 4; threads++) {
-            op_kv kv[2] = { kv_make((dtype)type, CAP, G, D, 0x11), kv_make((dtype)type, CAP, G, D, 0x11) };
-            float k[T * N], v[T * N];
+            int D = i < 3 ? 10 : WIDEST, N = G * D;
+            dtype type = kv_type(i, D);
+            op_kv kv[2] = { kv_make(type, CAP, G, D, 0x11), kv_make(type, CAP, G, D, 0x11) };
             op_row row[T];
-            uint8_t got_k[N * 4], got_v[N * 4], want_k[N * 4], want_v[N * 4];
-            test_fill(k, T * N, 2, 1);
-            test_fill(v, T * N, 2, 2);
+            uint8_t got_k[MOST * 4], got_v[MOST * 4], want_k[MOST * 4], want_v[MOST * 4];
+            size_t bytes_of_row = dt_bytes(type, (size_t)N);
             for (int t = 0; t < T; t++) row[t] = (op_row){ .kv = t % 2, .slot = (t * 7 + 3) % T };
             op_ctx ctx = ctx_of(levels - 1, threads);
             op_kv_write(&ctx, kv, row, k, v, T, G, D);
             bool written[2][CAP] = { { false } };
             for (int t = 0; t < T; t++) {
                 written[row[t].kv][row[t].slot] = true;
-                dt_from_f32(want_k, (dtype)type, k + t * N, N);
-                dt_from_f32(want_v, (dtype)type, v + t * N, N);
+                dt_from_f32(want_k, type, k + t * N, (size_t)N);
+                dt_from_f32(want_v, type, v + t * N, (size_t)N);
                 op_kv_get(&kv[row[t].kv], row[t].slot, got_k, got_v, G, D);
-                assert_memory_equal(got_k, want_k, dt_bytes((dtype)type, N));
-                assert_memory_equal(got_v, want_v, dt_bytes((dtype)type, N));
+                assert_memory_equal(got_k, want_k, bytes_of_row);
+                assert_memory_equal(got_v, want_v, bytes_of_row);
+                op_kv_set(&kv[row[t].kv], row[t].slot, want_v, want_k, G, D); /* and back */
+                op_kv_get(&kv[row[t].kv], row[t].slot, got_k, got_v, G, D);
+                assert_memory_equal(got_k, want_v, bytes_of_row);
+                assert_memory_equal(got_v, want_k, bytes_of_row);
             }
             memset(want_k, 0x11, sizeof want_k);
             for (int s = 0; s < 2; s++)
                 for (int slot = 0; slot < CAP; slot++) {
                     if (written[s][slot]) continue;
                     op_kv_get(&kv[s], slot, got_k, got_v, G, D);
-                    assert_memory_equal(got_k, want_k, dt_bytes((dtype)type, N));
-                    assert_memory_equal(got_v, want_k, dt_bytes((dtype)type, N));
+                    assert_memory_equal(got_k, want_k, bytes_of_row);
+                    assert_memory_equal(got_v, want_k, bytes_of_row);
                 }
             kv_free(&kv[0]);
             kv_free(&kv[1]);
         }
+}
+
+/* A row's numbers in q8_0 are at most half a step away, and what rounding the scale to f16 adds: 2^-11 of it (2^-25
+ * below f16's normal numbers), 127 times.  A block with a value that is not finite is NaN, and it alone. */
+static void test_q8_rounding(void **state) {
+    (void)state;
+    enum { D = 64, T = 24 };
+    static const float sizes[] = { 1, 1e-3f, 1e-6f, 1e-9f, 1000, 1e6f, 0 }, odd[] = { NAN, INFINITY, -INFINITY };
+    op_ctx ctx = ctx_of(levels - 1, 1);
+    for (int i = 0; i < 7; i++) {
+        float x[T * D], got[D];
+        uint8_t k[D * 4], v[D * 4];
+        op_kv kv = kv_make(DT_Q8_0, 32, 1, D, 0);
+        test_fill(x, T * D, sizes[i], (uint64_t)i);
+        for (int t = 0; t < T; t++) {
+            op_row row = { .slot = t };
+            float *mine = x + t * D;
+            if (t >= 20) mine[7] = odd[t % 3];
+            op_kv_write(&ctx, &kv, &row, mine, mine, 1, 1, D);
+            op_kv_get(&kv, t, k, v, 1, D);
+            assert_memory_equal(k, v, dt_bytes(DT_Q8_0, D));
+            dt_to_f32(got, k, DT_Q8_0, D);
+            for (int d = 0; d < D; d++) {
+                if (t >= 20 && d < 32) {
+                    assert_true(isnan(got[d]));
+                    continue;
+                }
+                double most = 0;
+                for (int e = d / 32 * 32; e < d / 32 * 32 + 32; e++) most = fmax(most, fabs((double)mine[e]));
+                double step = most / 127, bound = step / 2 + 127 * fmax(step * 0x1p-11, 0x1p-25);
+                assert_true(fabs((double)got[d] - (double)mine[d]) <= bound * (1 + 1e-6));
+            }
+        }
+        kv_free(&kv);
+    }
+}
+
+/* Widening is exact, so only the numbers in a store count, not their type. */
+static void test_widened(void **state) {
+    (void)state;
+    uint64_t seed = 21;
+    for (int i = 0; i < 24; i++) {
+        batch b;
+        int D = i % 2 ? 64 : 32;
+        size_t n = 2 * (size_t)D;
+        batch_make(&b, 1 + 2 * i, i % 3 ? 8 : 2, 2, D, 96, kv_type(1 + i % 3, D), i % 4 < 2, &seed);
+        op_kv wide[KV_STORES];
+        for (int s = 0; s < KV_STORES; s++) {
+            wide[s] = kv_make(DT_F32, b.cap, 2, D, 0xff);
+            for (int slot = 0; slot < b.cap; slot++) {
+                uint8_t k[2 * 64 * 4], v[2 * 64 * 4];
+                float kf[2 * 64], vf[2 * 64];
+                op_kv_get(&b.kv[s], slot, k, v, 2, D);
+                dt_to_f32(kf, k, b.kv[s].type, n);
+                dt_to_f32(vf, v, b.kv[s].type, n);
+                op_kv_set(&wide[s], slot, kf, vf, 2, D);
+            }
+        }
+        size_t all = (size_t)b.T * (size_t)b.H * (size_t)D;
+        float *got = bytes(all * sizeof *got), *want = bytes(all * sizeof *want);
+        for (int l = 0; l < levels; l++) {
+            attend(&b, ctx_of(l, 1), b.kv, b.row, 0, b.T, got);
+            attend(&b, ctx_of(l, 1), wide, b.row, 0, b.T, want);
+            assert_same_floats(got, want, all, "a store and the same numbers in f32");
+        }
+        free(got);
+        free(want);
+        for (int s = 0; s < KV_STORES; s++) kv_free(&wide[s]);
+        batch_free(&b);
+    }
 }
 
 static int open_pools(void **state) {
@@ -401,6 +487,8 @@ static int close_pools(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_store),
+        cmocka_unit_test(test_q8_rounding),
+        cmocka_unit_test(test_widened),
         cmocka_unit_test(test_random_batches),
         cmocka_unit_test(test_causal),
         cmocka_unit_test(test_nothing_visible),

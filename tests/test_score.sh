@@ -2,42 +2,8 @@
 # test_score.sh - gist score as a user meets it: CSV, JSON Lines, standard input, --json, --per-example, threads, errors.
 #
 #     GIST=build/release/gist bash tests/test_score.sh        TAP on standard output; tests/run sets GIST
-set -u
-cd "$(dirname "$0")/.." || exit 1
-export LC_ALL=C.UTF-8
-gist=${GIST:-build/release/gist}
-case $gist in /*) ;; *) gist=$PWD/$gist ;; esac
-pairs=$PWD/tests/data/rouge/pairs.jsonl
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-cd "$dir" || exit 1
-
-n=0
-result() { # NAME: what the last command's status was
-    local status=$?
-    n=$((n + 1))
-    if [ $status -eq 0 ]; then
-        echo "ok $n - $1"
-    else
-        echo "not ok $n - $1"
-        { echo "\$ gist $last"; head -c 2000 out; echo; head -c 2000 err; } 2>/dev/null | sed 's/^/# /'
-    fi
-}
-last=
-run() {
-    last="$*"
-    "$gist" "$@" >out 2>err </dev/null
-    rc=$?
-}
-ends() { # STATUS NAME ARGUMENTS...: gist ends so; a failure says "gist: " and prints no result
-    local want=$1 name=$2
-    shift 2
-    run "$@"
-    [ $rc -eq "$want" ] && { [ "$want" -eq 0 ] || { grep -q '^gist: ' err && [ ! -s out ]; }; }
-    result "$name"
-}
-says() { grep -qF -- "$1" err; result "$2"; }
-prints() { grep -qF -- "$1" out; result "$2"; }
+. "$(dirname "$0")/cli_common.sh"
+pairs=$root/tests/data/rouge/pairs.jsonl
 
 # Two equal of four; one shares half of its words, in order; one is empty.
 printf '\357\273\277x,y_pred,y_true\r\n"q, r",the shop,"The shop"\r\n2,"a\r\nb","a\nb"\r\n3,one two,one three\r\n4,,"a ""word"""\r\n' >p.csv
@@ -121,4 +87,4 @@ if [ -w /dev/full ]; then
     [ $? -eq 1 ] && grep -q '^gist: ' err
     result "results that cannot be written are an error"
 fi
-echo "1..$n"
+done_testing

@@ -151,7 +151,7 @@ static void arrays_convert_like_single_values(void **state) {
     test_fill(src, N, 100.0f, 3);
     src[5] = INFINITY;
     src[6] = -0.0f;
-    for (int t = 0; t < DT_COUNT; t++) {
+    for (int t = 0; t <= DT_F16; t++) { /* block types: test_blocks.c */
         dtype type = (dtype)t;
         uint16_t half[N];
         memset(half, 0, sizeof half);
@@ -187,10 +187,16 @@ static void types_have_names_and_sizes(void **state) {
         dtype t;
         gist_type pub;
         const char *name;
-        size_t bytes;
-    } want[] = { { DT_F32, GIST_TYPE_F32, "f32", 4 },
-                 { DT_BF16, GIST_TYPE_BF16, "bf16", 2 },
-                 { DT_F16, GIST_TYPE_F16, "f16", 2 } };
+        size_t block, bytes;
+        bool writable;
+    } want[] = { { DT_F32, GIST_TYPE_F32, "f32", 1, 4, true },
+                 { DT_BF16, GIST_TYPE_BF16, "bf16", 1, 2, true },
+                 { DT_F16, GIST_TYPE_F16, "f16", 1, 2, true },
+                 { DT_Q8_0, GIST_TYPE_Q8_0, "q8_0", 32, 34, true },
+                 { DT_Q4_0, GIST_TYPE_Q4_0, "q4_0", 32, 18, true },
+                 { DT_Q4_K, GIST_TYPE_Q4_K, "q4_K", 256, 144, true },
+                 { DT_Q5_K, GIST_TYPE_Q5_K, "q5_K", 256, 176, false },
+                 { DT_Q6_K, GIST_TYPE_Q6_K, "q6_K", 256, 210, false } };
     assert_int_equal(sizeof want / sizeof want[0], DT_COUNT);
     for (size_t i = 0; i < DT_COUNT; i++) {
         dtype t = DT_COUNT;
@@ -199,7 +205,9 @@ static void types_have_names_and_sizes(void **state) {
         assert_int_equal(t, want[i].t);
         assert_int_equal(dt_public(want[i].t), want[i].pub);
         assert_string_equal(gist_type_name(want[i].pub), want[i].name);
-        assert_int_equal(dt_bytes(want[i].t, 10), 10 * want[i].bytes);
+        assert_int_equal(dt_block(want[i].t), want[i].block);
+        assert_int_equal(dt_bytes(want[i].t, 10 * want[i].block), 10 * want[i].bytes);
+        assert_int_equal(dt_writable(want[i].t), want[i].writable);
         assert_int_equal(dt_bytes(want[i].t, 0), 0);
     }
     assert_string_equal(gist_type_name(GIST_TYPE_AUTO), "auto");

@@ -1,18 +1,7 @@
 /* test_token_text.c - ids -> text, one id at a time; templates and the tokenization law. */
-#include "testing.h"
+#include "token_testing.h"
 
-#include <stdlib.h>
-
-#include "token/token_int.h"
-
-static tokenizer *open_fixture(const char *name) {
-    char path[TEST_PATH], sub[128];
-    gist_error err = { 0 };
-    tokenizer *t = NULL;
-    snprintf(sub, sizeof sub, "token/%s", name);
-    assert_ok(tok_open(test_fixture(path, sub), NULL, &t, &err), &err);
-    return t;
-}
+#include <sys/stat.h>
 
 /* ---- streaming ---- */
 
@@ -118,9 +107,9 @@ static void test_stream_edges(void **state) {
 /* An answer's ids give its text back: what joins it to the rest is not part of it, any further space is. */
 static void test_answer_stream(void **state) {
     (void)state;
-    static const char *const models[][2] = { { "gpt2", "paper" },  { "gpt2", "raw" },     { "llama", "paper" },
+    static const char *const models[][2] = { { "gpt2", "paper" },  { "gpt2", "raw" },      { "llama", "paper" },
                                              { "llama", "raw" },   { "sp.json", "paper" }, { "bytes", "paper" },
-                                             { "qwen2", "paper" }, { "qwen2", "chatml" }, { "tiktoken", "paper" } };
+                                             { "qwen2", "paper" }, { "qwen2", "chatml" },  { "tiktoken", "paper" } };
     static const char *const answers[] = { "yes", " yes", "  two", "Yes, at nine. ", "été", "1.50" };
     for (size_t m = 0; m < sizeof models / sizeof *models; m++) {
         tokenizer *t = open_fixture(models[m][0]);
@@ -383,15 +372,68 @@ static void test_paper_lengths(void **state) {
     assert_int_equal((100 * tokens + rows / 2) / rows, 6883); /* mean 68.83 */
 }
 
+/* ---- chat templates of files ---- */
+
+/* From both places that Hugging Face keeps it in, and through arrays and files that we write. */
+static void test_chat_template(void **state) {
+    (void)state;
+    static const struct {
+        const char *config, *file, *want;
+    } from[] = {
+        { "{\"chat_template\":\"A {{ x }}\"}", NULL, "A {{ x }}" },
+        { "{\"chat_template\":[{\"name\":\"tool\",\"template\":\"T\"},{\"name\":\"default\",\"template\":\"D\"}]}",
+          NULL, "D" },
+        { "{\"chat_template\":\"A\"}", "of its own\n", "of its own\n" },
+        { "{\"chat_template\":[]}", NULL, NULL },
+    };
+    for (int i = 0; i < 4; i++) {
+        char dir[TEST_PATH], path[TEST_PATH + 64], name[16];
+        size_t len;
+        char *model = read_fixture("plain.model", &len);
+        snprintf(name, sizeof name, "chat%d", i);
+        mkdir(test_tmp(dir, name), 0700);
+        snprintf(path, sizeof path, "%s/tokenizer.model", dir);
+        test_write(path, model, len);
+        snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+        test_write(path, from[i].config, strlen(from[i].config));
+        snprintf(path, sizeof path, "%s/chat_template.jinja", dir);
+        if (from[i].file) test_write(path, from[i].file, strlen(from[i].file));
+        tokenizer *t = NULL;
+        gist_error err = { 0 };
+        assert_ok(tok_open(dir, NULL, &t, &err), &err);
+        tokenizer *parts = NULL, *files = NULL;
+        tok_parts p;
+        assert_ok(tok_parts_of(t, 0, &p, &err), &err);
+        assert_ok(tok_open_parts(&p, NULL, &parts, &err), &err);
+        tok_parts_free(&p);
+        snprintf(name, sizeof name, "out%d", i);
+        mkdir(test_tmp(dir, name), 0700);
+        assert_ok(tok_write_dir(t, dir, &err), &err);
+        assert_ok(tok_open(dir, NULL, &files, &err), &err);
+        const tokenizer *const all[] = { t, parts, files };
+        for (int k = 0; k < 3; k++) {
+            const char *got = tok_chat_template(all[k]);
+            if (from[i].want)
+                assert_string_equal(got, from[i].want);
+            else
+                assert_null(got);
+        }
+        tok_close(files);
+        tok_close(parts);
+        tok_close(t);
+        free(model);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trip),      cmocka_unit_test(test_broken_bytes),
-        cmocka_unit_test(test_stream_edges),    cmocka_unit_test(test_stream_no_memory),
-        cmocka_unit_test(test_answer_stream),
-        cmocka_unit_test(test_paper),           cmocka_unit_test(test_raw),
-        cmocka_unit_test(test_chatml),          cmocka_unit_test(test_llama3),
-        cmocka_unit_test(test_template_errors), cmocka_unit_test(test_law),
-        cmocka_unit_test(test_law_broken),      cmocka_unit_test(test_paper_lengths),
+        cmocka_unit_test(test_round_trip),    cmocka_unit_test(test_broken_bytes),
+        cmocka_unit_test(test_stream_edges),  cmocka_unit_test(test_stream_no_memory),
+        cmocka_unit_test(test_answer_stream), cmocka_unit_test(test_paper),
+        cmocka_unit_test(test_raw),           cmocka_unit_test(test_chatml),
+        cmocka_unit_test(test_llama3),        cmocka_unit_test(test_template_errors),
+        cmocka_unit_test(test_law),           cmocka_unit_test(test_law_broken),
+        cmocka_unit_test(test_paper_lengths), cmocka_unit_test(test_chat_template),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

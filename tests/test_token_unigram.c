@@ -3,7 +3,8 @@
  *   tests/data/token/t5.txt   text TAB ids of the shared data's T5 vocabulary   (tools/make_token_fixtures.py)
  *   charsmap files            built here, unit by unit: rules that lead out of bounds, in circles, into characters
  *
- * The ids of the small models are in test_token.c, as are their truncations, flipped bytes and failing allocations.
+ * The ids of the small models are in test_token.c; their truncations, flipped bytes and failing allocations are in
+ * test_token_bad.c.
  */
 #include "testing.h"
 

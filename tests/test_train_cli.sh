@@ -4,33 +4,14 @@
 #     GIST=build/release/gist bash tests/test_train_cli.sh        TAP on standard output; tests/run sets GIST, GIST_BUILD
 #
 # The model is tiny and random (dev/make_tiny.c, made here); bit-exactness is test_train_loop.c's business.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-gist=${GIST:-build/release/gist}
-case $gist in /*) ;; *) gist=$PWD/$gist ;; esac
-cc=$(cut -d' ' -f1 "${GIST_BUILD:-/nowhere}/flags" 2>/dev/null || echo "${CC:-cc}")
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-"$cc" -std=c11 -D_GNU_SOURCE dev/make_tiny.c -o "$dir/make_tiny" -lm || { echo "not ok 1 - make_tiny builds"; exit 1; }
-cd "$dir" || exit 1
+. "$(dirname "$0")/cli_common.sh"
+tiny_models
 ./make_tiny tiny && ./make_tiny bare --no-gist || exit 1
 for i in 1 2 3 4 5 6; do
     printf '{"instruction": "say %s", "input": "one", "output": "%s"}\n' "$i" "$i"
 done >data.jsonl
 head -n 2 data.jsonl >val.jsonl
 
-n=0
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    n=$((n + 1))
-    if "$@"; then
-        echo "ok $n - $name"
-    else
-        echo "not ok $n - $name"
-        head -c 2000 err | sed 's/^/# /'
-    fi
-}
 train() { # options: output in out and err, status in $rc
     "$gist" train "$@" >out 2>err </dev/null
     rc=$?
@@ -104,4 +85,4 @@ ends 1 'bad.jsonl: line 2: "output" is missing' "a row without an answer" --init
 : >empty.jsonl
 ends 1 "empty" "an empty file" --init tiny --data empty.jsonl --steps 1 -o x
 check "none of these left anything" test ! -e x
-echo "1..$n"
+done_testing

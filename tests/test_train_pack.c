@@ -105,25 +105,34 @@ static void same_view(const seen *a, const seen *b) {
     assert_memory_equal(a->pos, b->pos, (size_t)a->n * sizeof *a->pos);
 }
 
+/* Row t predicts id (-1: nothing) with this weight. */
+static void check_label(const train_batch *b, int t, int32_t id, float weight, bool text) {
+    assert_int_equal(b->label[t], weight > 0 ? id : -1);
+    assert_true(b->weight[t] == weight);
+    assert_int_equal(b->text[t], text && weight > 0);
+}
+
 /* Rows [t, ...) of the batch are this pair under c, with these labels; returns the row behind them. */
 static int check_pair(const train_batch *b, int t, const train_set *set, int pair, train_condition c, int k, int K,
-                      bool labels) {
+                      float answer, float input) {
     const train_pair *q = &set->pair[pair];
     for (int i = 0; i < q->input_len + q->answer_len - 1; i++, t++) {
         seen packed = { 0 }, apart = { 0 };
         see_rows(&packed, b, t);
         see_separately(&apart, set, q, c, k, K, i);
         same_view(&packed, &apart);
-        bool label = labels && i >= q->input_len - 1;
-        assert_int_equal(b->label[t], label ? set->ids[q->answer + (size_t)(i - q->input_len + 1)] : -1);
-        assert_int_equal(b->weight[t] > 0, label);
+        int j = i - q->input_len + 1; /* of the answer */
+        if (j >= 0)
+            check_label(b, t, set->ids[q->answer + (size_t)j], answer, false);
+        else
+            check_label(b, t, set->ids[q->input + (size_t)(i + 1)], answer * input, true);
         assert_int_equal(b->condition[t], c);
         assert_int_equal(b->is_gist[t], 0);
     }
     return t;
 }
 
-static int check_prompt(const train_batch *b, int t, const train_set *set, int prompt, int gists) {
+static int check_prompt(const train_batch *b, int t, const train_set *set, int prompt, int gists, float loss) {
     const train_prompt *p = &set->prompt[prompt];
     for (int i = 0; i < p->len + gists; i++, t++) {
         seen packed = { 0 }, apart = { 0 };
@@ -132,9 +141,8 @@ static int check_prompt(const train_batch *b, int t, const train_set *set, int p
         same_view(&packed, &apart);
         assert_int_equal(b->is_gist[t], i >= p->len);
         assert_int_equal(b->condition[t], COND_COUNT);
-        assert_int_equal(b->label[t], -1);
+        check_label(b, t, i + 1 < p->len ? set->ids[p->ids + (size_t)(i + 1)] : 0, i + 1 < p->len ? loss : 0, true);
         assert_int_equal(b->teacher[t], -1);
-        assert_true(b->weight[t] == 0);
     }
     return t;
 }
@@ -151,6 +159,8 @@ static void every_row_sees_what_the_table_says(void **state) {
         train_pack_options o = options();
         o.teacher = round % 2;
         o.teacher_lm = round % 4 == 1 ? 0.5f : 0;
+        o.input_loss = round % 3 == 1 ? 0.25f : 0;
+        o.prompt_loss = round % 5 == 1 ? 0.125f : 0;
         train_batch_reset(&b);
         int t = 0, labels = 0;
         int64_t expected = 0;
@@ -169,18 +179,22 @@ static void every_row_sees_what_the_table_says(void **state) {
             expected += train_pack_rows(&m->set, p, pairs, c, k, n, &o);
             assert_ok(train_pack_group(&b, &m->set, p, pairs, c, k, n, &o, &err), &err);
             assert_int_equal(b.T, expected);
-            if (whole) t = check_prompt(&b, t, &m->set, p, gists);
+            if (whole) {
+                t = check_prompt(&b, t, &m->set, p, gists, o.prompt_loss);
+                if (o.prompt_loss > 0) labels += m->prompt[p].len - 1;
+            }
             for (int i = 0; i < n; i++) {
                 const train_pair *q = &m->pair[pairs[i]];
                 int first = t;
-                t = check_pair(&b, t, &m->set, pairs[i], c[i], k[i], 3, true);
-                labels += q->answer_len;
+                t = check_pair(&b, t, &m->set, pairs[i], c[i], k[i], 3, 1, o.input_loss);
+                int each = q->answer_len + (o.input_loss > 0 ? q->input_len - 1 : 0);
+                labels += each;
                 if (!o.teacher || c[i] != COND_GIST) continue;
                 int copy = t;
-                t = check_pair(&b, t, &m->set, pairs[i], COND_FULL, 0, 3, o.teacher_lm > 0);
-                if (o.teacher_lm > 0) labels += q->answer_len;
+                t = check_pair(&b, t, &m->set, pairs[i], COND_FULL, 0, 3, o.teacher_lm, o.input_loss);
+                if (o.teacher_lm > 0) labels += each;
                 for (int j = 0; j < copy - first; j++)
-                    assert_int_equal(b.teacher[first + j], j < q->input_len - 1 ? -1 : copy + j);
+                    assert_int_equal(b.teacher[first + j], j < q->input_len - 1 && o.input_loss == 0 ? -1 : copy + j);
             }
         }
         assert_int_equal(t, b.T); /* and no row more */

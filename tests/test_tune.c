@@ -477,7 +477,7 @@ static void test_input_loss(void **state) {
     train_batch b;
     int pair = 0, k = 1;
     train_condition c = COND_GIST;
-    train_pack_options o = { .k = { 1 }, .k_count = 1, .gist_token = TINY_GIST, .teacher = true, .input_loss = true };
+    train_pack_options o = { .k = { 1 }, .k_count = 1, .gist_token = TINY_GIST, .teacher = true, .input_loss = 1 };
     open_setup(&s, PLAIN);
     for (int lm = 0; lm < 2; lm++) {
         const train_pair *p = &s.set.pair[0];

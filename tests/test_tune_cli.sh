@@ -5,33 +5,14 @@
 #     GIST=build/release/gist bash tests/test_tune_cli.sh        TAP on standard output; tests/run sets GIST, GIST_BUILD
 #
 # The model is tiny and random (dev/make_tiny.c, made here); what is learned is test_lora.c's and test_tune.c's business.
-set -u
-cd "$(dirname "$0")/.." || exit 1
-gist=${GIST:-build/release/gist}
-case $gist in /*) ;; *) gist=$PWD/$gist ;; esac
-cc=$(cut -d' ' -f1 "${GIST_BUILD:-/nowhere}/flags" 2>/dev/null || echo "${CC:-cc}")
-dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"' EXIT
-"$cc" -std=c11 -D_GNU_SOURCE dev/make_tiny.c -o "$dir/make_tiny" -lm || { echo "not ok 1 - make_tiny builds"; exit 1; }
-cd "$dir" || exit 1
+. "$(dirname "$0")/cli_common.sh"
+tiny_models
 ./make_tiny tiny && ./make_tiny other --layers 2 || exit 1
 for i in 1 2 3 4 5 6 7 8 9 10; do
     printf '{"instruction": "say it", "input": "%s", "output": "it is %s"}\n' "$i" "$i"
 done >data.jsonl
 printf 'one\n{"input": "two"}\n\nthree\n' >inputs.txt
 
-n=0
-check() { # NAME COMMAND...
-    local name=$1
-    shift
-    n=$((n + 1))
-    if "$@"; then
-        echo "ok $n - $name"
-    else
-        echo "not ok $n - $name"
-        head -c 2000 err | sed 's/^/# /'
-    fi
-}
 ends() { # STATUS TEXT NAME ARGUMENTS...: gist ends so, and says so
     local want=$1 text=$2 name=$3
     shift 3
@@ -127,4 +108,4 @@ start=$SECONDS
 ends 1 "cannot create" "an output that cannot be written is refused before the training" tune -m tiny -p "say it" -k 2 \
     --pairs data.jsonl --steps 1000000 -o nowhere/x.gist
 check "at once" test $((SECONDS - start)) -lt 20
-echo "1..$n"
+done_testing

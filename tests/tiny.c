@@ -1,4 +1,4 @@
-/* tiny.c - tiny random LLaMA models on disk; contracts in tiny.h. */
+/* tiny.c - tiny random models on disk; contracts in tiny.h. */
 #include "tiny.h"
 
 #include <errno.h>
@@ -25,12 +25,12 @@ static FILE *create(const char *dir, const char *name) {
 void tiny_save_config(const tiny_model *t, const char *dir, const char *more) {
     FILE *f = create(dir, "config.json");
     fprintf(f,
-            "{\"model_type\": \"llama\", \"num_hidden_layers\": %d, \"hidden_size\": %d, \"intermediate_size\": %d,\n"
+            "{\"model_type\": \"%s\", \"num_hidden_layers\": %d, \"hidden_size\": %d, \"intermediate_size\": %d,\n"
             " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,\n"
             " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
             " \"tie_word_embeddings\": %s%s}\n",
-            t->L, t->C, t->F, t->H, t->G, t->D, tiny_vocab(t), t->context, t->tied ? "true" : "false",
-            more ? more : "");
+            llama_families[t->family].name, t->L, t->C, t->F, t->H, t->G, t->D, tiny_vocab(t), t->context,
+            t->tied ? "true" : "false", more ? more : "");
     assert_int_equal(fclose(f), 0);
 }
 
@@ -108,6 +108,19 @@ static void matrix(tensors *all, const tiny_model *t, int rows, int cols, const 
     add_tensor(all, t, rows, cols, 0, 2.5f / sqrtf((float)cols), name, layer);
 }
 
+/* What the family has beside LLaMA's. */
+static void family_vectors(tensors *all, const tiny_model *t, int q, int k, int layer) {
+    if (llama_families[t->family].bias) {
+        add_tensor(all, t, 0, q, 0, 0.5f, "self_attn.q_proj.bias", layer);
+        add_tensor(all, t, 0, k, 0, 0.5f, "self_attn.k_proj.bias", layer);
+        add_tensor(all, t, 0, k, 0, 0.5f, "self_attn.v_proj.bias", layer);
+    }
+    if (llama_families[t->family].head_norm) {
+        add_tensor(all, t, 0, t->D, 1.0f, 0.3f, "self_attn.q_norm.weight", layer);
+        add_tensor(all, t, 0, t->D, 1.0f, 0.3f, "self_attn.k_norm.weight", layer);
+    }
+}
+
 static void save_weights(const tiny_model *t, const char *dir) {
     char path[TEST_PATH + 32];
     tensors *all = calloc(1, sizeof *all);
@@ -124,6 +137,7 @@ static void save_weights(const tiny_model *t, const char *dir) {
         matrix(all, t, t->F, t->C, "mlp.gate_proj.weight", l);
         matrix(all, t, t->F, t->C, "mlp.up_proj.weight", l);
         matrix(all, t, t->C, t->F, "mlp.down_proj.weight", l);
+        family_vectors(all, t, q, k, l);
     }
     add_tensor(all, t, 0, t->C, 1.0f, 0.3f, "model.norm.weight", -1);
     if (!t->tied) matrix(all, t, V, t->C, "lm_head.weight", -1);

@@ -1,4 +1,4 @@
-/* tiny.h - tiny random LLaMA models on disk, for tests that need a model and no particular one.
+/* tiny.h - tiny random models of the LLaMA family on disk, for tests that need a model and no particular one.
  *
  *   tiny_save   DIR/config.json, DIR/model.safetensors (through st_save), DIR/tokenizer.json: byte-level BPE of
  *               <bos> <eos>, 256 bytes, a few merges, and <GIST> last when asked for
@@ -19,9 +19,10 @@ typedef struct tiny_model {
     bool tied;
     bool gist; /* the vocabulary has <GIST> and the model a row for it */
     uint64_t seed;
+    llama_family family;
 } tiny_model;
 /* 2 layers, grouped queries, widths that are multiples of nothing */
-#define TINY_MODEL { 2, 20, 28, 4, 2, 10, 256, DT_F32, false, true, 1 }
+#define TINY_MODEL { 2, 20, 28, 4, 2, 10, 256, DT_F32, false, true, 1, FAMILY_LLAMA }
 
 enum {
     TINY_BOS = 0,

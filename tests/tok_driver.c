@@ -1,4 +1,7 @@
-/* tok_driver.c - texts in, ids out, for tools/diff_tokenizers.py; also prints timings.
+/* tok_driver.c - texts in, ids out, for tools/diff_tokenizers.py; also prints timings.  It is linked like a test
+ * program.
+ *
+ * TOKENIZER is a directory, a file of one, or a GGUF file.
  *
  *   tok_driver TOKENIZER [special] [eos] [decode] < texts
  *                                               each text as "LENGTH\n" and that many bytes; one line of ids per text,
@@ -6,10 +9,12 @@
  *                                               decode: the ids' text instead, with "\n" and "\\" escaped
  *   tok_driver TOKENIZER vectors FILE.inp FILE.out      llama.cpp's test vectors; exit 1 when any differs
  *   tok_driver TOKENIZER time FILE              load and encode times
+ *   tok_driver TOKENIZER fingerprint            in hexadecimal digits
+ *   tok_driver TOKENIZER write DIR              as Hugging Face files, through arrays (tok_parts) when it can be
  */
 #include <stdlib.h>
 
-#include "token/token.h"
+#include "engine/engine.h"
 
 static char *read_all(FILE *f, size_t *len) {
     size_t cap = 1 << 16, n = 0;
@@ -105,13 +110,43 @@ static void timing(const tokenizer *t, double load, const char *path) {
     free(s);
 }
 
+static gist_status open_any(const char *path, tokenizer **t, gist_error *err) {
+    if (!gguf_is_file(path)) return tok_open(path, NULL, t, err);
+    gguf_file g;
+    TRY(gguf_open(&g, NULL, path, err));
+    gist_status st = vocabulary_open(&g, NULL, t, err);
+    gguf_close(&g);
+    return st;
+}
+
+static int write_dir(const tokenizer *t, const char *dir) {
+    tok_parts p = tok_parts_none();
+    tokenizer *back = NULL;
+    gist_error err = { 0 };
+    gist_status st = tok_parts_of(t, 0, &p, &err);
+    if (st == GIST_OK) st = tok_open_parts(&p, NULL, &back, &err);
+    if (st == GIST_ERR_UNSUPPORTED) {
+        printf("not through arrays: %s\n", err.msg);
+        err = (gist_error){ 0 };
+        st = GIST_OK;
+    }
+    if (st == GIST_OK) st = tok_write_dir(back ? back : t, dir, &err);
+    if (st != GIST_OK) fprintf(stderr, "%s\n", err.msg);
+    tok_parts_free(&p);
+    tok_close(back);
+    return st != GIST_OK;
+}
+
 int main(int argc, char **argv) {
     tokenizer *t;
     gist_error err = { 0 };
     double begin = time_now();
-    if (argc < 2 || tok_open(argv[1], NULL, &t, &err) != GIST_OK) {
+    if (argc < 2 || open_any(argv[1], &t, &err) != GIST_OK) {
         fprintf(stderr, "%s\n",
-                argc < 2 ? "tok_driver TOKENIZER [special] [eos] [decode] | [vectors INP OUT | time FILE]" : err.msg);
+                argc < 2
+                    ? "tok_driver TOKENIZER [special] [eos] [decode] | [vectors INP OUT | time FILE | fingerprint | "
+                      "write DIR]"
+                    : err.msg);
         return argc < 2 ? 2 : 1;
     }
     double load = time_now() - begin;
@@ -120,6 +155,12 @@ int main(int argc, char **argv) {
         rc = vectors(t, argv[3], argv[4]);
     } else if (argc == 4 && strcmp(argv[2], "time") == 0) {
         timing(t, load, argv[3]);
+    } else if (argc == 3 && strcmp(argv[2], "fingerprint") == 0) {
+        char hex[33];
+        hash_hex(tok_fingerprint(t), hex);
+        puts(hex);
+    } else if (argc == 4 && strcmp(argv[2], "write") == 0) {
+        rc = write_dir(t, argv[3]);
     } else {
         size_t len;
         char *all = read_all(stdin, &len);

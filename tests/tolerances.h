@@ -16,6 +16,8 @@
 #define TOL_LINEAR_F16_LEVEL          4e-6   /* operands widen exactly, so as f32 */
 #define TOL_LINEAR_BF16_LEVEL         4e-6   /* products of two bf16 are exact in f32; only the sums round */
 #define TOL_LINEAR_EXACT              4e-6   /* the same walk of roundings, one-sided */
+#define TOL_LINEAR_QUANT_EXACT        1e-6   /* block types, of the sum of |products|: few roundings per run, at most 24
+                                                runs; levels agree bit for bit */
 #define TOL_RMSNORM_LEVEL             5e-7   /* 16 lanes of C/16 squares, then a root and two products: a few u */
 #define TOL_RMSNORM_EXACT             1e-6
 #define TOL_SILU_LEVEL                1e-6   /* exp's polynomial is good to 2^-22 = 4 u on either side */
@@ -26,6 +28,7 @@
 #define TOL_ATTENTION_F32_LEVEL       1e-5   /* scores up to ~8 in size move by ~ sqrt(D) u, exp makes it relative */
 #define TOL_ATTENTION_BF16_LEVEL      1e-5   /* keys and values are what the store holds: rounding them is not in it */
 #define TOL_ATTENTION_F16_LEVEL       1e-5
+#define TOL_ATTENTION_Q8_0_LEVEL      1e-5   /* scale times integer is exact in f32 */
 #define TOL_ATTENTION_EXACT           1e-5
 
 /* Backward ops.  "exact" is against central differences in double, which are good to 1e-8 here.  Gradients are added to
@@ -50,13 +53,18 @@
 #define TOL_LOGITS_BF16               2e-2   /* a bf16 model: v per operand and cached row, averaged over C inputs */
 #define TOL_LOGITS_ROUNDED            4e-2   /* f32 and f16 models rounded to bf16 at load: the weights' own v comes on
                                                 top, and 12 to 20 inputs average little */
+#define TOL_LOGITS_INT8               5e-2   /* tiny models in blocks: activations of 8 bits against f32 */
+#define TOL_LOGITS_Q8_0               5e-2   /* and their weights, of 8 bits */
+#define TOL_LOGITS_Q4                 6e-1   /* 4 bits, of random weights: every layer loses half a step of a block */
 #define TOL_ROWS_F32                  1e-4   /* keys and values of a gist, as logits */
 #define TOL_ROWS_BF16                 2e-2
+#define TOL_GRADIENT                  2e-5   /* both sides are f32: a few u over sums of some dozens of terms */
 #define TOL_ROTATE                    1e-5   /* a key turned to p and back: two rotations whose angles are f32 */
 
 /* Rebased gists: keys are turned back and, in a narrow KV type, rounded a second time. */
 #define TOL_REBASE_F32                1e-4
 #define TOL_REBASE_F16                1e-2   /* f16: 2^-11 per key component */
 #define TOL_REBASE_BF16               5e-2   /* bf16: v per key component, in every layer */
+#define TOL_REBASE_Q8_0               1e-1   /* q8_0: 1/254 of the largest of 32 components */
 
 #endif

@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
 """Differential test of our tokenizers against SentencePiece, tokenizers and tiktoken.
 
-    python tools/diff_tokenizers.py --driver build/tests/tok_driver --data ../shared/data [--limit N]
+    make && gcc -D_GNU_SOURCE -Iinclude -Isrc -o tok_driver tests/tok_driver.c build/release/rooms.a LIBRARIES
+    python tools/diff_tokenizers.py --driver ./tok_driver --data ../shared/data [--limit N]
 
 Texts: every instruction, input, output and assembled prompt of the Alpaca files, and random strings that are meant to
 be nasty (white space of all kinds, combining marks, jamo, emoji sequences, contractions, special-token look-alikes,
 U+2581, control characters).  Any difference is printed and makes the exit status 1.
 
 Models: llama (SentencePiece BPE); t5 (SentencePiece unigram; also over texts of megabytes, and its ids back to text,
-less the unknowns); llama-json, -first, -always, -split (llama's vocabulary as a tokenizer.json with merges, spaces
-written in the ways such files do); gpt2, qwen2 (tokenizers); llama3 (tiktoken).  "special": added tokens with lstrip,
-rstrip and single_word strewn into the texts.
+less the unknowns); llama-json, -first, -always, -never, -split (llama's vocabulary as a tokenizer.json with merges,
+spaces written in the ways such files do); gpt2, qwen2 (tokenizers); llama3 (tiktoken).  "special": added tokens with
+lstrip, rstrip, single_word and normalized strewn into the texts.
+Other forms of the same vocabularies: GGUF files, those of the shared data and others written here with the gguf
+package, must give the ids and the fingerprint of the Hugging Face files; the files that the driver writes must give
+ourselves and transformers the ids of the tokenizer that they are of.
 Characters that Unicode assigned after 14.0 are left out, and marks that tokenizers' own NFC does not order as the
 Unicode of this Python does (its tables are older: U+07FD and 97 more): libraries know different editions.
 
-Ran with: Python 3.11, sentencepiece 0.2.3, tokenizers 0.23.3, tiktoken 0.14.0; seed 7.
+Ran with: Python 3.11, sentencepiece 0.2.3, tokenizers 0.23.3, tiktoken 0.14.0, gguf 0.19, transformers 5.23; seed 7.
 """
 import argparse
 import base64
@@ -27,9 +31,11 @@ import sys
 import tempfile
 import unicodedata
 
+import gguf
 import sentencepiece
 import tiktoken
 import tokenizers
+import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 LLAMA3 = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|"
@@ -98,9 +104,7 @@ def run_driver(driver, path, texts, special):
 
 
 def byte_level(path_vocab, path_merges, normalizer, pattern):
-    merges = [tuple(line.rstrip("\r\n").split(" ")) for line in open(path_merges, encoding="utf-8", newline="\n")]
-    merges = [m for m in merges if len(m) == 2 and not m[0].startswith("#version")]
-    tok = Tokenizer(models.BPE(vocab=json.load(open(path_vocab)), merges=merges))
+    tok = Tokenizer(models.BPE(vocab=json.load(open(path_vocab)), merges=read_merges(path_merges)))
     if normalizer:
         tok.normalizer = normalizer
     tok.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"),
@@ -119,9 +123,9 @@ def llama_json(sp, scheme=None, split=False):
             for k in range(1, len(piece)):
                 a, b = piece[:k], piece[k:]
                 if a in vocab and b in vocab:
-                    merges.append((-sp.get_score(i), vocab[a], vocab[b], (a, b)))
-    merges.sort(key=lambda m: m[:3])
-    tok = Tokenizer(models.BPE(vocab=vocab, merges=[m[3] for m in merges], unk_token="<unk>", fuse_unk=True,
+                    merges.append((-sp.get_score(i), i, vocab[a], vocab[b], (a, b)))
+    merges.sort(key=lambda m: m[:4])  # a piece's merges stay together
+    tok = Tokenizer(models.BPE(vocab=vocab, merges=[m[4] for m in merges], unk_token="<unk>", fuse_unk=True,
                                byte_fallback=True))
     if scheme:
         tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", prepend_scheme=scheme, split=split)
@@ -136,9 +140,52 @@ def strew(tok):
                             AddedToken("<|sp|>x", rstrip=True), AddedToken("<l>", lstrip=True)])
     tok.add_tokens([AddedToken("word", single_word=True, normalized=False), AddedToken("<tool>", normalized=False),
                     AddedToken("\u00e9t\u00e9", normalized=True)] if tok.pre_tokenizer else
-                   [AddedToken("<tool>", normalized=False)])
+                   [AddedToken("<tool>", normalized=True), AddedToken("<a b>", normalized=True)])
     return ["<GIST>", "<GIST><GIST>", " <GIST>\n", "<|sp|>", "<|sp|>x", "<l>", " <l>", "word", " word ", "words",
-            "<tool>", "\u00e9t\u00e9", "e\u0301te\u0301", "<GIS", "<|sp"]
+            "<tool>", " <tool>", "x<a b>", " <a b> ", "\u00e9t\u00e9", "e\u0301te\u0301", "<GIS", "<|sp"]
+
+
+def letters():
+    keep = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [b for b in range(256) if b not in keep]
+    return {**{b: chr(b) for b in keep}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+
+
+def tiktoken_as_bpe(ranks):
+    """Vocabulary and merges of byte-level BPE: every split of a piece into two pieces is one, as in transformers."""
+    of = letters()
+    vocab = {"".join(of[b] for b in piece): rank for piece, rank in ranks.items()}
+    merges = []
+    for piece, rank in ranks.items():
+        splits = [(ranks[piece[:k]], ranks[piece[k:]], piece[:k], piece[k:]) for k in range(1, len(piece))
+                  if piece[:k] in ranks and piece[k:] in ranks]
+        merges += [(rank, a, b) for _, _, a, b in sorted(splits)]
+    merges.sort(key=lambda m: m[0])
+    return vocab, [tuple("".join(of[b] for b in x) for x in m[1:]) for m in merges]
+
+
+def write_gguf(path, pre, vocab, merges, special, bos=None, eos=None):
+    """A vocabulary-only file as the usual converters write it."""
+    w = gguf.GGUFWriter(path, "llama")
+    tokens = sorted({**vocab, **special}.items(), key=lambda x: x[1])
+    assert [i for _, i in tokens] == list(range(len(tokens)))
+    w.add_tokenizer_model("gpt2")
+    w.add_tokenizer_pre(pre)
+    w.add_token_list([s for s, _ in tokens])
+    w.add_token_types([3 if s in special else 1 for s, _ in tokens])
+    w.add_token_merges([" ".join(m) for m in merges])
+    if bos is not None:
+        w.add_bos_token_id(bos)
+    if eos is not None:
+        w.add_eos_token_id(eos)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.close()
+
+
+def read_merges(path):
+    merges = [tuple(line.rstrip("\r\n").split(" ")) for line in open(path, encoding="utf-8", newline="\n")]
+    return [m for m in merges if len(m) == 2 and not m[0].startswith("#version")]
 
 
 class Tally:
@@ -153,6 +200,81 @@ class Tally:
         print(f"{name:24} {len(texts):8} texts {ids:10} ids {len(bad):6} differences", flush=True)
         for i in bad[:5]:
             print(f"    {texts[i]!r:.2000}\n    ours   {ours[i]!s:.2000}\n    theirs {theirs[i]!s:.2000}")
+
+
+def other_forms(a, dirs, tally, ranks, alpaca, nasty):
+    """The same tokenizers as GGUF files and as the files we write."""
+    def run(*args):
+        done = subprocess.run([a.driver, *args], capture_output=True)
+        return done.stdout.decode().strip() or done.stderr.decode().strip()
+
+    def here(name):
+        return os.path.join(tmp, name)
+
+    def there(name):
+        return os.path.join(dirs, name)
+
+    texts = alpaca + nasty
+    with tempfile.TemporaryDirectory() as tmp:
+        vocab = json.load(open(there("qwen2/vocab.json"), encoding="utf-8"))
+        chat = {s: len(vocab) + i for i, s in enumerate(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])}
+        write_gguf(here("qwen2.gguf"), "qwen2", vocab, read_merges(there("qwen2/merges.lf.txt")), chat,
+                   bos=chat["<|endoftext|>"], eos=chat["<|im_end|>"])
+        vocab, merges = tiktoken_as_bpe(ranks)
+        names = {9: "<|eot_id|>", 0: "<|begin_of_text|>", 1: "<|end_of_text|>", 6: "<|start_header_id|>",
+                 7: "<|end_header_id|>"}
+        special = {names.get(i, f"<|reserved_special_token_{i - sum(k < i for k in names)}|>"): len(vocab) + i
+                   for i in range(256)}
+        write_gguf(here("llama3.gguf"), "llama-bpe", vocab, merges, special, bos=len(vocab), eos=len(vocab) + 9)
+        vocab = json.load(open(there("gpt2/vocab.json"), encoding="utf-8"))
+        merges = read_merges(there("gpt2/merges.txt"))
+        smol = Tokenizer(models.BPE(vocab=vocab, merges=merges))
+        smol.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True),
+                                                      pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)])
+        smol.add_special_tokens([AddedToken("<|endoftext|>")])
+        smol.decoder = decoders.ByteLevel()
+        smol.save(here("smollm.json"))
+        end = vocab.pop("<|endoftext|>")
+        write_gguf(here("smollm.gguf"), "smollm", vocab, merges, {"<|endoftext|>": end}, bos=end, eos=end)
+        sp = sentencepiece.SentencePieceProcessor(model_file=there("llama/tokenizer.model"))
+        for name, scheme in (("llama-json", None), ("llama-first", "first"), ("llama-always", "always")):
+            tok = llama_json(sp, scheme)
+            tok.add_special_tokens(["<unk>", "<s>", "</s>"])
+            tok.save(here(name + ".json"))
+
+        vectors = "vectors/ggml-vocab-{}.gguf"
+        for name, gguf_path, files, same in (
+                ("llama-spm", there(vectors.format("llama-spm")), there("llama/tokenizer.model"), True),
+                ("gpt-2", there(vectors.format("gpt-2")), there("gpt2"), True),
+                ("qwen2", here("qwen2.gguf"), there("qwen2"), True),
+                ("llama-bpe", here("llama3.gguf"), there("llama3/tokenizer.model"), False),
+                ("smollm", here("smollm.gguf"), here("smollm.json"), True),
+                ("t5", None, there("t5"), True),
+                ("llama-json", None, here("llama-json.json"), True),
+                ("llama-first", None, here("llama-first.json"), True),
+                ("llama-always", None, here("llama-always.json"), True)):
+            ours = run_driver(a.driver, files, texts, False)
+            if gguf_path:
+                tally.compare(f"{name} as GGUF", texts, run_driver(a.driver, gguf_path, texts, False), ours)
+                prints = run(gguf_path, "fingerprint"), run(files, "fingerprint")
+                tally.counts["differences"] += (prints[0] == prints[1]) != same
+                verdict = "right" if (prints[0] == prints[1]) == same else "WRONG"
+                print(f"    fingerprints {prints[0]}, {prints[1]}: {verdict}")
+                inp = there(vectors.format(name) + ".inp")
+                if os.path.exists(inp):
+                    print("    vectors:", run(gguf_path, "vectors", inp, inp[:-4] + ".out"))
+            written = here(name)
+            os.mkdir(written)
+            print("   ", run(gguf_path or files, "write", written) or "through arrays,", sorted(os.listdir(written)))
+            tally.compare(f"{name} written", texts, run_driver(a.driver, written, texts, False), ours)
+            with open(os.path.join(written, "config.json"), "w") as f:
+                json.dump({"model_type": {"t5": "t5", "qwen2": "qwen2"}.get(name, "llama")}, f)
+            tok = transformers.AutoTokenizer.from_pretrained(written)
+            tok.backend_tokenizer.encode_special_tokens = True
+            theirs = [e.ids for e in tok.backend_tokenizer.encode_batch(texts, add_special_tokens=False)]
+            if name == "t5":  # its pieces for "</s>" and the like are found in any text there
+                theirs, ours = theirs[:len(alpaca)], ours[:len(alpaca)]
+            tally.compare(f"{name} in transformers", texts[:len(ours)], ours, theirs)
 
 
 def main():
@@ -208,8 +330,9 @@ def main():
         hf["llama-json"] = llama_json(sp)
         hf["llama-first"] = llama_json(sp, "first")
         hf["llama-always"] = llama_json(sp, "always")
+        hf["llama-never"] = llama_json(sp, "never")
         hf["llama-split"] = llama_json(sp, "always", True)
-        for name in ("llama-json", "llama-first", "llama-always", "llama-split", "gpt2", "qwen2"):
+        for name in ("llama-json", "llama-first", "llama-always", "llama-never", "llama-split", "gpt2", "qwen2"):
             tok, path = hf[name], os.path.join(tmp, name + ".json")
             tok.encode_special_tokens = False
             extra = strew(tok)
@@ -217,6 +340,7 @@ def main():
             for kind, texts in (("alpaca", alpaca), ("special", nasty_texts(a.nasty, a.seed + 1, extra))):
                 theirs = [e.ids for e in tok.encode_batch(texts, add_special_tokens=False)]
                 tally.compare(f"{name}.json {kind}", texts, run_driver(a.driver, path, texts, True), theirs)
+    other_forms(a, dirs, tally, ranks, alpaca, nasty)
     bad = tally.counts["differences"]
     print(f"{bad} differences")
     return 1 if bad else 0

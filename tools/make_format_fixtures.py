@@ -3,9 +3,10 @@
 
     single/model.safetensors    by the safetensors package: F32, BF16, F16, a scalar, an empty tensor, two buffers
     sharded/                    the same tensors in two shards with an index
-    python.gist                 a .gist written from docs/formats/gist.md alone, not by our library
+    python.gist, q8_0.gist      .gist files written from docs/formats/gist.md alone, not by our library
 
-Element i of a tensor is ((37 i + n) mod 101 - 50) / 16 with n its number below: exact in every type, no seed.
+Element i of a tensor is ((37 i + n) mod 101 - 50) / 16 with n its number below: exact in every type, no seed; of an I8
+tensor ((37 i + n) mod 256) - 128.
 Run from the repository's root with torch 2.15.0, safetensors 0.8.0, xxhash 4.1.0, Python 3.11.  With --check FILE.gist it
 reads a file of our writer instead and compares it with python.gist.
 """
@@ -25,6 +26,8 @@ ROOT = "tests/data/format"
 
 def values(n, shape, dtype):
     count = int(torch.tensor(shape).prod()) if shape else 1
+    if dtype == torch.int8:
+        return ((torch.arange(count) * 37 + n) % 256 - 128).to(dtype).reshape(shape)
     return (((torch.arange(count) * 37 + n) % 101 - 50) / 16).to(dtype).reshape(shape)
 
 
@@ -62,28 +65,38 @@ def write_weights():
         out.write("\n")
 
 
-def write_gist():
-    layers, shape = 2, [3, 2, 4]
+def write_gist(path, dtype, layers, shape, parts):
     meta = {
-        "adapter": "", "condition": "gist", "dtype": "bf16", "family": "llama", "first_position": "17",
-        "format": "gist", "head_dim": "4", "id": "0123456789abcdef" * 2, "k": "3", "kernels": "scalar",
-        "kv_heads": "2", "layers": "2", "model": "a" * 32, "prompt_tokens": "17", "rebased": "false",
-        "template": 'quo"te\\d', "tokenizer": "b" * 32, "tuned": "true", "version": "1",
+        "adapter": "", "condition": "gist", "dtype": dtype, "family": "llama", "first_position": "17",
+        "format": "gist", "head_dim": str(shape[2]), "id": "0123456789abcdef" * 2, "k": str(shape[0]),
+        "kernels": "scalar", "kv_heads": str(shape[1]), "layers": str(layers), "model": "a" * 32,
+        "prompt_tokens": "17", "rebased": "false", "template": 'quo"te\\d', "tokenizer": "b" * 32, "tuned": "true",
+        "version": "1",
     }
-    names = [f"layers.{i}.{part}" for i in range(layers) for part in ("key", "value")]
-    rows = [values(n, shape, torch.bfloat16).view(torch.uint8).numpy().tobytes() for n in range(2 * layers)]
+    tensors = {f"layers.{i}.{name}": part for i in range(layers) for name, part in parts.items()}
+    kinds = enumerate(tensors.values())
+    rows = [values(n, dims, kind).view(torch.uint8).numpy().tobytes() for n, (_, kind, dims) in kinds]
     fields = [text.encode() for key in sorted(meta) for text in (key, meta[key])] + rows
     meta["checksum"] = xxhash.xxh3_128(b"".join(struct.pack("<Q", len(f)) + f for f in fields)).hexdigest()
     header = {"__metadata__": {key: meta[key] for key in sorted(meta)}}
-    for number, name in enumerate(names):
-        size = len(rows[number])
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [number * size, (number + 1) * size]}
+    end = 0
+    for number, (name, (kind, _, dims)) in enumerate(tensors.items()):
+        begin, end = end, end + len(rows[number])
+        header[name] = {"dtype": kind, "shape": dims, "data_offsets": [begin, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     blob = struct.pack("<Q", len(text)) + text + b"".join(rows)
     safetensors.deserialize(blob)
-    with open(f"{ROOT}/python.gist", "wb") as out:
+    with open(path, "wb") as out:
         out.write(blob)
+
+
+def write_gists():
+    rows = ("BF16", torch.bfloat16, [3, 2, 4])
+    write_gist(f"{ROOT}/python.gist", "bf16", 2, [3, 2, 4], {"key": rows, "value": rows})
+    q, scale = ("I8", torch.int8, [2, 1, 64]), ("F16", torch.float16, [2, 1, 2])
+    parts = {"key": q, "key_scale": scale, "value": q, "value_scale": scale}
+    write_gist(f"{ROOT}/q8_0.gist", "q8_0", 1, [2, 1, 64], parts)
 
 
 def check(path):
@@ -97,4 +110,4 @@ if sys.argv[1:2] == ["--check"]:
     check(sys.argv[2])
 else:
     write_weights()
-    write_gist()
+    write_gists()

@@ -213,6 +213,30 @@ def main():
     tok.add_special_tokens(["<s>", "</s>", "<unk>", AddedToken("<GIST>", lstrip=True, rstrip=True)])
     write("sp.json", dump(json.loads(tok.to_str())))
     case("sp.json", CASES + SPECIAL, lambda t: tok.encode(t).ids)
+    tok.add_tokens([AddedToken("<tool>"), AddedToken("shop opens")])
+    write("normalized.json", dump(json.loads(tok.to_str())))
+    case("normalized.json", CASES + SPECIAL + ["x<tool> <tool>y", "<GIST><tool>the  <tool>", "the shop opens at"],
+         lambda t: tok.encode(t).ids)
+
+    # the same, with spaces by Metaspace as newer files have them, and added tokens of every kind; "never" with the field of
+    # older files, too
+    for name, more in (("first", {"prepend_scheme": "first", "split": False}),
+                       ("always", {"prepend_scheme": "always", "split": False}),
+                       ("split", {"prepend_scheme": "always", "split": True}),
+                       ("never", {"prepend_scheme": "never", "split": False})):
+        tok = Tokenizer(models.BPE(vocab=vocab, merges=[p[3:] for p in pairs], unk_token="<unk>", fuse_unk=True,
+                                   byte_fallback=True))
+        tok.pre_tokenizer = pre_tokenizers.Metaspace(replacement="\u2581", **more)
+        tok.add_special_tokens(["<s>", "</s>", "<unk>", AddedToken("<GIST>", lstrip=True, rstrip=True),
+                                AddedToken("<l>", lstrip=True, normalized=False), AddedToken("<|eot_id|>")])
+        tok.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("word", single_word=True, normalized=False)])
+        tok.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+        root = json.loads(tok.to_str())
+        if name == "never":
+            root["pre_tokenizer"]["add_prefix_space"] = False
+            tok = Tokenizer.from_str(json.dumps(root))
+        write(f"meta-{name}.json", dump(root))
+        case(f"meta-{name}.json", CASES + SPECIAL, lambda t: tok.encode(t, add_special_tokens=False).ids)
     write("cases.txt", "\n".join(lines) + "\n")
 
     data = os.environ.get("GIST_TEST_DATA", "../shared/data")

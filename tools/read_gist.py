@@ -17,9 +17,10 @@ if (meta["format"], meta["version"]) != ("gist", "1"):
     sys.exit(f"{sys.argv[1]}: not a .gist file of version 1")
 for key in sorted(meta):
     print(f"{key:15} {meta[key]}")
-rows = [f"layers.{i}.{part}" for i in range(int(meta["layers"])) for part in ("key", "value")]
+parts = ("key", "key_scale", "value", "value_scale") if meta["dtype"] == "q8_0" else ("key", "value")
+rows = [f"layers.{i}.{part}" for i in range(int(meta["layers"])) for part in parts]
 for name in rows:
-    print(f"{name:15} {tensors[name]['dtype']} {tensors[name]['shape']}")
+    print(f"{name:22} {tensors[name]['dtype']} {tensors[name]['shape']}")
 try:
     import xxhash
 except ImportError:

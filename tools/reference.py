@@ -1,9 +1,9 @@
-"""Reference semantics of gisting on top of Hugging Face LLaMA (CPU, float32), for the fixtures.
+"""Reference semantics of gisting on top of Hugging Face models of the LLaMA family (CPU, float32), for the fixtures.
 
     spans      row i of a condition sees keys [lo, i]     (Mu et al. 2023, decoder-only masks)
     mask4d     spans -> the additive 4-D mask that `attn_implementation="eager"` takes
     forward    logits, and the keys (after RoPE) and values of every layer
-    numpy_forward   LLaMA once more, in float64 and with spans instead of masks: an independent check
+    numpy_forward   the family once more, in float64 and with spans instead of masks: an independent check
     write_safetensors   byte-identical output for identical input (sorted names, sorted metadata)
 
 Shapes: n tokens, V vocabulary, C width, H query heads, G key/value heads, D head width, k gist tokens.
@@ -14,9 +14,13 @@ import struct
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 CONDITIONS = ("gist", "pos_control", "neg_control")
+
+
+def windowed(rows, window):
+    """The same rows, each seeing at most the last `window` positions, its own included."""
+    return [[(max(lo, i - window + 1), hi) for lo, hi in row] for i, row in enumerate(rows)]
 
 
 def spans(p, k, n, condition):
@@ -68,10 +72,10 @@ def loss_of(logits, targets):
 
 def with_gist_row(model):
     """A copy with one more vocabulary row, the mean of the others, in the embedding and in an untied head."""
-    config = LlamaConfig.from_dict(model.config.to_dict())
+    config = type(model.config).from_dict(model.config.to_dict())
     config.vocab_size += 1
     config._attn_implementation = "eager"
-    out = LlamaForCausalLM(config).eval()
+    out = type(model)(config).eval()
     state = {}
     for name, w in model.state_dict().items():
         if name in ("model.embed_tokens.weight", "lm_head.weight"):
@@ -90,6 +94,14 @@ def float64_weights(model):
     return {name: w.detach().double().numpy() for name, w in model.named_parameters()}
 
 
+def scaled_llama3(freq, p):
+    """LLaMA 3.1's frequencies by how often each turns within the original context."""
+    turns = p["original_max_position_embeddings"] * freq / (2 * math.pi)
+    low, high = p["low_freq_factor"], p["high_freq_factor"]
+    s = np.clip((turns - low) / (high - low), 0, 1)
+    return freq * ((1 - s) / p["factor"] + s)
+
+
 def numpy_forward(model, ids, rows, positions=None, kernels_bf16=False, weights=None):
     """Logits [n,V] in float64 by the textbook equations.  kernels_bf16: operands of every weight product, keys and
     values are rounded to bf16 as a bf16 kernel does, to see how much of the tolerance that takes.
@@ -99,7 +111,10 @@ def numpy_forward(model, ids, rows, positions=None, kernels_bf16=False, weights=
     head = w["model.embed_tokens.weight"] if c.tie_word_embeddings else w["lm_head.weight"]
     n, heads, groups, width = len(ids), c.num_attention_heads, c.num_key_value_heads, c.head_dim
     positions = np.array(positions or range(n), dtype=np.float64)
-    angle = positions[:, None] * c.rope_parameters["rope_theta"] ** (-np.arange(0, width, 2) / width)
+    freq = c.rope_parameters["rope_theta"] ** (-np.arange(0, width, 2) / width)
+    if c.rope_parameters["rope_type"] == "llama3":
+        freq = scaled_llama3(freq, c.rope_parameters)
+    angle = positions[:, None] * freq
     cos, sin = np.cos(angle)[:, None], np.sin(angle)[:, None]
     r = bf16 if kernels_bf16 else (lambda x: x)
 
@@ -114,9 +129,12 @@ def numpy_forward(model, ids, rows, positions=None, kernels_bf16=False, weights=
     for i in range(c.num_hidden_layers):
         at = f"model.layers.{i}."
         h = r(norm(x, w[at + "input_layernorm.weight"]))
-        q = rope((h @ w[at + "self_attn.q_proj.weight"].T).reshape(n, heads, width))
-        k = r(rope((h @ w[at + "self_attn.k_proj.weight"].T).reshape(n, groups, width)))
-        v = r((h @ w[at + "self_attn.v_proj.weight"].T).reshape(n, groups, width))
+        q, k, v = (h @ w[at + f"self_attn.{x}_proj.weight"].T + w.get(at + f"self_attn.{x}_proj.bias", 0)
+                   for x in "qkv")
+        q, k = q.reshape(n, heads, width), k.reshape(n, groups, width)
+        if at + "self_attn.q_norm.weight" in w:  # Qwen3
+            q, k = norm(q, w[at + "self_attn.q_norm.weight"]), norm(k, w[at + "self_attn.k_norm.weight"])
+        q, k, v = rope(q), r(rope(k)), r(v.reshape(n, groups, width))
         out = np.zeros((n, heads, width))
         for row in range(n):
             see = np.concatenate([np.arange(lo, hi) for lo, hi in rows[row]])

@@ -36,7 +36,7 @@ static gist_status identify(gist *g, const tok_ids *ids, gist_error *err) {
 
 /* ---- compressing ---- */
 
-static gist *gist_new(const gist_allocator *alloc, const gist_engine *e) {
+gist *gist_new(const gist_allocator *alloc, const gist_engine *e) {
     gist *g = mem_calloc(alloc, 1, sizeof *g);
     if (g) {
         g->alloc = alloc;
@@ -46,7 +46,7 @@ static gist *gist_new(const gist_allocator *alloc, const gist_engine *e) {
     return g;
 }
 
-static gist_status make_room(gist *g, gist_error *err) {
+gist_status gist_make_room(gist *g, gist_error *err) {
     g->stores = mem_calloc(g->alloc, (size_t)g->e->model.cfg.L, sizeof *g->stores);
     if (!g->stores) return err_memory(err, "gist");
     return stores_create(g->e, g->head.type, op_kv_round(g->head.k), g->stores, 1, &g->block, err);
@@ -59,7 +59,7 @@ static void describe(gist *g, int k, int p, dtype type, bool rebase) {
     memcpy(f->model, e->fingerprint, sizeof f->model);
     memcpy(f->tokenizer, e->tok_fingerprint, sizeof f->tokenizer);
     memcpy(f->adapter, e->adapter.hash, sizeof f->adapter);
-    snprintf(f->family, sizeof f->family, "llama");
+    snprintf(f->family, sizeof f->family, "%s", llama_families[c->family].name);
     snprintf(f->template_name, sizeof f->template_name, "%s", tok_template_name(e->tp));
     snprintf(f->condition, sizeof f->condition, "gist");
     snprintf(f->kernels, sizeof f->kernels, "%s", gist_kernels_name(op_level(&e->ctx)));
@@ -73,6 +73,13 @@ static void describe(gist *g, int k, int p, dtype type, bool rebase) {
     f->rebased = rebase;
 }
 
+void gist_turn_key(const gist *g, void *key, int shift, float *scratch) {
+    size_t n = (size_t)g->head.kv_heads * (size_t)g->head.head_dim;
+    dt_to_f32(scratch, key, g->head.type, n);
+    llama_rotate_key(&g->e->model, scratch, shift);
+    dt_from_f32(key, g->head.type, scratch, n);
+}
+
 /* Rows [p,p+k) of the session become the gist's; rebased: keys turned back by p positions and rounded again. */
 static gist_status keep_rows(gist *g, const gist_session *s, int p, bool rebase, gist_error *err) {
     const llama_config *c = &g->e->model.cfg;
@@ -84,11 +91,7 @@ static gist_status keep_rows(gist *g, const gist_session *s, int p, bool rebase,
     for (int l = 0; l < c->L; l++)
         for (int i = 0; i < g->head.k; i++) {
             session_get_row(s, l, p + i, k, v);
-            if (rebase) {
-                dt_to_f32(wide, k, g->head.type, n);
-                llama_rotate_key(&g->e->model, wide, -p);
-                dt_from_f32(k, g->head.type, wide, n);
-            }
+            if (rebase) gist_turn_key(g, k, -p, wide);
             op_kv_set(&g->stores[l], i, k, v, c->G, c->D);
         }
     mem_free(g->alloc, buf);
@@ -106,7 +109,7 @@ static gist_status compress_ids(gist *g, gist_session *s, tok_ids *ids, const gi
                        g->e->model.cfg.context);
     TRY(gist_session_feed(s, ids->id, ids->n, NULL, err));
     describe(g, o->k, p, s->kv, o->rebase);
-    TRY(make_room(g, err));
+    TRY(gist_make_room(g, err));
     TRY(keep_rows(g, s, p, o->rebase, err));
     return identify(g, ids, err);
 }
@@ -208,7 +211,7 @@ gist_status gist_from_rows(const gist *like, const float *const *keys, const flo
         g->head.tuned = true;
         hash_str(h, "gist-tuned-1");
         hash_str(h, like->head.id);
-        status = make_room(g, err);
+        status = gist_make_room(g, err);
     }
     if (status == GIST_OK) status = set_rows(g, keys, values, h, err);
     if (status == GIST_OK) {
@@ -278,8 +281,9 @@ gist_status gist_save(const gist *g, const char *path, gist_error *err) {
 
 static gist_status check_shapes(const gist_engine *e, const gfile *f, const char *path, gist_error *err) {
     const llama_config *c = &e->model.cfg;
-    if (strcmp(f->family, "llama") != 0)
-        return err_set(err, GIST_ERR_MISMATCH, "%s: made by a %s model, this one is llama", path, f->family);
+    const char *family = llama_families[c->family].name;
+    if (strcmp(f->family, family) != 0)
+        return err_set(err, GIST_ERR_MISMATCH, "%s: made by a %s model, this one is %s", path, f->family, family);
     if (f->layers != c->L || f->kv_heads != c->G || f->head_dim != c->D)
         return err_set(err, GIST_ERR_MISMATCH, "%s: rows of %d layers x %d heads x %d, this model has %d x %d x %d",
                        path, f->layers, f->kv_heads, f->head_dim, c->L, c->G, c->D);
@@ -309,12 +313,16 @@ static gist_status check_origin(const gist_engine *e, const gfile *f, const char
 static gist_status load_rows(gist *g, gist_error *err) {
     const gfile *f = &g->head;
     size_t row = dt_bytes(f->type, (size_t)f->kv_heads * (size_t)f->head_dim);
-    TRY(make_room(g, err));
+    TRY(gist_make_room(g, err));
+    uint8_t *keys = mem_alloc(g->alloc, 2 * (size_t)f->k, row);
+    if (!keys) return err_memory(err, "gist rows");
+    uint8_t *values = keys + (size_t)f->k * row;
     for (int l = 0; l < f->layers; l++) {
-        const uint8_t *k = gfile_key(f, l), *v = gfile_value(f, l);
-        for (int i = 0; i < f->k; i++)
-            op_kv_set(&g->stores[l], i, k + (size_t)i * row, v + (size_t)i * row, f->kv_heads, f->head_dim);
+        gfile_rows(f, l, keys, values);
+        for (size_t i = 0; i < (size_t)f->k; i++)
+            op_kv_set(&g->stores[l], (int)i, keys + i * row, values + i * row, f->kv_heads, f->head_dim);
     }
+    mem_free(g->alloc, keys);
     return GIST_OK;
 }
 

@@ -11,6 +11,23 @@ dtype type_or(gist_type type, dtype otherwise) {
     return otherwise;
 }
 
+gist_status engine_open_files(const char *path, const gist_allocator *alloc, llama_config *cfg, tokenizer **tok,
+                              weights *w, gist_error *err) {
+    if (!path_exists(path)) return err_set(err, GIST_ERR_IO, "%s: no such file or directory", path);
+    if (gguf_is_file(path)) {
+        TRY(weights_open(w, alloc, path, err));
+        TRY(llama_config_gguf(cfg, w->gguf, err));
+        return vocabulary_open(w->gguf, alloc, tok, err);
+    }
+    if (!path_is_dir(path))
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "%s: not a model directory (config.json, *.safetensors, tokenizer files), nor a GGUF file",
+                       path);
+    TRY(llama_config_read(cfg, alloc, path, err));
+    TRY(tok_open(path, alloc, tok, err));
+    return weights_open(w, alloc, path, err);
+}
+
 gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, const weights *w, pool *p,
                                const gist_allocator *alloc, char out[33], gist_error *err) {
     hash128 bytes;
@@ -60,17 +77,12 @@ static gist_status open_adapter(gist_engine *e, const char *dir, gist_error *err
 static gist_status open_parts(gist_engine *e, const char *path, const gist_engine_options *o, gist_error *err) {
     llama_config cfg;
     if (!path_exists(path)) return err_set(err, GIST_ERR_IO, "%s: no such file or directory", path);
-    if (!path_is_dir(path))
-        return err_set(err, GIST_ERR_UNSUPPORTED,
-                       "%s: not a model directory (config.json, *.safetensors, tokenizer files)", path);
     const char *name = o->template_name ? o->template_name : "paper";
     e->tp = tok_template_find(name);
     if (!e->tp) return err_set(err, GIST_ERR_USAGE, "template \"%.40s\" is unknown", name);
     TRY(pool_create(e->alloc, o->threads, &e->pool, err));
     TRY(op_init(&e->ctx, o->kernels, e->pool, err));
-    TRY(llama_config_read(&cfg, e->alloc, path, err));
-    TRY(tok_open(path, e->alloc, &e->tok, err));
-    TRY(weights_open(&e->w, e->alloc, path, err));
+    TRY(engine_open_files(path, e->alloc, &cfg, &e->tok, &e->w, err));
     TRY(engine_fingerprint(&cfg, e->tok, &e->w, e->pool, e->alloc, e->fingerprint, err));
     hash_hex(tok_fingerprint(e->tok), e->tok_fingerprint);
     TRY(find_gist_token(e, &cfg, !o->adapter, err));
@@ -82,10 +94,12 @@ gist_status gist_engine_open(const char *model, const gist_engine_options *opt, 
     gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     if (!model || !out) return err_set(err, GIST_ERR_USAGE, "a model and a place for the engine are needed");
-    if ((unsigned)o.weights > GIST_TYPE_F16)
+    if ((unsigned)o.weights > GIST_TYPE_Q6_K)
         return err_set(err, GIST_ERR_USAGE, "weight type %d is unknown", (int)o.weights);
-    if (o.weights == GIST_TYPE_F16)
-        return err_set(err, GIST_ERR_USAGE, "weights cannot be converted to f16 at load; bf16 and f32 can");
+    if (o.weights == GIST_TYPE_F16 || o.weights > GIST_TYPE_Q4_K)
+        return err_set(err, GIST_ERR_USAGE,
+                       "weights cannot be converted to %s at load; to f32, bf16, q8_0, q4_0 and q4_K they can",
+                       gist_type_name(o.weights));
     const gist_allocator *alloc = o.alloc ? o.alloc : mem_default();
     gist_engine *e = mem_calloc(alloc, 1, sizeof *e);
     if (!e) return err_memory(err, "engine");
@@ -105,8 +119,8 @@ gist_status gist_engine_open(const char *model, const gist_engine_options *opt, 
 
 gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_template *tp, const op_ctx *ctx,
                           const gist_allocator *alloc, gist_engine **out, gist_error *err) {
-    int32_t id = tok_gist(tok);
-    if (id < 0 || id >= model->vocab || tok_size(tok) > model->vocab)
+    int32_t id = tok ? tok_gist(tok) : -1;
+    if (tok && (id < 0 || id >= model->vocab || tok_size(tok) > model->vocab))
         return err_set(err, GIST_ERR_MISMATCH, "the tokenizer has %d pieces, <GIST> is %d; the model has rows for %d",
                        tok_size(tok), id, model->vocab);
     gist_engine *e = mem_calloc(alloc, 1, sizeof *e);
@@ -119,7 +133,7 @@ gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_te
                         .tp = tp,
                         .gist_token = id,
                         .borrowed = true };
-    hash_hex(tok_fingerprint(tok), e->tok_fingerprint);
+    if (tok) hash_hex(tok_fingerprint(tok), e->tok_fingerprint);
     *out = e;
     return GIST_OK;
 }
@@ -138,7 +152,7 @@ void gist_engine_close(gist_engine *e) {
 
 void gist_engine_get_info(const gist_engine *e, gist_engine_info *out) {
     const llama_config *c = &e->model.cfg;
-    *out = (gist_engine_info){ .family = "llama",
+    *out = (gist_engine_info){ .family = llama_families[c->family].name,
                                .template_name = tok_template_name(e->tp),
                                .fingerprint = e->fingerprint,
                                .tokenizer_fingerprint = e->tok_fingerprint,

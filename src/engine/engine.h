@@ -15,13 +15,17 @@ void session_hide_before(gist_session *s, int first);
 /* The model behind an engine, and its tokenizer. */
 const llama_model *engine_model(const gist_engine *e);
 const tokenizer *engine_tokenizer(const gist_engine *e);
+/* The parts of MODEL: a Hugging Face directory, or a GGUF file.  The caller closes *tok and *w, which begin empty,
+ * after a failure too. */
+gist_status engine_open_files(const char *path, const gist_allocator *alloc, llama_config *cfg, tokenizer **tok,
+                              weights *w, gist_error *err);
 /* Which model this is: 32 hex digits over config, tokenizer and every weight byte as stored (p NULL: one thread). */
 gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, const weights *w, pool *p,
                                const gist_allocator *alloc, char out[33], gist_error *err);
 /* An engine around parts that the caller owns and keeps longer; closing it frees none of them.  The model's weights may
  * change between calls, as in training; gists and sessions from before a change then belong to what is no more.  It has
- * no fingerprint (""), so its gists cannot be saved.  GIST_ERR_MISMATCH: the model has no row for a piece, or <GIST>.
- * */
+ * no fingerprint (""), so its gists cannot be saved.  tok and tp may be NULL when sessions are only fed.
+ * GIST_ERR_MISMATCH: the model has no row for a piece, or <GIST>. */
 gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_template *tp, const op_ctx *ctx,
                           const gist_allocator *alloc, gist_engine **out, gist_error *err);
 /* Forget own tokens from index `length` on. */
@@ -43,22 +47,87 @@ gist_status gist_from_rows(const gist *like, const float *const *keys, const flo
 /* Key and value [G,D] of own token `slot` in layer l, as stored. */
 void session_get_row(const gist_session *s, int l, int slot, void *k, void *v);
 
+/* ---- vocabularies in GGUF files: vocabulary.c ---- */
+
+/* The tokenizer of a GGUF file's metadata (tokenizer.ggml.*). */
+gist_status vocabulary_open(const gguf_file *g, const gist_allocator *alloc, tokenizer **out, gist_error *err);
+/* Those keys for t, of a model of `rows` rows. */
+gist_status vocabulary_add(gguf_writer *w, const tokenizer *t, int rows, const log_sink *log, gist_error *err);
+
+/* ---- converting models: convert.c ---- */
+
+typedef struct convert_options {
+    const gist_allocator *alloc; /* NULL: mem_default() */
+    gist_type type;              /* of matrices (a directory: of all tensors); AUTO: as stored, in a directory blocks
+                                    become f32 */
+    bool force;                  /* replace what is there */
+    int threads;                 /* 0: one per core; the result does not depend on it */
+    gist_log_fn log;
+    void *log_ctx;
+    void (*progress)(void *ctx, uint64_t done, uint64_t all); /* bytes written; NULL: none */
+    void *progress_ctx;
+} convert_options;
+
+typedef struct convert_report {
+    const char *family;
+    dtype type; /* of most matrices */
+    int tensors;
+    uint64_t bytes, parameters;
+} convert_report;
+
+/* The model `in` (a Hugging Face directory or a GGUF file) as `out`: a GGUF file where the name ends in .gguf, else a
+ * directory, which only a GGUF file can become.  Everything is read and judged before the first byte is written; on
+ * failure nothing is left at or beside `out`, and what was there stays. */
+gist_status convert_model(const char *in, const char *out, const convert_options *opt, convert_report *report,
+                          gist_error *err);
+
 /* ---- sampling ---- */
+
+/* May a token be drawn? */
+typedef bool (*sampler_allow_fn)(void *ctx, int32_t id);
 
 typedef struct sampler {
     const gist_allocator *alloc;
-    float temperature, top_p;
-    int top_k;
+    float temperature, top_p, min_p, penalty;
+    int top_k, window;
+    const gist_logit_bias *bias; /* the caller's */
+    size_t bias_count;
     int32_t never; /* an id that is never drawn; -1: none */
     rng random;
     int V;
-    int32_t *order; /* [V] scratch */
-    double *p;      /* [V] scratch */
+    float *score;      /* [V] scratch: logits with bias, penalty and what is not allowed; NULL: the logits serve */
+    int32_t *recent;   /* [window] ring of accepted ids */
+    int32_t *seen;     /* [V] how often an id is in it */
+    uint64_t accepted;
+    int32_t *order;    /* [V] scratch */
+    double *p;         /* [V] scratch */
 } sampler;
-gist_status sampler_init(sampler *s, const gist_allocator *alloc, int V, float temperature, int top_k, float top_p,
-                         uint64_t seed, int32_t never, gist_error *err);
+/* longest: tokens that a window of the repetition penalty can hold at most.  o's biases must stay. */
+gist_status sampler_init(sampler *s, const gist_allocator *alloc, int V, int longest, const gist_generate_options *o,
+                         int32_t never, gist_error *err);
 void sampler_reset(sampler *s); /* gives the scratch back */
-/* Draw a token from logits [V]; greedy (first of the largest) at temperature 0.  *logprob is ln softmax(logits)[id]. */
-int32_t sampler_draw(sampler *s, const float *logits, float *logprob);
+/* A token of the input or answer, for the repetition penalty. */
+void sampler_accept(sampler *s, int32_t id);
+/* Draw a token from logits [V].  *logprob is ln softmax(logits)[id].  allow (with json_object only; NULL: all): those
+ * it refuses are as if their logits were minus infinity.  -1: no token may be drawn. */
+int32_t sampler_draw(sampler *s, const float *logits, sampler_allow_fn allow, void *ctx, float *logprob);
+
+/* ---- JSON ---- */
+
+enum { JSON_WATCH_DEPTH = 64 };
+/* Where in a JSON object a text has come; copy it to try what may follow. */
+typedef struct json_watch {
+    uint64_t open; /* a bit for each open object (1) or array (0), the innermost lowest */
+    int depth;
+    uint8_t state, literal, left;
+    uint8_t spaces; /* white space in a row outside strings, up to 255 */
+    bool key, low, d, high; /* of strings: is it a key; of \u: a low surrogate, begins with d, was a high surrogate */
+} json_watch;
+void json_watch_init(json_watch *w);
+/* Take in a byte.  False: no JSON object (white space around it allowed) goes on like this; *w is spent. */
+bool json_watch_byte(json_watch *w, uint8_t c);
+/* The same for a text: how many bytes were taken, n unless one was refused. */
+size_t json_watch_text(json_watch *w, const char *p, size_t n);
+bool json_watch_done(const json_watch *w); /* the object is closed */
 
 #endif

@@ -4,10 +4,13 @@
  *   session  KV stores of every layer, the arena of one forward pass, the timeline's length and position
  *   gist     KV stores of k rows of every layer, and the header that a .gist file carries
  *
- * A forward pass of a session names its stores by index: STORE_OWN for its timeline, STORE_GIST for an attached gist.
+ *   feed     tokens of one or many sessions through one forward pass (workspace, feed_part)
+ *   answers  a generation per session, all advanced together (generation)
  */
 #ifndef GIST_ENGINE_INT_H
 #define GIST_ENGINE_INT_H
+
+#include <stdatomic.h>
 
 #include "engine/engine.h"
 
@@ -27,8 +30,33 @@ struct gist_engine {
     bool borrowed; /* pool, model and tokenizer are the caller's */
 };
 
-enum { STORE_OWN, STORE_GIST, STORES };
 enum { CHUNK = 512 /* rows of one forward pass: any split gives the same bits, this one bounds the activations */ };
+
+/* What one forward pass needs beside the model and the stores: for `rows` rows of `parts` sessions.  A session has one,
+ * empty until it is fed by itself; feeding many at once uses that of the first.  Part i of a pass names its stores
+ * 2i (its own tokens) and 2i + 1 (what stands in front of them). */
+typedef struct workspace {
+    void *block;
+    size_t bytes;
+    int rows, visible, parts; /* what block was sized for */
+    llama_acts acts;
+    op_row *row;   /* [rows] */
+    int32_t *ids;  /* [rows] */
+    int32_t *pos;  /* [rows] */
+    int *gist_row; /* [rows] rows of gist tokens, when an adapter must know them */
+    int *wanted;   /* [rows] rows whose logits are asked for */
+    op_kv *stores; /* [L][2 parts] */
+} workspace;
+void workspace_free(workspace *w, const gist_allocator *alloc);
+
+/* Rows that a session and its forks share, read-only, in front of their own stores: the k rows of an attached gist,
+ * then own tokens [first, base). */
+typedef struct front {
+    atomic_int users;
+    int gists, first, base;
+    op_kv *stores; /* [L] */
+    void *block;
+} front;
 
 struct gist_session {
     gist_engine *e;
@@ -39,17 +67,13 @@ struct gist_session {
     const gist *attached;
     int length, position; /* own tokens so far; position of the next */
     int first_visible;    /* rows fed from now on see own tokens from here on */
+    front *front;         /* of a fork; NULL: none */
+    int base;             /* own tokens [0,base) are in front, [base,length) in stores, from slot 0 on */
     int cap;              /* tokens the stores have room for */
-    op_kv *stores;        /* [L][STORES] */
+    op_kv *stores;        /* [L] */
     void *kv_block;
-    void *act_block;
-    size_t act_bytes;
-    int act_rows, act_visible; /* what act_block was sized for */
-    llama_acts acts;
-    op_row *rows;         /* [act_rows] */
-    int32_t *pos;         /* [act_rows] */
-    int *gist_row;        /* [act_rows] rows of gist tokens, when an adapter must know them */
-    float *logits;        /* [vocab], of gist_generate */
+    workspace work;
+    bool listed;          /* seen in the list of sessions being checked */
 };
 
 struct gist {
@@ -66,6 +90,33 @@ size_t store_bytes(const gist_engine *e, dtype type, int cap);
 gist_status stores_create(const gist_engine *e, dtype type, int cap, op_kv *stores, int stride, void **block,
                           gist_error *err);
 
+/* Room in the session's own stores for `more` tokens beyond the present length, within its context. */
+gist_status session_room(gist_session *s, int more, gist_error *err);
+/* What stands in front of the session's own stores is let go of. */
+void front_leave(gist_session *s);
+
+enum { BATCH_MAX = 1024 };
+/* Are these sessions of one engine, each of them once? */
+gist_status sessions_check(gist_session *const *sessions, size_t n, gist_error *err);
+
 dtype type_or(gist_type type, dtype otherwise);
+
+/* An empty gist; its stores of g->head.k rows; a row's key turned by `shift` positions and rounded again (scratch [G,D]
+ * f32). */
+gist *gist_new(const gist_allocator *alloc, const gist_engine *e);
+gist_status gist_make_room(gist *g, gist_error *err);
+void gist_turn_key(const gist *g, void *key, int shift, float *scratch);
+
+/* ---- feeding ---- */
+
+typedef struct feed_part {
+    gist_session *s; /* each session once */
+    const int32_t *ids;
+    int n;    /* > 0 */
+    int done; /* how many were run; 0 before */
+} feed_part;
+/* Run every part's ids.  logits, when not NULL: [count,vocab] of each part's last row; all: [n,vocab] of every row of
+ * one part.  Room is made beforehand: on failure no session has changed. */
+gist_status feed_parts(workspace *w, feed_part *part, size_t count, float *logits, bool all, gist_error *err);
 
 #endif

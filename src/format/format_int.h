@@ -25,6 +25,19 @@ gist_status st_begin(st_file *st, const gist_allocator *alloc, const void *bytes
                      size_t *data_start, gist_error *err);
 gist_status st_finish(st_file *st, const void *bytes, size_t len, size_t data_start, const char *what, gist_error *err);
 
+/* ---- GGUF ---- */
+
+size_t gguf_kind_bytes(gguf_kind kind); /* of one value; 0: strings and arrays */
+int gguf_type_number(dtype t);          /* of a tensor type in the file; all of ours have one */
+/* Reads header and directory of a file of file_len bytes; where only the first len bytes are given, the views get no
+ * data.  The writer checks with this what it is about to write. */
+gist_status gguf_parse_header(gguf_file *out, const gist_allocator *alloc, const void *bytes, size_t len,
+                              uint64_t file_len, const char *what, gist_error *err);
+
+/* A tensor of dtype I8, which st_find does not give (to everyone else it is a buffer to skip).  Its view, here and in
+ * st_save, has type DT_Q8_0 and stands for the integers of such blocks alone, one byte each. */
+bool st_find_i8(const st_file *st, const char *name, tensor_view *out);
+
 /* ---- model.safetensors.index.json ---- */
 
 enum { INDEX_MAX_SHARDS = 4096 };

@@ -2,6 +2,8 @@
  *
  *   metadata   the 20 strings of `fields` below, all of them and no others
  *   tensors    layers.0.key, layers.0.value, layers.1.key, ...   each [k,G,D] of one dtype, and no others
+ *   q8_0       layers.0.key as I8 [k,G,D], layers.0.key_scale as F16 [k,G,D/32], then the values likewise: safetensors
+ *              has no block types, so the blocks of a row are taken apart here and put together again
  *   checksum   XXH3-128 over the fields (hash_*): key and text of every metadata string but the checksum, in byte order
  *              of the keys; then the bytes of the tensors in the order above
  *
@@ -50,6 +52,11 @@ static const field fields[] = {
     { "version", CONSTANT, 0, 0, 0, "1" },
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]), TEXT_MAX = 40, HEX_DIGITS = 32 };
+
+/* What rows can be stored in. */
+static bool is_row_type(dtype t) {
+    return t == DT_F32 || t == DT_BF16 || t == DT_F16 || t == DT_Q8_0;
+}
 
 /* The text of a field of g; longer than the field's own bound when g is not sound. */
 static void field_text(const field *f, const gfile *g, char out[TEXT_MAX]) {
@@ -113,7 +120,9 @@ static bool field_read(const field *f, const char *text, gfile *g, char expected
         snprintf(expected, TEXT_MAX, "\"true\" or \"false\"");
         *(bool *)at = strcmp(text, "true") == 0;
         return *(bool *)at || strcmp(text, "false") == 0;
-    case DTYPE: snprintf(expected, TEXT_MAX, "f32, bf16 or f16"); return dt_from_name(text, &g->type);
+    case DTYPE:
+        snprintf(expected, TEXT_MAX, "f32, bf16, f16 or q8_0");
+        return dt_from_name(text, &g->type) && is_row_type(g->type);
     }
     return false;
 }
@@ -129,15 +138,36 @@ static gist_status read_fields(gfile *g, const char *const texts[FIELDS], const 
     }
     if (g->rebased && g->first_position != 0)
         return err_set(err, code, "%s: a rebased gist has first_position 0, found %d", what, g->first_position);
+    if ((size_t)g->head_dim % dt_block(g->type) != 0)
+        return err_set(err, code, "%s: rows in %s need a head_dim that is a multiple of %zu, found %d", what,
+                       dt_name(g->type), dt_block(g->type), g->head_dim);
     return GIST_OK;
 }
 
 /* ---- rows ---- */
 
-static const char *const row_names[2] = { "key", "value" };
+/* Tensors of the file, and of a layer. */
+static size_t parts_of_layer(const gfile *g) {
+    return g->type == DT_Q8_0 ? 4 : 2;
+}
 
-static void tensor_name(char out[32], int layer, int which) {
-    snprintf(out, 32, "layers.%d.%s", layer, row_names[which]);
+static size_t parts_of(const gfile *g) {
+    return parts_of_layer(g) * (size_t)g->layers;
+}
+
+/* Tensor i of the file as the metadata promise it, without its data. */
+static tensor_view part_view(const gfile *g, size_t i, char name[32]) {
+    size_t n = parts_of_layer(g), which = i % n, rows = (size_t)g->k * (size_t)g->kv_heads;
+    bool scale = n == 4 && which % 2 == 1;
+    snprintf(name, 32, "layers.%d.%s%s", (int)(i / n), which < n / 2 ? "key" : "value", scale ? "_scale" : "");
+    tensor_view t = { name, g->type, 3, { g->k, g->kv_heads, g->head_dim, 1 }, NULL, 0 };
+    if (scale) {
+        t.type = DT_F16;
+        t.shape[2] = g->head_dim / (int)dt_block(g->type);
+    }
+    size_t elements = rows * (size_t)t.shape[2];
+    t.bytes = t.type == DT_Q8_0 ? elements : dt_bytes(t.type, elements); /* of q8_0 the integers alone */
+    return t;
 }
 
 /* Bytes of the keys, or values, of one layer; the bounds of the fields keep it below 2^32. */
@@ -149,25 +179,50 @@ size_t gfile_bytes(const gfile *g) {
     return 2 * (size_t)g->layers * row_bytes(g);
 }
 
-static const void *row_data(const gfile *g, int layer, int which) {
+/* Blocks of q8_0 { scale, 32 integers } apart, and together again. */
+static void split_blocks(uint8_t *q, uint8_t *scale, const uint8_t *blocks, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        memcpy(scale + 2 * i, blocks + 34 * i, 2);
+        memcpy(q + 32 * i, blocks + 34 * i + 2, 32);
+    }
+}
+
+static void join_blocks(uint8_t *blocks, const uint8_t *q, const uint8_t *scale, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        memcpy(blocks + 34 * i, scale + 2 * i, 2);
+        memcpy(blocks + 34 * i + 2, q + 32 * i, 32);
+    }
+}
+
+/* A tensor of the file, in *t. */
+static bool find_part(const gfile *g, const char *name, tensor_view *t) {
+    const tensor_view *view = st_find(&g->st, name);
+    if (view) *t = *view;
+    return view || (g->type == DT_Q8_0 && st_find_i8(&g->st, name, t));
+}
+
+static void read_rows(const gfile *g, size_t part, uint8_t *rows) {
     char name[32];
-    tensor_name(name, layer, which);
-    const tensor_view *t = st_find(&g->st, name);
-    return t ? t->data : NULL;
+    tensor_view q, scale;
+    part_view(g, part, name);
+    if (!find_part(g, name, &q)) return; /* gfile_open made sure */
+    if (g->type != DT_Q8_0) {
+        memcpy(rows, q.data, q.bytes);
+        return;
+    }
+    part_view(g, part + 1, name);
+    if (find_part(g, name, &scale)) join_blocks(rows, q.data, scale.data, q.bytes / 32);
 }
 
-const void *gfile_key(const gfile *g, int layer) {
-    return row_data(g, layer, 0);
-}
-
-const void *gfile_value(const gfile *g, int layer) {
-    return row_data(g, layer, 1);
+void gfile_rows(const gfile *g, int layer, void *keys, void *values) {
+    size_t n = parts_of_layer(g), first = (size_t)layer * n;
+    read_rows(g, first, keys);
+    read_rows(g, first + n / 2, values);
 }
 
 /* ---- checksum ---- */
 
-/* rows[2*layer] are keys, rows[2*layer+1] values. */
-static gist_status checksum(const gfile *g, const char *const texts[FIELDS], const void *const *rows, char out[33],
+static gist_status checksum(const gfile *g, const char *const texts[FIELDS], const tensor_view *parts, char out[33],
                             gist_error *err) {
     hasher *h = hash_begin(g->alloc);
     if (!h) return err_memory(err, "checksum");
@@ -176,7 +231,7 @@ static gist_status checksum(const gfile *g, const char *const texts[FIELDS], con
         hash_str(h, fields[i].key);
         hash_str(h, texts[i]);
     }
-    for (size_t i = 0; i < 2 * (size_t)g->layers; i++) hash_add(h, rows[i], row_bytes(g));
+    for (size_t i = 0; i < parts_of(g); i++) hash_add(h, parts[i].data, parts[i].bytes);
     hash_hex(hash_end(h), out);
     return GIST_OK;
 }
@@ -209,30 +264,26 @@ static gist_status check_version(const st_file *st, const char *what, gist_error
     return GIST_OK;
 }
 
-/* Every tensor that the metadata promise, of that shape; rows gets their bytes. */
-static gist_status check_tensors(const gfile *g, const void **rows, const char *what, gist_error *err) {
-    size_t expected = 2 * (size_t)g->layers;
+/* Every tensor that the metadata promise, of that shape, into parts. */
+static gist_status check_tensors(const gfile *g, tensor_view *parts, const char *what, gist_error *err) {
+    size_t expected = parts_of(g);
     for (size_t i = 0; i < expected; i++) {
-        char name[32], shape[64];
-        tensor_name(name, (int)(i / 2), (int)(i % 2));
-        const tensor_view *t = st_find(&g->st, name);
-        if (!t) return err_set(err, GIST_ERR_FORMAT, "%s: tensor %s is missing", what, name);
-        if (t->type != g->type || t->dims != 3 || t->shape[0] != g->k || t->shape[1] != g->kv_heads ||
-            t->shape[2] != g->head_dim)
-            return err_set(err, GIST_ERR_FORMAT, "%s: %s is %s %s, expected %s [%d,%d,%d]", what, name,
-                           dt_name(t->type), tensor_shape_text(t, shape), dt_name(g->type), g->k, g->kv_heads,
-                           g->head_dim);
-        rows[i] = t->data;
+        char name[32], shape[64], promised[64];
+        tensor_view want = part_view(g, i, name), *t = &parts[i];
+        if (!find_part(g, name, t)) return err_set(err, GIST_ERR_FORMAT, "%s: tensor %s is missing", what, name);
+        if (t->type != want.type || t->dims != 3 || memcmp(t->shape, want.shape, sizeof want.shape) != 0)
+            return err_set(err, GIST_ERR_FORMAT, "%s: %s is %s %s, expected %s %s", what, name, dt_name(t->type),
+                           tensor_shape_text(t, shape), dt_name(want.type), tensor_shape_text(&want, promised));
     }
     size_t found = json_object_size(g->st.header) - 1; /* all but __metadata__, skipped buffers too */
     if (found != expected) return err_set(err, GIST_ERR_FORMAT, "%s: %zu tensors, expected %zu", what, found, expected);
     return GIST_OK;
 }
 
-static gist_status check_sum(const gfile *g, const char *const texts[FIELDS], const void *const *rows, const char *what,
-                             gist_error *err) {
+static gist_status check_sum(const gfile *g, const char *const texts[FIELDS], const tensor_view *parts,
+                             const char *what, gist_error *err) {
     char sum[33];
-    TRY(checksum(g, texts, rows, sum, err));
+    TRY(checksum(g, texts, parts, sum, err));
     const char *said = st_meta_get(&g->st, "checksum");
     if (strcmp(sum, said) != 0)
         return err_set(err, GIST_ERR_FORMAT, "%s: damaged: its checksum is %s, its contents give %s", what, said, sum);
@@ -248,11 +299,11 @@ static gist_status read_file(gfile *g, const void *bytes, size_t len, const char
     TRY(match_fields(&g->st, texts, what, err));
     TRY(read_fields(g, texts, what, GIST_ERR_FORMAT, err));
     TRY(st_finish(&g->st, bytes, len, data_start, what, err));
-    const void **rows = mem_alloc(g->alloc, 2 * (size_t)g->layers, sizeof(*rows));
-    if (!rows) return err_memory(err, "rows of a gist");
-    gist_status status = check_tensors(g, rows, what, err);
-    if (status == GIST_OK) status = check_sum(g, texts, rows, what, err);
-    mem_free(g->alloc, rows);
+    tensor_view *parts = mem_alloc(g->alloc, parts_of(g), sizeof(*parts));
+    if (!parts) return err_memory(err, "rows of a gist");
+    gist_status status = check_tensors(g, parts, what, err);
+    if (status == GIST_OK) status = check_sum(g, texts, parts, what, err);
+    mem_free(g->alloc, parts);
     return status;
 }
 
@@ -291,28 +342,38 @@ void gfile_close(gfile *g) {
 
 /* ---- writing ---- */
 
-/* The arrays that a file of L layers needs while it is written. */
-typedef struct parts {
-    const void **rows;    /* [2L] */
-    tensor_view *tensors; /* [2L] */
-    char (*names)[32];    /* [2L] */
-} parts;
+/* What a file needs while it is written. */
+typedef struct draft {
+    tensor_view *parts; /* [parts_of(g)] */
+    char (*names)[32];
+    uint8_t *split; /* q8_0: all rows, integers and scales apart */
+} draft;
 
-static gist_status write_file(const gfile *g, const char *path, const char *texts[FIELDS], parts *p,
+/* The tensors of one layer's keys or values, from number i on. */
+static void add_rows(const gfile *g, draft *f, size_t i, const void *rows) {
+    f->parts[i] = part_view(g, i, f->names[i]);
+    f->parts[i].data = rows;
+    if (g->type != DT_Q8_0) return;
+    uint8_t *q = f->split + i / 2 * row_bytes(g), *scale = q + f->parts[i].bytes;
+    split_blocks(q, scale, rows, f->parts[i].bytes / 32);
+    f->parts[i].data = q;
+    f->parts[i + 1] = part_view(g, i + 1, f->names[i + 1]);
+    f->parts[i + 1].data = scale;
+}
+
+static gist_status write_file(const gfile *g, const char *path, const char *texts[FIELDS], draft *f,
                               const void *const *keys, const void *const *values, gist_error *err) {
-    size_t n = 2 * (size_t)g->layers;
-    for (size_t i = 0; i < n; i++) {
-        p->rows[i] = i % 2 ? values[i / 2] : keys[i / 2];
-        tensor_name(p->names[i], (int)(i / 2), (int)(i % 2));
-        p->tensors[i] =
-            (tensor_view){ p->names[i], g->type, 3, { g->k, g->kv_heads, g->head_dim, 1 }, p->rows[i], row_bytes(g) };
+    size_t n = parts_of_layer(g);
+    for (size_t l = 0; l < (size_t)g->layers; l++) {
+        add_rows(g, f, l * n, keys[l]);
+        add_rows(g, f, l * n + n / 2, values[l]);
     }
     char sum[33];
-    TRY(checksum(g, texts, p->rows, sum, err));
+    TRY(checksum(g, texts, f->parts, sum, err));
     st_meta meta[FIELDS];
     for (size_t i = 0; i < FIELDS; i++)
         meta[i] = (st_meta){ fields[i].key, fields[i].kind == CHECKSUM ? sum : texts[i] };
-    return st_save(g->alloc, path, p->tensors, n, meta, FIELDS, err);
+    return st_save(g->alloc, path, f->parts, parts_of(g), meta, FIELDS, err);
 }
 
 gist_status gfile_save(const gfile *g, const char *path, const void *const *keys, const void *const *values,
@@ -327,13 +388,13 @@ gist_status gfile_save(const gfile *g, const char *path, const void *const *keys
     }
     TRY(read_fields(&judged, texts, json_what(path), GIST_ERR_USAGE, err));
 
-    size_t n = 2 * (size_t)g->layers;
-    parts p = { mem_alloc(g->alloc, n, sizeof(*p.rows)), mem_alloc(g->alloc, n, sizeof(*p.tensors)),
-                mem_alloc(g->alloc, n, sizeof(*p.names)) };
-    gist_status status = p.rows && p.tensors && p.names ? write_file(g, path, texts, &p, keys, values, err)
-                                                        : err_memory(err, "gist file");
-    mem_free(g->alloc, p.names);
-    mem_free(g->alloc, p.tensors);
-    mem_free(g->alloc, p.rows);
+    size_t n = parts_of(g), split = g->type == DT_Q8_0 ? gfile_bytes(g) : 0;
+    draft f = { mem_alloc(g->alloc, n, sizeof(*f.parts)), mem_alloc(g->alloc, n, sizeof(*f.names)),
+                split ? mem_alloc(g->alloc, split, 1) : NULL };
+    gist_status status = f.parts && f.names && (f.split || !split) ? write_file(g, path, texts, &f, keys, values, err)
+                                                                   : err_memory(err, "gist file");
+    mem_free(g->alloc, f.split);
+    mem_free(g->alloc, f.names);
+    mem_free(g->alloc, f.parts);
     return status;
 }

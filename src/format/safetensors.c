@@ -224,6 +224,7 @@ static gist_status check_cover(span *spans, size_t n, size_t data_len, const cha
 gist_status st_finish(st_file *st, const void *bytes, size_t len, size_t data_start, const char *what,
                       gist_error *err) {
     what = json_what(what);
+    st->data = (const uint8_t *)bytes + data_start;
     size_t n = json_object_size(st->header), used = 0;
     span *spans = mem_alloc(st->alloc, n, sizeof(*spans));
     st->tensors = mem_alloc(st->alloc, n, sizeof(*st->tensors));
@@ -233,8 +234,7 @@ gist_status st_finish(st_file *st, const void *bytes, size_t len, size_t data_st
     json_object_foreach(st->header, name, value) {
         if (status != GIST_OK) break;
         if (strcmp(name, "__metadata__") != 0)
-            status = read_tensor(st, &spans[used++], name, value, (const uint8_t *)bytes + data_start, len - data_start,
-                                 what, err);
+            status = read_tensor(st, &spans[used++], name, value, st->data, len - data_start, what, err);
     }
     if (status == GIST_OK) status = check_cover(spans, used, len - data_start, what, err);
     if (status == GIST_OK) qsort(st->tensors, st->count, sizeof(*st->tensors), by_name);
@@ -283,6 +283,21 @@ void st_close(st_file *st) {
 const tensor_view *st_find(const st_file *st, const char *name) {
     tensor_view key = { .name = name };
     return st->count ? bsearch(&key, st->tensors, st->count, sizeof(key), by_name) : NULL;
+}
+
+bool st_find_i8(const st_file *st, const char *name, tensor_view *out) {
+    const json_t *tensor = json_object_get(st->header, name); /* read_tensor has judged its shape and offsets */
+    const char *type_name = json_string_value(json_object_get(tensor, "dtype"));
+    const json_t *shape = json_object_get(tensor, "shape"), *offsets = json_object_get(tensor, "data_offsets");
+    size_t dims = json_array_size(shape);
+    if (!type_name || strcmp(type_name, "I8") != 0 || dims > TENSOR_MAX_DIMS) return false;
+    json_int_t begin = json_integer_value(json_array_get(offsets, 0));
+    json_int_t end = json_integer_value(json_array_get(offsets, 1));
+    *out = (tensor_view){ .name = name, .type = DT_Q8_0, .dims = (int)dims, .shape = { 1, 1, 1, 1 } };
+    for (size_t i = 0; i < dims; i++) out->shape[i] = json_integer_value(json_array_get(shape, i));
+    out->data = st->data + begin;
+    out->bytes = (size_t)(end - begin);
+    return true;
 }
 
 const char *st_meta_get(const st_file *st, const char *key) {

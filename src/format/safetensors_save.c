@@ -10,7 +10,8 @@
 #error "tensor bytes are written as they are: little-endian machines only"
 #endif
 
-static const char *const dtype_names[DT_COUNT] = { [DT_F32] = "F32", [DT_BF16] = "BF16", [DT_F16] = "F16" };
+static const char *const dtype_names[DT_COUNT] = { [DT_F32] = "F32", [DT_BF16] = "BF16", [DT_F16] = "F16",
+                                                   [DT_Q8_0] = "I8" /* st_find_i8 in format_int.h */ };
 
 static void add_string(sbuf *s, const char *text) {
     sbuf_add(s, "\"", 1);
@@ -34,11 +35,13 @@ static void add_tensor(sbuf *s, const tensor_view *t, size_t begin) {
 /* What the reader would refuse is not written. */
 static gist_status check_view(const tensor_view *t, const char *path, gist_error *err) {
     size_t len = t->name ? strlen(t->name) : 0;
+    if (len && (unsigned)t->type < DT_COUNT && !dtype_names[t->type])
+        return err_set(err, GIST_ERR_USAGE, "%s: tensor \"%.80s\" is %s; safetensors holds f32, bf16 and f16",
+                       json_what(path), t->name, dt_name(t->type));
     bool sound = len > 0 && len <= ST_MAX_NAME && strcmp(t->name, "__metadata__") != 0 &&
-                 (unsigned)t->type < DT_COUNT && t->dims >= 0 && t->dims <= TENSOR_MAX_DIMS &&
-                 (t->data || t->bytes == 0);
+                 (unsigned)t->type < DT_COUNT && t->dims >= 0 && t->dims <= TENSOR_MAX_DIMS;
     for (size_t i = 0; sound && i < len; i++) sound = (uint8_t)t->name[i] >= 0x20 && t->name[i] != 0x7f;
-    size_t bytes = sound ? dt_bytes(t->type, 1) : 0;
+    size_t bytes = !sound ? 0 : t->type == DT_Q8_0 ? 1 : dt_bytes(t->type, 1);
     for (int i = 0; sound && i < t->dims; i++) sound = t->shape[i] >= 0 && size_mul(bytes, (size_t)t->shape[i], &bytes);
     if (sound && bytes == t->bytes) return GIST_OK;
     return err_set(err, GIST_ERR_USAGE, "%s: tensor \"%.80s\" cannot be written: bad name, type, shape or size",
@@ -77,8 +80,8 @@ static gist_status build_header(sbuf *s, const tensor_view *tensors, size_t coun
     return status == GIST_OK ? GIST_OK : err_set(err, status, "cannot be written: %s", cause.msg);
 }
 
-gist_status st_save(const gist_allocator *alloc, const char *path, const tensor_view *tensors, size_t count,
-                    const st_meta *meta, size_t meta_count, gist_error *err) {
+gist_status st_save_from(const gist_allocator *alloc, const char *path, const tensor_view *tensors, size_t count,
+                         const st_meta *meta, size_t meta_count, st_tensor_fn fn, void *ctx, gist_error *err) {
     sbuf header;
     sbuf_init(&header, alloc);
     out_file out;
@@ -88,9 +91,28 @@ gist_status st_save(const gist_allocator *alloc, const char *path, const tensor_
         uint64_t n = header.len;
         out_write(&out, &n, sizeof(n));
         out_write(&out, header.p, header.len);
-        for (size_t i = 0; i < count; i++) out_write(&out, tensors[i].data, tensors[i].bytes);
-        status = out_commit(&out, err);
+        for (size_t i = 0; i < count && status == GIST_OK; i++) status = fn(ctx, i, &out, err);
+        if (status == GIST_OK)
+            status = out_commit(&out, err);
+        else
+            out_abort(&out);
     }
     sbuf_free(&header);
     return status;
+}
+
+static gist_status write_view(void *ctx, size_t i, out_file *out, gist_error *err) {
+    const tensor_view *t = (const tensor_view *)ctx + i;
+    (void)err;
+    out_write(out, t->data, t->bytes);
+    return GIST_OK;
+}
+
+gist_status st_save(const gist_allocator *alloc, const char *path, const tensor_view *tensors, size_t count,
+                    const st_meta *meta, size_t meta_count, gist_error *err) {
+    for (size_t i = 0; i < count; i++)
+        if (!tensors[i].data && tensors[i].bytes)
+            return err_set(err, GIST_ERR_USAGE, "%s: tensor \"%.80s\" cannot be written: no data", json_what(path),
+                           tensors[i].name ? tensors[i].name : "(null)");
+    return st_save_from(alloc, path, tensors, count, meta, meta_count, write_view, (void *)(uintptr_t)tensors, err);
 }

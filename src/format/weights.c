@@ -1,5 +1,6 @@
-/* weights.c - the tensors of a Hugging Face directory, and their fingerprint.
+/* weights.c - the tensors of a Hugging Face directory or a GGUF file, and their fingerprint.
  *
+ *   FILE.gguf                              all tensors, with their GGUF names
  *   DIR/model.safetensors                  all tensors, or
  *   DIR/model.safetensors.index.json       {"weight_map": {"tensor name": "shard file", ...}, ...}
  *   DIR/model-00001-of-00002.safetensors   ... the shards it names
@@ -130,10 +131,11 @@ static int by_view_name(const void *a, const void *b) {
 
 /* All views of all files in name order, each name once. */
 static gist_status merge(weights *w, const char *dir, gist_error *err) {
-    size_t n = 0;
+    size_t n = w->gguf ? w->gguf->count : 0;
     for (size_t i = 0; i < w->file_count; i++) n += w->files[i].count;
     w->all = mem_alloc(w->alloc, n, sizeof(*w->all));
     if (!w->all) return err_memory(err, "table of weights");
+    for (size_t i = 0; w->gguf && i < n; i++) w->all[w->count++] = &w->gguf->tensors[i];
     for (size_t i = 0; i < w->file_count; i++)
         for (size_t j = 0; j < w->files[i].count; j++) w->all[w->count++] = &w->files[i].tensors[j];
     qsort(w->all, n, sizeof(*w->all), by_view_name);
@@ -176,7 +178,36 @@ static gist_status open_single(weights *w, const char *dir, gist_error *err) {
     return w->files ? open_file(w, dir, "model.safetensors", err) : err_memory(err, "weights");
 }
 
+bool gguf_is_file(const char *path) {
+    char magic[4] = { 0 };
+    size_t len = strlen(path);
+    if (path_is_dir(path)) return false;
+    if (len > 5 && strcmp(path + len - 5, ".gguf") == 0) return true;
+    FILE *f = fopen(path, "rb");
+    bool is = f && fread(magic, 1, sizeof magic, f) == sizeof magic && memcmp(magic, "GGUF", 4) == 0;
+    if (f) fclose(f);
+    return is;
+}
+
+static gist_status open_gguf(weights *w, const char *path, gist_error *err) {
+    gguf_file *g = mem_calloc(w->alloc, 1, sizeof *g);
+    if (!g) return err_memory(err, "weights");
+    gist_status status = gguf_open(g, w->alloc, path, err);
+    if (status != GIST_OK) {
+        mem_free(w->alloc, g);
+        return status;
+    }
+    w->gguf = g;
+    int parts = 1;
+    TRY(gguf_get_int(g, "split.count", false, 0, UINT16_MAX, &parts, err));
+    if (parts > 1)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s is one of %d parts (split.count); merge them into one file first",
+                       json_what(path), parts);
+    return GIST_OK;
+}
+
 static gist_status open_any(weights *w, const char *dir, gist_error *err) {
+    if (path_exists(dir) && gguf_is_file(dir)) return open_gguf(w, dir, err);
     if (!path_is_dir(dir)) return err_set(err, GIST_ERR_IO, "%s is not a directory", json_what(dir));
     char *path = NULL;
     TRY(probe(w, dir, "model.safetensors", &path, err));
@@ -189,10 +220,10 @@ static gist_status open_any(weights *w, const char *dir, gist_error *err) {
     return status;
 }
 
-gist_status weights_open(weights *out, const gist_allocator *alloc, const char *dir, gist_error *err) {
+gist_status weights_open(weights *out, const gist_allocator *alloc, const char *path, gist_error *err) {
     weights w = { .alloc = alloc ? alloc : mem_default() };
-    gist_status status = open_any(&w, dir, err);
-    if (status == GIST_OK) status = merge(&w, dir, err);
+    gist_status status = open_any(&w, path, err);
+    if (status == GIST_OK) status = merge(&w, path, err);
     if (status == GIST_OK)
         *out = w;
     else
@@ -203,6 +234,8 @@ gist_status weights_open(weights *out, const gist_allocator *alloc, const char *
 void weights_close(weights *w) {
     if (!w) return;
     for (size_t i = 0; i < w->file_count; i++) st_close(&w->files[i]);
+    gguf_close(w->gguf);
+    mem_free(w->alloc, w->gguf);
     mem_free(w->alloc, w->files);
     mem_free(w->alloc, w->all);
     *w = (weights){ 0 };
@@ -230,7 +263,7 @@ const file_map *weights_map(const weights *w, const tensor_view *t) {
         const st_file *f = &w->files[i];
         if (t >= f->tensors && t < f->tensors + f->count) return &f->map;
     }
-    return NULL;
+    return w->gguf ? &w->gguf->map : NULL;
 }
 
 /* ---- fingerprint ---- */

@@ -206,7 +206,7 @@ gist_status llama_adapter_open(llama_adapter *ad, const char *dir, const llama_c
     if (status == GIST_OK) status = st_open(&st, alloc, tensors, err);
     if (status == GIST_OK) {
         loader ld = {
-            .ad = &made, .c = c, .st = &st, .path = tensors, .type = type == DT_F16 ? DT_F32 : type, .ctx = ctx
+            .ad = &made, .c = c, .st = &st, .path = tensors, .type = type == DT_BF16 ? DT_BF16 : DT_F32, .ctx = ctx
         };
         status = load(&ld, err);
         st_close(&st);

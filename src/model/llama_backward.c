@@ -6,7 +6,7 @@
  *   (7)  n = rmsnorm(xm)              dxm += ...
  *   (6)  xm = x + a Wo^T              da = dxm Wo,               dWo += dxm^T a,       dx = dxm
  *   (5)  a = attention(q, k, v)       dq, dk, dv
- *   (3)  q = R(n Wq^T) ...            rotate back;  dn = dq Wq + dk Wk + dv Wv
+ *   (3)  q = R(n Wq^T) ...            rotate back, through the norms of heads;  dn = dq Wq + dk Wk + dv Wv,  db += dq
  *   (2)  n = rmsnorm(x)               dx += ...
  *
  * Norm outputs and f are computed again: cheaper than keeping them.
@@ -39,6 +39,13 @@ void llama_matrix_grad(op_ctx *ctx, float *dx, bool add, const llama_matrix_bwd 
 
 static void zero(float *p, size_t n) {
     memset(p, 0, n * sizeof *p);
+}
+
+/* q = rmsnorm(q0) of every head: dq0 is written, dw added to. */
+static void head_norm_bwd(op_ctx *ctx, float *dq0, float *dw, const float *dq, const float *q0, const float *w,
+                          float *rms, int heads, const llama_config *c) {
+    zero(dq0, (size_t)heads * (size_t)c->D);
+    op_rmsnorm_bwd(ctx, dq0, dw, dq, q0, w, rms, heads, c->D, c->eps);
 }
 
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
@@ -75,13 +82,18 @@ void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_l
                      c->H, c->G, c->D, scale, s->scratch);
     op_rope_bwd(ctx, s->dq, a->cs, T, c->H, c->D);                                         /* (3) */
     op_rope_bwd(ctx, s->dk, a->cs, T, c->G, c->D);
+    if (w->q_norm) head_norm_bwd(ctx, s->dq0, d->q_norm, s->dq, a->q0, w->q_norm, s->rms, T * c->H, c);
+    if (w->k_norm) head_norm_bwd(ctx, s->dk0, d->k_norm, s->dk, a->k0, w->k_norm, s->rms, T * c->G, c);
+    if (d->bq) op_bias_bwd(ctx, d->bq, s->dq0, T, HD);
+    if (d->bk) op_bias_bwd(ctx, d->bk, s->dk0, T, (int)GD);
+    if (d->bv) op_bias_bwd(ctx, d->bv, s->dv, T, (int)GD);
     op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
     llama_pack_input(ctx, s, &d->wq, s->n, T);
-    llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq, T);
-    llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk, T);
+    llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq0, T);
+    llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk0, T);
     llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wq, s, s->dq, s->n, &r->wq, b);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk, s->n, &r->wk, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wq, s, s->dq0, s->n, &r->wq, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk0, s->n, &r->wk, b);
     if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wv, s, s->dv, s->n, &r->wv, b);
     op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
 }
@@ -110,7 +122,10 @@ void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *c, co
     s->dq = arena_take(ar, rows * HD, sizeof(float));
     s->dk = arena_take(ar, rows * GD, sizeof(float));
     s->dv = arena_take(ar, rows * GD, sizeof(float));
-    s->rms = arena_take(ar, rows, sizeof(float));
+    bool norms = llama_families[c->family].head_norm;
+    s->dq0 = norms ? s->datt : s->dq; /* attention's gradient is spent by then */
+    s->dk0 = norms ? arena_take(ar, rows * GD, sizeof(float)) : s->dk;
+    s->rms = arena_take(ar, norms ? rows * (size_t)c->H : rows, sizeof(float));
     s->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
     s->operand_t = arena_take(ar, op_operand_t_bytes(type, T, widest), 1);
     s->xt = (op_weight){ type, widest, T, arena_take(ar, op_weight_bytes(type, widest, T), 1) };

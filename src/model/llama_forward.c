@@ -2,7 +2,8 @@
  *
  *   (1)  x = E[ids]                                        embedding
  *   (2)  n = rmsnorm(x, w_attn)                            for every layer:
- *   (3)  q = R(n Wq^T), k = R(n Wk^T), v = n Wv^T          R: rotary positions
+ *   (3)  q = R(n Wq^T), k = R(n Wk^T), v = n Wv^T          R: rotary positions;  + b where there are biases;
+ *                                                          q and k through a norm of each head before R (Qwen3)
  *   (4)  k, v -> KV store, rounded to its type
  *   (5)  a = softmax(q k^T / sqrt(D)) v                    over the row's visible keys: memory, then local
  *   (6)  x = x + a Wo^T
@@ -24,13 +25,18 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
     int T = b->T;
 
     op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps);                     /* (2) */
-    const void *n1 = op_operand(ctx, a->operand, a->n1, &w->wq, T);
-    op_linear_fwd(ctx, a->q, n1, &w->wq, T);                                             /* (3) */
-    op_linear_fwd(ctx, a->k, n1, &w->wk, T);
-    op_linear_fwd(ctx, a->v, n1, &w->wv, T);
-    if (r) llama_lora_fwd(ctx, &a->lora, a->q, a->n1, &r->wq, b);
-    if (r) llama_lora_fwd(ctx, &a->lora, a->k, a->n1, &r->wk, b);
+    op_input n1 = { .x = a->n1, .buf = a->operand, .T = T };
+    op_linear(ctx, a->q0, &n1, &w->wq);                                                  /* (3) */
+    op_linear(ctx, a->k0, &n1, &w->wk);
+    op_linear(ctx, a->v, &n1, &w->wv);
+    if (w->bq) op_bias_fwd(ctx, a->q0, w->bq, T, c->H * c->D);
+    if (w->bk) op_bias_fwd(ctx, a->k0, w->bk, T, c->G * c->D);
+    if (w->bv) op_bias_fwd(ctx, a->v, w->bv, T, c->G * c->D);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->q0, a->n1, &r->wq, b);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->k0, a->n1, &r->wk, b);
     if (r) llama_lora_fwd(ctx, &a->lora, a->v, a->n1, &r->wv, b);
+    if (w->q_norm) op_rmsnorm_fwd(ctx, a->q, a->q0, w->q_norm, T * c->H, c->D, c->eps);
+    if (w->k_norm) op_rmsnorm_fwd(ctx, a->k, a->k0, w->k_norm, T * c->G, c->D, c->eps);
     op_rope_fwd(ctx, a->q, a->cs, T, c->H, c->D);
     op_rope_fwd(ctx, a->k, a->cs, T, c->G, c->D);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);                            /* (4) */
@@ -41,9 +47,9 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
     op_add_fwd(ctx, a->xm, a->x, a->o, T, c->C);
 
     op_rmsnorm_fwd(ctx, a->n2, a->xm, w->ffn_norm, T, c->C, c->eps);                     /* (7) */
-    const void *n2 = op_operand(ctx, a->operand, a->n2, &w->gate, T);
-    op_linear_fwd(ctx, a->gate, n2, &w->gate, T);                                        /* (8) */
-    op_linear_fwd(ctx, a->up, n2, &w->up, T);
+    op_input n2 = { .x = a->n2, .buf = a->operand, .T = T };
+    op_linear(ctx, a->gate, &n2, &w->gate);                                              /* (8) */
+    op_linear(ctx, a->up, &n2, &w->up);
     if (r) llama_lora_fwd(ctx, &a->lora, a->gate, a->n2, &r->gate, b);
     if (r) llama_lora_fwd(ctx, &a->lora, a->up, a->n2, &r->up, b);
     op_silu_mul_fwd(ctx, a->act, a->gate, a->up, T, c->F);
@@ -79,8 +85,8 @@ void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_c
     a->x = a->xm = a->y = arena_take(ar, rows * C, sizeof(float));
     a->n1 = a->n2 = arena_take(ar, rows * C, sizeof(float));
     a->o = a->down = arena_take(ar, rows * C, sizeof(float));
-    a->q = arena_take(ar, rows * HD, sizeof(float));
-    a->k = arena_take(ar, rows * GD, sizeof(float));
+    a->q = a->q0 = arena_take(ar, rows * HD, sizeof(float));
+    a->k = a->k0 = arena_take(ar, rows * GD, sizeof(float));
     a->v = arena_take(ar, rows * GD, sizeof(float));
     a->att = arena_take(ar, rows * HD, sizeof(float));
     a->gate = a->act = arena_take(ar, rows * F, sizeof(float));
@@ -89,6 +95,19 @@ void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_c
     a->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
     a->stats = NULL;
     a->scratch = arena_take(ar, op_attention_scratch(ctx, T, visible), 1);
+}
+
+static int later(int row, int64_t than) {
+    return row > than ? row : (int)than;
+}
+
+/* A row at position i sees positions i - window + 1 to i. */
+void llama_see_window(const llama_config *c, op_row *r, int memory_at, int own_at) {
+    if (!c->window) return;
+    int64_t first = (int64_t)r->pos - c->window + 1;
+    r->mlo = later(r->mlo, first - memory_at);
+    r->lo = later(r->lo, first - own_at);
+    if (r->mlo > r->mhi) r->mlo = r->mhi;
 }
 
 void llama_rotate_key(const llama_model *m, float *k, int shift) {

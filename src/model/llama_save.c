@@ -1,4 +1,5 @@
-/* llama_save.c - a LLaMA model as a Hugging Face directory: config.json and model.safetensors, by the weight table.
+/* llama_save.c - a model of the LLaMA family as a Hugging Face directory: config.json, and model.safetensors by the
+ * weight table.
  *
  *   f32 tensors --convert--> one block of `type` --st_save--> DIR/model.safetensors     (a tied head has no tensor)
  *   the config the model came from, or a fresh one --the keys below rewritten--> DIR/config.json
@@ -26,12 +27,46 @@ static int set_new(json_t *obj, const char *key, json_t *value) {
     return value ? json_object_set_new(obj, key, value) : -1;
 }
 
+/* Scaling of rotary frequencies, as members of `rope`; those of another kind go. */
+static int set_scaling(json_t *rope, const llama_rope *r) {
+    static const char *const keys[] = { "factor", "low_freq_factor", "high_freq_factor",
+                                        "original_max_position_embeddings", "type" };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) json_object_del(rope, keys[i]);
+    int bad = set_new(rope, "rope_type", json_string(llama_rope_name(r->kind)));
+    if (r->kind != ROPE_PLAIN) bad |= set_new(rope, "factor", short_real(r->factor));
+    if (r->kind != ROPE_LLAMA3) return bad;
+    bad |= set_new(rope, "low_freq_factor", short_real(r->low));
+    bad |= set_new(rope, "high_freq_factor", short_real(r->high));
+    return bad | set_new(rope, "original_max_position_embeddings", json_integer(r->original));
+}
+
+/* In the spelling of transformers 5 where the object has it, else in the older one, which all versions read. */
+static int set_rope(json_t *j, const llama_config *c) {
+    json_t *rope = json_object_get(j, "rope_parameters");
+    if (json_is_object(rope)) return set_scaling(rope, &c->rope) | set_new(rope, "rope_theta", short_real(c->theta));
+    int bad = set_new(j, "rope_theta", short_real(c->theta));
+    json_object_del(j, "rope_scaling");
+    if (c->rope.kind == ROPE_PLAIN) return bad;
+    rope = json_object();
+    bad |= rope ? set_scaling(rope, &c->rope) : -1;
+    return bad | set_new(j, "rope_scaling", rope);
+}
+
+/* All layers slide, or none. */
+static int set_window(json_t *j, const llama_config *c) {
+    if (c->family == FAMILY_LLAMA) return 0;
+    int bad = set_new(j, "sliding_window", c->window ? json_integer(c->window) : json_null());
+    if (c->family == FAMILY_MISTRAL) return bad;
+    json_object_del(j, "layer_types"); /* which transformers works out from the two */
+    bad |= set_new(j, "use_sliding_window", json_boolean(c->window > 0));
+    return bad | set_new(j, "max_window_layers", json_integer(c->window ? 0 : c->L));
+}
+
 /* Keys that say what this model computes, and how it is stored now. */
 static int set_shape(json_t *j, const llama_config *c, dtype type) {
-    static const char *const type_names[] = { "float32", "bfloat16", "float16" };
-    bool rope_inside = json_is_object(json_object_get(j, "rope_parameters"));
-    int bad = set_new(j, "model_type", json_string("llama"));
-    bad |= set_new(j, "architectures", json_pack("[s]", "LlamaForCausalLM"));
+    static const char *const type_names[] = { [DT_F32] = "float32", [DT_BF16] = "bfloat16", [DT_F16] = "float16" };
+    int bad = set_new(j, "model_type", json_string(llama_families[c->family].name));
+    bad |= set_new(j, "architectures", json_pack("[s]", llama_families[c->family].architecture));
     bad |= set_new(j, "num_hidden_layers", json_integer(c->L));
     bad |= set_new(j, "hidden_size", json_integer(c->C));
     bad |= set_new(j, "intermediate_size", json_integer(c->F));
@@ -43,7 +78,8 @@ static int set_shape(json_t *j, const llama_config *c, dtype type) {
     bad |= set_new(j, "rms_norm_eps", short_real(c->eps));
     bad |= set_new(j, "hidden_act", json_string("silu"));
     bad |= set_new(j, "tie_word_embeddings", json_boolean(c->tied));
-    if (!rope_inside) bad |= set_new(j, "rope_theta", short_real(c->theta));
+    bad |= set_rope(j, c);
+    bad |= set_window(j, c);
     const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
     return bad | set_new(j, key, json_string(type_names[type]));
 }

@@ -3,25 +3,42 @@
  *   file map --view--> shape check --pack (parallel)--> one block of panels
  *            --forget the pages just read: resident memory stays near the size of the weights
  *
- * Vectors become f32.  The embedding stays in the file's map: a few rows are read per call.
+ * Vectors become f32.  The embedding stays in the file's map: a few rows are read per call.  GGUF files of some
+ * families hold the rows of wq and wk in another order (llama_unpair_rows): they are put right on their way.
  */
 #include <inttypes.h>
 #include <math.h>
 
 #include "model/model.h"
 
-#define LAYER(kind, field, gguf, hf, shape) \
-    { kind, true, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), \
-      "blk.%d." gguf, "model.layers.%d." hf, shape }
+static bool has_bias(const llama_config *c) {
+    return llama_families[c->family].bias;
+}
+
+static bool has_head_norm(const llama_config *c) {
+    return llama_families[c->family].head_norm;
+}
+
+#define IN_LAYER(kind, field, gguf, hf, shape, pairs, when) \
+    { kind, true, pairs, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), \
+      "blk.%d." gguf, "model.layers.%d." hf, shape, when }
+#define LAYER(kind, field, gguf, hf, shape) IN_LAYER(kind, field, gguf, hf, shape, false, NULL)
+#define PAIRS(field, gguf, hf, shape) IN_LAYER(WEIGHT_MATRIX, field, gguf, hf, shape, true, NULL)
+#define SOME(when, field, gguf, hf, shape) IN_LAYER(WEIGHT_VECTOR, field, gguf, hf, shape, false, when)
 #define MODEL(kind, field, gguf, hf, shape) \
-    { kind, false, offsetof(llama_model, field), offsetof(llama_bwd, field), gguf, hf, shape }
+    { kind, false, false, offsetof(llama_model, field), offsetof(llama_bwd, field), gguf, hf, shape, NULL }
 
 const weight_row llama_weights[] = {
     MODEL(WEIGHT_EMBED, embed, "token_embd.weight", "model.embed_tokens.weight", "VC"),
     LAYER(WEIGHT_VECTOR, attn_norm, "attn_norm.weight", "input_layernorm.weight", "C"),
-    LAYER(WEIGHT_MATRIX, wq, "attn_q.weight", "self_attn.q_proj.weight", "qC"),
-    LAYER(WEIGHT_MATRIX, wk, "attn_k.weight", "self_attn.k_proj.weight", "kC"),
+    PAIRS(wq, "attn_q.weight", "self_attn.q_proj.weight", "qC"),
+    SOME(has_bias, bq, "attn_q.bias", "self_attn.q_proj.bias", "q"),
+    SOME(has_head_norm, q_norm, "attn_q_norm.weight", "self_attn.q_norm.weight", "D"),
+    PAIRS(wk, "attn_k.weight", "self_attn.k_proj.weight", "kC"),
+    SOME(has_bias, bk, "attn_k.bias", "self_attn.k_proj.bias", "k"),
+    SOME(has_head_norm, k_norm, "attn_k_norm.weight", "self_attn.k_norm.weight", "D"),
     LAYER(WEIGHT_MATRIX, wv, "attn_v.weight", "self_attn.v_proj.weight", "kC"),
+    SOME(has_bias, bv, "attn_v.bias", "self_attn.v_proj.bias", "k"),
     LAYER(WEIGHT_MATRIX, wo, "attn_output.weight", "self_attn.o_proj.weight", "Cq"),
     LAYER(WEIGHT_VECTOR, ffn_norm, "ffn_norm.weight", "post_attention_layernorm.weight", "C"),
     LAYER(WEIGHT_MATRIX, gate, "ffn_gate.weight", "mlp.gate_proj.weight", "FC"),
@@ -39,6 +56,7 @@ int llama_dim(const llama_config *c, char letter) {
     case 'F': return c->F;
     case 'q': return c->H * c->D;
     case 'k': return c->G * c->D;
+    case 'D': return c->D;
     default: return 1;
     }
 }
@@ -47,8 +65,16 @@ static bool is_head(const weight_row *r) {
     return !r->per_layer && r->kind == WEIGHT_MATRIX;
 }
 
+bool llama_uses_row(const llama_config *c, const weight_row *r) {
+    return !r->when || r->when(c);
+}
+
 bool llama_has_row(const llama_config *c, const weight_row *r) {
-    return !(c->tied && is_head(r));
+    return llama_uses_row(c, r) && !(c->tied && is_head(r));
+}
+
+void llama_row_name(char out[128], const weight_row *r, int layer, bool gguf) {
+    snprintf(out, 128, gguf ? r->gguf : r->hf, layer);
 }
 
 uint64_t llama_parameters(const llama_config *c) {
@@ -63,10 +89,10 @@ uint64_t llama_parameters(const llama_config *c) {
 
 /* ---- finding tensors ---- */
 
-static gist_status find(const weights *w, const llama_config *c, const weight_row *r, int layer,
-                        const tensor_view **out, gist_error *err) {
+gist_status llama_find_tensor(const weights *w, const llama_config *c, const weight_row *r, int layer,
+                              const tensor_view **out, gist_error *err) {
     char name[128], want[64], got[64];
-    snprintf(name, sizeof name, llama_has_row(c, r) ? r->hf : llama_weights[0].hf, layer); /* tied: the embedding */
+    llama_row_name(name, llama_has_row(c, r) ? r : &llama_weights[0], layer, w->gguf); /* tied: the embedding */
     const tensor_view *t = weights_find(w, name);
     if (!t) return err_set(err, GIST_ERR_FORMAT, "tensor %s is missing", name);
     tensor_view need = { .dims = r->shape[1] ? 2 : 1,
@@ -80,22 +106,18 @@ static gist_status find(const weights *w, const llama_config *c, const weight_ro
     return GIST_OK;
 }
 
-/* Does some row of the table stand for this tensor? */
-static bool known(const llama_config *c, const char *name) {
+bool llama_known_tensor(const llama_config *c, const char *name, bool gguf) {
+    int layer = 0;
+    bool in_layer = sscanf(name, gguf ? "blk.%5d." : "model.layers.%5d.", &layer) == 1 && layer >= 0 && layer < c->L;
     for (int i = 0; i < llama_weight_rows; i++) {
         char full[128];
-        if (!llama_weights[i].per_layer && strcmp(name, llama_weights[i].hf) == 0) return true;
-        int layer = 0;
-        if (!llama_weights[i].per_layer || sscanf(name, "model.layers.%5d.", &layer) != 1) continue;
-        snprintf(full, sizeof full, llama_weights[i].hf, layer);
-        if (layer >= 0 && layer < c->L && strcmp(name, full) == 0) return true;
+        if (!llama_uses_row(c, &llama_weights[i]) || (llama_weights[i].per_layer && !in_layer)) continue;
+        llama_row_name(full, &llama_weights[i], layer, gguf);
+        if (strcmp(name, full) == 0) return true;
     }
     size_t len = strlen(name);
+    if (gguf) return strcmp(name, "rope_freqs.weight") == 0; /* read with the config */
     return len > 9 && strcmp(name + len - 9, ".inv_freq") == 0; /* a buffer of old checkpoints: recomputed */
-}
-
-void llama_frequencies(const llama_config *c, float *freq) {
-    for (int i = 0; i < c->D / 2; i++) freq[i] = (float)(1.0 / pow((double)c->theta, 2.0 * i / c->D));
 }
 
 /* ---- loading ---- */
@@ -117,18 +139,40 @@ static void *field_of(const loader *ld, const weight_row *r, int layer) {
 /* Matrices that share an input must multiply the same operand: where bf16 and wider ones meet, bf16 widens (exactly).
  * */
 static dtype packed_type(const loader *ld, dtype stored) {
-    if (ld->type == GIST_TYPE_BF16) return DT_BF16;
-    if (ld->type == GIST_TYPE_F32) return DT_F32;
+    for (int t = 0; t < DT_COUNT; t++)
+        if (dt_public((dtype)t) == ld->type) return (dtype)t;
     return ld->mixed && stored == DT_BF16 ? DT_F32 : stored;
 }
 
-static void load_matrix(loader *ld, op_weight *W, const tensor_view *t, int N) {
+/* The rows of wq or wk in their order: *out is t's data, or *block, a copy. */
+static gist_status rows_in_order(const loader *ld, const weight_row *r, const tensor_view *t, const void **out,
+                                 void **block, gist_error *err) {
+    const llama_config *c = &ld->m->cfg;
+    *block = NULL;
+    *out = t->data;
+    if (!ld->w->gguf || !r->pairs || !llama_families[c->family].gguf_pairs) return GIST_OK;
+    *out = *block = mem_alloc(ld->m->alloc, t->bytes, 1);
+    if (!*block) return err_memory(err, t->name);
+    llama_unpair_rows(*block, t->data, dt_bytes(t->type, (size_t)t->shape[1]), (int)t->shape[0] / c->D, c->D);
+    return GIST_OK;
+}
+
+static gist_status load_matrix(loader *ld, op_weight *W, const weight_row *r, const tensor_view *t, int N,
+                               gist_error *err) {
     dtype type = packed_type(ld, t->type);
+    const void *rows;
+    void *block;
+    if ((size_t)t->shape[1] % dt_block(type))
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s has rows of %d, which are not whole blocks of %s (%zu)", t->name,
+                       (int)t->shape[1], dt_name(type), dt_block(type));
     *W = (op_weight){ type, N, (int)t->shape[1], NULL };
     W->panels = arena_take(&ld->ar, op_weight_bytes(type, N, W->K), 1);
-    if (!W->panels) return; /* the dry run */
-    op_weight_pack(ld->ctx, W, t->data, t->type, (int)t->shape[0]);
+    if (!W->panels) return GIST_OK; /* the dry run */
+    TRY(rows_in_order(ld, r, t, &rows, &block, err));
+    op_weight_pack(ld->ctx, W, rows, t->type, (int)t->shape[0]);
     map_forget(weights_map(ld->w, t), t->data, t->bytes);
+    mem_free(ld->m->alloc, block);
+    return GIST_OK;
 }
 
 static void load_vector(loader *ld, float **field, const tensor_view *t) {
@@ -140,14 +184,14 @@ static gist_status load_rows(loader *ld, gist_error *err) {
     llama_model *m = ld->m;
     for (int i = 0; i < llama_weight_rows; i++) {
         const weight_row *r = &llama_weights[i];
-        for (int layer = 0; layer < (r->per_layer ? m->cfg.L : 1); layer++) {
+        for (int layer = 0; llama_uses_row(&m->cfg, r) && layer < (r->per_layer ? m->cfg.L : 1); layer++) {
             const tensor_view *t;
-            TRY(find(ld->w, &m->cfg, r, layer, &t, err));
+            TRY(llama_find_tensor(ld->w, &m->cfg, r, layer, &t, err));
             void *field = field_of(ld, r, layer);
             if (r->kind == WEIGHT_VECTOR) {
                 load_vector(ld, field, t);
             } else if (r->kind == WEIGHT_MATRIX) {
-                load_matrix(ld, field, t, is_head(r) ? m->vocab : (int)t->shape[0]);
+                TRY(load_matrix(ld, field, r, t, is_head(r) ? m->vocab : (int)t->shape[0], err));
             } else {
                 m->embed = t->data;
                 m->embed_type = t->type;
@@ -178,7 +222,7 @@ static gist_status mean_row(float *mean, const void *table, dtype type, int V, i
 static gist_status add_gist_row(llama_model *m, const weights *w, gist_error *err) {
     const tensor_view *head;
     TRY(mean_row(m->gist_row, m->embed, m->embed_type, m->cfg.V, m->cfg.C, m->alloc, err));
-    TRY(find(w, &m->cfg, &llama_weights[llama_weight_rows - 1], 0, &head, err));
+    TRY(llama_find_tensor(w, &m->cfg, &llama_weights[llama_weight_rows - 1], 0, &head, err));
     float *row = mem_alloc(m->alloc, (size_t)m->cfg.C, sizeof *row);
     if (!row) return err_memory(err, "mean head row");
     gist_status status = mean_row(row, head->data, head->type, m->cfg.V, m->cfg.C, m->alloc, err);
@@ -192,11 +236,11 @@ static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
     int bf16 = 0, wider = 0;
     for (size_t i = 0; i < weights_count(ld->w); i++) {
         const tensor_view *t = weights_at(ld->w, i);
-        if (!known(&m->cfg, t->name))
-            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a llama model with %d layers",
-                           t->name, m->cfg.L);
+        if (!llama_known_tensor(&m->cfg, t->name, ld->w->gguf))
+            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a %s model with %d layers", t->name,
+                           llama_families[m->cfg.family].name, m->cfg.L);
         bf16 += t->dims == 2 && t->type == DT_BF16;
-        wider += t->dims == 2 && t->type != DT_BF16;
+        wider += t->dims == 2 && (t->type == DT_F32 || t->type == DT_F16);
     }
     ld->mixed = bf16 && wider;
     m->layers = mem_calloc(m->alloc, (size_t)m->cfg.L, sizeof *m->layers);

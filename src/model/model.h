@@ -1,9 +1,11 @@
-/* model.h - model families: config, weight table, block, forward pass.
+/* model.h - the LLaMA family of models: config, weight table, block, forward pass.
  *
- * One family so far: LLaMA (1, 2, 3): RMS norm, rotary positions, grouped-query attention, SwiGLU.
+ * One block for all of them: RMS norm, rotary positions, grouped-query attention, SwiGLU.  The config says what a
+ * member adds: biases of q, k and v (Qwen2), norms of each head of q and k (Qwen3), a sliding window (Mistral), scaled
+ * rotary frequencies (LLaMA 3.1).
  *
- *   config.json --llama_config_read--> llama_config
- *   weights     --llama_load---------> llama_model      through the weight table, packed for the kernels
+ *   config.json, GGUF metadata --llama_config_*--> llama_config
+ *   weights                    --llama_load------> llama_model      through the weight table, packed for the kernels
  *   ids + rows  --llama_forward------> logits           one function for prefill, decode, batches and training
  *
  * A row of a batch says where its key and value go and which keys it sees (op_row), so the masks of gisting.md, a gist
@@ -17,17 +19,47 @@
 
 /* ---- config ---- */
 
+typedef enum llama_family { FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILIES } llama_family;
+
+/* What sets a family apart. */
+typedef struct llama_family_facts {
+    const char *name;         /* model_type of config.json */
+    const char *architecture; /* its class there */
+    const char *gguf;         /* general.architecture: Mistral's files say llama */
+    bool bias;                /* q, k, v have biases */
+    bool head_norm;           /* RMS norms of each head of q and k */
+    bool gguf_pairs;          /* GGUF files hold the rows of wq and wk with rotary pairs side by side */
+} llama_family_facts;
+extern const llama_family_facts llama_families[FAMILIES];
+
+/* Rotary frequencies are those of theta, divided: LINEAR all by factor; LLAMA3 those that turn less than `low` times in
+ * `original` positions by factor, those that turn more than `high` times by 1, and between by what joins the two. */
+typedef enum llama_rope_kind { ROPE_PLAIN, ROPE_LINEAR, ROPE_LLAMA3, ROPE_KINDS } llama_rope_kind;
+typedef struct llama_rope {
+    llama_rope_kind kind;
+    float factor, low, high;
+    int original;
+} llama_rope;
+const char *llama_rope_name(llama_rope_kind kind); /* "default", "linear", "llama3" */
+
 typedef struct llama_config {
+    llama_family family;
     int L, C, F, H, G, D, V;
     int context; /* max_position_embeddings */
+    int window;  /* a row sees the last `window` positions, its own included; 0: all */
     float eps, theta;
+    llama_rope rope;
     bool tied; /* the head is the embedding */
 } llama_config;
 
 enum { LLAMA_MAX_LAYERS = 1024, LLAMA_MAX_WIDTH = 1 << 17, LLAMA_MAX_VOCAB = 1 << 20, LLAMA_MAX_CONTEXT = 1 << 20 };
-/* Read dir/config.json.  What this code does not do is refused by name (GIST_ERR_UNSUPPORTED). */
+/* Read dir/config.json; parsed JSON; a GGUF file's metadata and what its tensors say.  What this code does not do is
+ * refused by name (GIST_ERR_UNSUPPORTED). */
 gist_status llama_config_read(llama_config *c, const gist_allocator *alloc, const char *dir, gist_error *err);
 gist_status llama_config_parse(llama_config *c, const json_t *json, const char *what, gist_error *err);
+gist_status llama_config_gguf(llama_config *c, const gguf_file *g, gist_error *err); /* llama_gguf.c */
+/* What must hold between sizes, wherever they come from. */
+gist_status llama_config_check(const llama_config *c, const char *what, gist_error *err);
 uint64_t llama_parameters(const llama_config *c);
 void llama_config_hash(const llama_config *c, hasher *h);
 
@@ -38,6 +70,8 @@ typedef struct llama_layer_lora llama_layer_lora;
 typedef struct llama_layer {
     float *attn_norm; /* [C] */
     op_weight wq, wk, wv, wo; /* [H*D,C] [G*D,C] [G*D,C] [C,H*D] */
+    float *bq, *bk, *bv;      /* [H*D] [G*D] [G*D]; NULL: none */
+    float *q_norm, *k_norm;   /* [D], of each head; NULL: none */
     float *ffn_norm; /* [C] */
     op_weight gate, up, down; /* [F,C] [F,C] [C,F] */
     const llama_layer_lora *lora; /* an adapter's part; NULL: none */
@@ -60,7 +94,8 @@ typedef struct llama_model {
 } llama_model;
 
 /* Load every tensor of the weight table from w (which must stay open: the embedding is a view of it) and pack it as
- * `type`: AUTO keeps each matrix's stored type (a mixture of bf16 and wider ones widens), BF16 rounds, F32 widens.
+ * `type`: AUTO keeps each matrix's stored type (a mixture of bf16 and wider ones widens), BF16, Q8_0, Q4_0, Q4_K round,
+ * F32 widens.
  * add_gist: append a row for <GIST>, the mean of the existing rows, to the embedding and the head.  Missing tensors,
  * unknown ones and wrong shapes are named. */
 gist_status llama_load(llama_model *m, const llama_config *cfg, const weights *w, gist_type type, bool add_gist,
@@ -79,10 +114,12 @@ typedef enum weight_kind { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_EMBED } weight_k
 typedef struct weight_row {
     weight_kind kind;
     bool per_layer;
+    bool pairs;             /* rows of heads that are rotated: see gguf_pairs */
     size_t offset;          /* of the field in llama_layer or llama_model: op_weight (matrix), float * (vector) */
     size_t grad_offset;     /* of its gradient: llama_matrix_bwd or float *, in llama_layer_bwd or llama_bwd */
     const char *gguf, *hf;
     char shape[3];          /* "VC", "qC", "C" */
+    bool (*when)(const llama_config *c); /* which models have the field; NULL: all */
 } weight_row;
 
 extern const weight_row llama_weights[];
@@ -90,8 +127,20 @@ extern const int llama_weight_rows;
 
 /* Size behind a shape letter. */
 int llama_dim(const llama_config *c, char letter);
-/* The tied head has no tensor of its own. */
+/* Do models of this config have the field? */
+bool llama_uses_row(const llama_config *c, const weight_row *r);
+/* Does it have a tensor of its own?  The tied head has none. */
 bool llama_has_row(const llama_config *c, const weight_row *r);
+/* The name of its tensor in a layer: in GGUF files, or Hugging Face's. */
+void llama_row_name(char out[128], const weight_row *r, int layer, bool gguf);
+/* The tensor of a row in a layer; a tied head's is the embedding.  Missing, or of another shape: GIST_ERR_FORMAT. */
+gist_status llama_find_tensor(const weights *w, const llama_config *c, const weight_row *r, int layer,
+                              const tensor_view **out, gist_error *err);
+/* Does some row of the table stand for this tensor?  A tied head may be there twice. */
+bool llama_known_tensor(const llama_config *c, const char *name, bool gguf);
+/* dst = the matrix src [heads*D,K] of a GGUF file whose rows are rotary pairs (gguf_pairs) in Hugging Face's order:
+ *     row (h,2j+s) of src = row (h,s*D/2+j) of dst       h head, j < D/2, s 0 or 1       row_bytes: of K elements */
+void llama_unpair_rows(void *dst, const void *src, size_t row_bytes, int heads, int D);
 
 /* ---- adapters: llama_lora.c ---- */
 
@@ -145,7 +194,7 @@ typedef struct llama_adapter {
     char hash[33]; /* of all that it computes */
 } llama_adapter;
 /* Read DIR/adapter_config.json and adapter_model.safetensors in PEFT's layout for a model of shape c.  The factors take
- * `type` (f16: f32).  What PEFT can ask for and this code does not do is GIST_ERR_UNSUPPORTED by name; tensors of
+ * `type` (bf16, else f32).  What PEFT can ask for and this code does not do is GIST_ERR_UNSUPPORTED by name; tensors of
  * another shape, missing and unknown ones are named. */
 gist_status llama_adapter_open(llama_adapter *ad, const char *dir, const llama_config *c, dtype type, op_ctx *ctx,
                                const gist_allocator *alloc, gist_error *err);
@@ -159,6 +208,7 @@ void llama_adapter_attach(llama_model *m, const llama_adapter *ad);
 typedef struct llama_acts {
     float *x;              /* [T,C] input of the block, its output too in inference */
     float *n1, *q, *k, *v; /* [T,C] [T,H,D] [T,G,D] [T,G,D] */
+    float *q0, *k0;        /* q and k before the norms of heads; q and k themselves where there are none */
     float *att, *o, *xm;   /* [T,H,D] [T,C] [T,C]  xm = x + o */
     float *n2, *gate, *up, *act, *down, *y; /* [T,C] [T,F] [T,F] [T,F] [T,C] [T,C]  y = xm + down */
     float *cs;             /* [T,D] rotary table of the batch */
@@ -188,6 +238,9 @@ void llama_embed_fwd(const llama_model *m, op_ctx *ctx, float *x, const llama_ba
 /* One transformer block (docs/MODEL.md, equations 2 to 9). */
 void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                      const llama_batch *b);
+/* Narrow what a row sees to the model's window.  memory_at, own_at: positions of row 0 of its memory's store and of its
+ * own (rows of a store lie at consecutive positions). */
+void llama_see_window(const llama_config *c, op_row *r, int memory_at, int own_at);
 /* Embeds the batch, writes its keys and values, leaves the last block's output in a->x [T,C]. */
 void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
 /* logits [T,vocab] of rows [first, first+T) of a->x; overwrites a->n1. */
@@ -217,6 +270,7 @@ llama_lora_bwd *llama_lora_bwd_of(llama_layer_lora_bwd *layer, int part);
 typedef struct llama_layer_bwd {
     float *attn_norm;
     llama_matrix_bwd wq, wk, wv, wo;
+    float *bq, *bk, *bv, *q_norm, *k_norm;
     float *ffn_norm;
     llama_matrix_bwd gate, up, down;
     const llama_layer_lora_bwd *lora;
@@ -238,7 +292,8 @@ typedef struct llama_acts_bwd {
     float *dgate, *dup;      /* [T,F] */
     float *dn, *datt, *dq;   /* [T,C] [T,H,D] [T,H,D] */
     float *dk, *dv;          /* [T,G,D] */
-    float *rms;              /* [T] */
+    float *dq0, *dk0;        /* as q0, k0: dq and dk themselves where heads have no norms */
+    float *rms;              /* [T], or [T,H] for norms of heads */
     void *operand, *operand_t; /* gradient rows, and columns, as operands */
     void *operand_head;      /* the same for a chunk of logits; taken by the trainer */
     op_weight xt;            /* inputs packed for dW = dy^T x */
@@ -248,7 +303,7 @@ typedef struct llama_acts_bwd {
 } llama_acts_bwd;
 
 /* dx [T,C] holds the gradient of the block's output and is turned into that of its input; weight gradients are added
- * to. `a` holds what the forward pass left: x, q, k, v, att, xm, gate, up, stats, cs. */
+ * to. `a` holds what the forward pass left: x, q0, k0, q, k, v, att, xm, gate, up, stats, cs. */
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b);
 /* dx [T,K] (+)= dy W and dW += dy^T x for one matrix; x packed in s->xt beforehand (llama_pack_input: nothing to do for
@@ -262,7 +317,9 @@ void llama_lora_bwd_add(op_ctx *ctx, const llama_lora_acts *t, float *dx, const 
 void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *cfg, const op_ctx *ctx, dtype type, int T,
                          int visible);
 
-/* freq [D/2] = theta^(-2i/D) */
+/* factor [D/2]: what scaling divides theta^(-2i/D) by, in f32 as GGUF files carry it (rope_freqs.weight). */
+void llama_rope_factors(const llama_config *c, float *factor);
+/* freq [D/2] = theta^(-2i/D) / factor[i] */
 void llama_frequencies(const llama_config *c, float *freq);
 /* Rotate the keys k [G,D] (f32) of one row by `shift` positions more (negative: back). */
 void llama_rotate_key(const llama_model *m, float *k, int shift);
@@ -284,5 +341,31 @@ gist_status llama_save_weights(const llama_config *c, dtype type, llama_values_f
 gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token,
                                const char *base, llama_values_fn values, void *ctx, const char *dir,
                                const gist_allocator *alloc, gist_error *err);
+
+/* ---- converting: llama_convert.c ---- */
+
+/* Weights on their way into a file of another kind or type, a few rows at a time. */
+typedef struct llama_copy {
+    const gist_allocator *alloc;
+    const llama_config *cfg;
+    const weights *from;
+    dtype type; /* of matrices in GGUF (vectors: f32), of everything in safetensors (f32, bf16 or f16) */
+    bool keep;  /* GGUF: matrices keep the type they have, whatever `type` says */
+    pool *pool; /* NULL: one thread */
+    const log_sink *log;
+    void (*progress)(void *ctx, uint64_t done, uint64_t all); /* bytes; NULL: none */
+    void *ctx;
+    int tensors;    /* out: how many, */
+    uint64_t bytes; /* of how many bytes, */
+    dtype most;     /* and the type that most elements of matrices have */
+} llama_copy;
+/* The tensors of the model into one safetensors file; added to w, which has its metadata, and saved as a GGUF file.
+ * Names, shapes and types are judged before anything is written.  Rows that are no multiple of the block become q8_0 or
+ * f16, with a warning.  A value that the new type cannot hold is GIST_ERR_UNSUPPORTED and names the tensor. */
+gist_status llama_copy_st(llama_copy *c, const char *path, gist_error *err);
+gist_status llama_copy_gguf(llama_copy *c, gguf_writer *w, const char *path, gist_error *err);
+/* The keys of a GGUF file that llama_config_gguf reads.  general.file_type is llama_copy_gguf's, unless a GGUF file's
+ * types are kept. */
+void llama_add_keys(gguf_writer *w, const llama_config *c);
 
 #endif

@@ -1,6 +1,6 @@
 /* attention.c - the KV store and attention over two intervals per row.
  *
- *   store  keys in blocks of 16 tokens [G][cap/16][D][16], values [G][cap][D], both in the KV type
+ *   store  keys in blocks of 16 tokens [G][cap/16][D][16], values [G][cap][D], both in the KV type (op_kv in ops.h)
  *   tile   consecutive rows that see the same memory interval and begin at the same local key, times the query heads of
  *          one key/value head: at most 16 query vectors, which share every key and value they load
  *
@@ -31,14 +31,59 @@ typedef struct write_job {
     int G, D;
 } write_job;
 
-/* A key's elements lie OP_KV_BLOCK apart. */
-static void write_key(const op_kv *kv, size_t at, const float *x, int D) {
+/* Block d/32 of a q8_0 key, as dt_from_f32 writes it, to its place among the other keys' and from there. */
+static void set_q8(const op_kv *kv, int g, int slot, int d, const uint8_t *block, int D) {
+    size_t lane = (size_t)(slot % OP_KV_BLOCK);
+    uint8_t *run = (uint8_t *)kv->k + dt_bytes(DT_Q8_0, key_at(kv, g, slot, d, D));
+    memcpy(run + 2 * lane, block, 2);
+    for (size_t i = 0; i < OP_Q8; i++) run[(2 + i) * OP_KV_BLOCK + lane] = block[2 + i];
+}
+
+static void get_q8(const op_kv *kv, int g, int slot, int d, uint8_t *block, int D) {
+    size_t lane = (size_t)(slot % OP_KV_BLOCK);
+    const uint8_t *run = (const uint8_t *)kv->k + dt_bytes(DT_Q8_0, key_at(kv, g, slot, d, D));
+    memcpy(block, run + 2 * lane, 2);
+    for (size_t i = 0; i < OP_Q8; i++) block[2 + i] = run[(2 + i) * OP_KV_BLOCK + lane];
+}
+
+/* Key `slot` of head g, row [D] of the store's type: a key's elements lie OP_KV_BLOCK apart. */
+static void set_key(const op_kv *kv, int g, int slot, const uint8_t *row, int D) {
+    if (kv->type == DT_Q8_0) {
+        for (int d = 0; d < D; d += OP_Q8, row += OP_Q8_BYTES) set_q8(kv, g, slot, d, row, D);
+        return;
+    }
+    size_t one = dt_bytes(kv->type, 1), at = key_at(kv, g, slot, 0, D);
+    for (size_t d = 0; d < (size_t)D; d++) memcpy((uint8_t *)kv->k + (at + d * OP_KV_BLOCK) * one, row + d * one, one);
+}
+
+static void get_key(const op_kv *kv, int g, int slot, uint8_t *row, int D) {
+    if (kv->type == DT_Q8_0) {
+        for (int d = 0; d < D; d += OP_Q8, row += OP_Q8_BYTES) get_q8(kv, g, slot, d, row, D);
+        return;
+    }
+    size_t one = dt_bytes(kv->type, 1), at = key_at(kv, g, slot, 0, D);
+    for (size_t d = 0; d < (size_t)D; d++)
+        memcpy(row + d * one, (const uint8_t *)kv->k + (at + d * OP_KV_BLOCK) * one, one);
+}
+
+static void *value_row(const op_kv *kv, int g, int slot, int D) {
+    return (uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, slot, D));
+}
+
+static void write_key(const op_kv *kv, int g, int slot, const float *x, int D) {
+    size_t at = key_at(kv, g, slot, 0, D);
     if (kv->type == DT_F32)
         for (int d = 0; d < D; d++) ((float *)kv->k)[at + (size_t)d * OP_KV_BLOCK] = x[d];
     else if (kv->type == DT_BF16)
         for (int d = 0; d < D; d++) ((uint16_t *)kv->k)[at + (size_t)d * OP_KV_BLOCK] = f32_to_bf16(x[d]);
-    else
+    else if (kv->type == DT_F16)
         for (int d = 0; d < D; d++) ((uint16_t *)kv->k)[at + (size_t)d * OP_KV_BLOCK] = f32_to_f16(x[d]);
+    else
+        for (int d = 0; d < D; d += OP_Q8) {
+            uint8_t block[OP_Q8_BYTES];
+            dt_from_f32(block, DT_Q8_0, x + d, OP_Q8);
+            set_q8(kv, g, slot, d, block, D);
+        }
 }
 
 static void write_rows(void *arg, int first, int last) {
@@ -48,9 +93,8 @@ static void write_rows(void *arg, int first, int last) {
         int slot = j->rows[t].slot, D = j->D;
         for (int g = 0; g < j->G; g++) {
             size_t src = ((size_t)t * (size_t)j->G + (size_t)g) * (size_t)D;
-            write_key(kv, key_at(kv, g, slot, 0, D), j->k + src, D);
-            dt_from_f32((uint8_t *)kv->v + dt_bytes(kv->type, value_at(kv, g, slot, D)), kv->type, j->v + src,
-                        (size_t)D);
+            write_key(kv, g, slot, j->k + src, D);
+            dt_from_f32(value_row(kv, g, slot, D), kv->type, j->v + src, (size_t)D);
         }
     }
 }
@@ -62,22 +106,18 @@ void op_kv_write(op_ctx *ctx, const op_kv *kv, const op_row *rows, const float *
 }
 
 void op_kv_get(const op_kv *kv, int slot, void *k, void *v, int G, int D) {
-    size_t one = dt_bytes(kv->type, 1), row = one * (size_t)D;
+    size_t row = dt_bytes(kv->type, (size_t)D);
     for (int g = 0; g < G; g++) {
-        for (int d = 0; d < D; d++)
-            memcpy((uint8_t *)k + (size_t)g * row + (size_t)d * one,
-                   (const uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one, one);
-        memcpy((uint8_t *)v + (size_t)g * row, (const uint8_t *)kv->v + value_at(kv, g, slot, D) * one, row);
+        get_key(kv, g, slot, (uint8_t *)k + (size_t)g * row, D);
+        memcpy((uint8_t *)v + (size_t)g * row, value_row(kv, g, slot, D), row);
     }
 }
 
 void op_kv_set(const op_kv *kv, int slot, const void *k, const void *v, int G, int D) {
-    size_t one = dt_bytes(kv->type, 1), row = one * (size_t)D;
+    size_t row = dt_bytes(kv->type, (size_t)D);
     for (int g = 0; g < G; g++) {
-        for (int d = 0; d < D; d++)
-            memcpy((uint8_t *)kv->k + key_at(kv, g, slot, d, D) * one,
-                   (const uint8_t *)k + (size_t)g * row + (size_t)d * one, one);
-        memcpy((uint8_t *)kv->v + value_at(kv, g, slot, D) * one, (const uint8_t *)v + (size_t)g * row, row);
+        set_key(kv, g, slot, (const uint8_t *)k + (size_t)g * row, D);
+        memcpy(value_row(kv, g, slot, D), (const uint8_t *)v + (size_t)g * row, row);
     }
 }
 

@@ -10,6 +10,13 @@ const char *gist_kernels_name(gist_kernels level) {
     return (unsigned)level < sizeof name / sizeof *name ? name[level] : "unknown";
 }
 
+#if defined(__x86_64__) && !defined(GIST_NO_X86)
+/* Not a level of its own: products of block types give the same bits without. */
+static bool vnni(void) {
+    return __builtin_cpu_supports("avx512vnni");
+}
+#endif
+
 bool gist_kernels_available(gist_kernels level) {
     if (level == GIST_KERNELS_AUTO || level == GIST_KERNELS_SCALAR) return true;
 #if defined(__x86_64__) && !defined(GIST_NO_X86)
@@ -19,7 +26,7 @@ bool gist_kernels_available(gist_kernels level) {
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (level == GIST_KERNELS_AVX2) return avx2; /* every FMA processor has F16C */
     if (level == GIST_KERNELS_AVX512) return avx512;
-    if (level == GIST_KERNELS_AVX512BF16) return avx512 && __builtin_cpu_supports("avx512bf16");
+    if (level == GIST_KERNELS_AVX512BF16) return avx512 && vnni() && __builtin_cpu_supports("avx512bf16");
 #endif
     return false;
 }
@@ -28,7 +35,7 @@ static const op_kernels *table(gist_kernels level) {
     switch (level) {
 #if defined(__x86_64__) && !defined(GIST_NO_X86)
     case GIST_KERNELS_AVX2: return &op_kernels_avx2;
-    case GIST_KERNELS_AVX512: return &op_kernels_avx512;
+    case GIST_KERNELS_AVX512: return vnni() ? &op_kernels_avx512vnni : &op_kernels_avx512;
     case GIST_KERNELS_AVX512BF16: return &op_kernels_avx512bf16;
 #endif
     default: return &op_kernels_scalar;

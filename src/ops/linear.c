@@ -2,18 +2,24 @@
  *
  *   W [N,K] row-major  ->  panel p holds outputs 64p .. 64p+63:
  *     f32, f16   for k: 64 values               bf16   for each pair k,k+1: 64 x (value k, value k+1)
+ *     q8_0, ...  quant_int.h
  *
  * A panel is read once from front to back whether one row or a thousand are multiplied, so one row runs at memory
  * speed and many at the speed of the multipliers.  Work is cut by panels and, for many rows, by blocks of rows; each
  * output has one accumulator that runs through K in order, whatever the cut.
  */
-#include "ops/ops_int.h"
+#include "ops/quant_int.h"
 
 static int panels(int N) {
     return (N + OP_PANEL - 1) / OP_PANEL;
 }
 
+static bool quantized(dtype type) {
+    return dt_block(type) > 1;
+}
+
 static size_t panel_bytes(dtype type, int K) {
+    if (quantized(type)) return (size_t)K / dt_block(type) * quant_panel_step(type);
     return dt_bytes(type, (size_t)(type == DT_BF16 ? K + (K & 1) : K) * OP_PANEL);
 }
 
@@ -33,7 +39,12 @@ static size_t panel_at(dtype type, int k, int j) {
 
 /* ---- packing ---- */
 
-enum { K_TILE = 32 /* inputs packed at a time: whole cache lines of 64 source rows */ };
+enum { K_TILE = 32 /* inputs packed at a time: whole cache lines of 64 source rows */, K_TILE_MAX = 256 };
+
+/* Blocks are converted whole. */
+static int k_tile(dtype src_type) {
+    return dt_block(src_type) > K_TILE ? (int)dt_block(src_type) : K_TILE;
+}
 
 typedef struct pack_job {
     op_ctx *ctx;
@@ -63,7 +74,7 @@ static void pack_words(op_ctx *ctx, uint32_t *panel, int row, const uint8_t *src
 /* Any types, element by element: f16, odd widths, conversions that training does not need. */
 static void pack_converted(void *panel, const op_weight *W, const uint8_t *src, dtype src_type, int cols, int k0,
                            int k1) {
-    float x[K_TILE];
+    float x[K_TILE_MAX];
     for (int j = 0; j < cols; j++) {
         dt_to_f32(x, src + dt_bytes(src_type, (size_t)j * (size_t)W->K + (size_t)k0), src_type, (size_t)(k1 - k0));
         for (int k = k0; k < k1; k++)
@@ -104,11 +115,15 @@ static void pack_task(void *arg, int p, int worker) {
     void *panel = panel_of(W, p);
     int cols = job->rows - p * OP_PANEL;
     cols = cols < 0 ? 0 : cols > OP_PANEL ? OP_PANEL : cols;
+    const uint8_t *src = job->src + dt_bytes(job->src_type, (size_t)p * OP_PANEL * (size_t)W->K);
+    if (quantized(W->type)) {
+        quant_pack(W, panel, src, job->src_type, cols);
+        return;
+    }
     if (cols < OP_PANEL || W->K % 2) memset(panel, 0, panel_bytes(W->type, W->K));
     if (cols == 0) return;
-    const uint8_t *src = job->src + dt_bytes(job->src_type, (size_t)p * OP_PANEL * (size_t)W->K);
-    for (int k = 0; k < W->K; k += K_TILE)
-        pack_tile(job->ctx, panel, W, src, job->src_type, cols, k, W->K - k < K_TILE ? W->K : k + K_TILE);
+    for (int k = 0, step = k_tile(job->src_type); k < W->K; k += step)
+        pack_tile(job->ctx, panel, W, src, job->src_type, cols, k, W->K - k < step ? W->K : k + step);
 }
 
 void op_weight_pack(op_ctx *ctx, op_weight *W, const void *src, dtype src_type, int rows) {
@@ -118,47 +133,75 @@ void op_weight_pack(op_ctx *ctx, op_weight *W, const void *src, dtype src_type, 
 
 void op_weight_set_row(op_weight *W, int n, const float *x) {
     uint8_t *panel = panel_of(W, n / OP_PANEL);
+    if (quantized(W->type)) {
+        quant_set_row(W, panel, n % OP_PANEL, x);
+        return;
+    }
     for (int k = 0; k < W->K; k++)
         dt_from_f32(panel + dt_bytes(W->type, panel_at(W->type, k, n % OP_PANEL)), W->type, &x[k], 1);
 }
 
 void op_weight_get_row(const op_weight *W, int n, float *x) {
     const uint8_t *panel = panel_of(W, n / OP_PANEL);
+    if (quantized(W->type)) {
+        quant_get_row(W, panel, n % OP_PANEL, x);
+        return;
+    }
     for (int k = 0; k < W->K; k++)
         dt_to_f32(&x[k], panel + dt_bytes(W->type, panel_at(W->type, k, n % OP_PANEL)), W->type, 1);
 }
 
 /* ---- operands: rows in the type that the kernel multiplies ---- */
 
-static size_t operand_stride(dtype weight, int K) {
-    return (size_t)(weight == DT_BF16 ? K + (K & 1) : K);
+typedef enum operand_kind { ROWS_F32, ROWS_BF16, ROWS_QUANTIZED } operand_kind;
+
+static operand_kind operand_of(dtype weight) {
+    return quantized(weight) ? ROWS_QUANTIZED : weight == DT_BF16 ? ROWS_BF16 : ROWS_F32;
+}
+
+/* Elements of a row, and bytes of an element. */
+static size_t operand_stride(operand_kind kind, int K) {
+    return (size_t)(kind == ROWS_QUANTIZED ? K / QUANT_RUN : kind == ROWS_BF16 ? K + (K & 1) : K);
+}
+
+static size_t operand_size(operand_kind kind) {
+    return kind == ROWS_QUANTIZED ? sizeof(op_qrun) : kind == ROWS_BF16 ? sizeof(uint16_t) : sizeof(float);
 }
 
 size_t op_operand_bytes(int K) {
+    _Static_assert(sizeof(op_qrun) <= QUANT_RUN * sizeof(uint16_t), "bf16 rows are the widest");
     return ((size_t)K + 1) * sizeof(uint16_t);
 }
 
 typedef struct round_job {
     op_ctx *ctx;
-    uint16_t *y;
+    void *y;
     const float *x;
     int K;
 } round_job;
 
+static void quantize_rows(void *arg, int first, int last) {
+    const round_job *j = arg;
+    size_t runs = operand_stride(ROWS_QUANTIZED, j->K);
+    for (int t = first; t < last; t++)
+        j->ctx->k->quantize((op_qrun *)j->y + (size_t)t * runs, j->x + (size_t)t * (size_t)j->K, (int)runs);
+}
+
 static void round_rows(void *arg, int first, int last) {
     const round_job *j = arg;
-    size_t stride = operand_stride(DT_BF16, j->K);
+    size_t stride = operand_stride(ROWS_BF16, j->K);
     for (int t = first; t < last; t++) {
-        uint16_t *y = j->y + (size_t)t * stride;
+        uint16_t *y = (uint16_t *)j->y + (size_t)t * stride;
         j->ctx->k->round_bf16(y, j->x + (size_t)t * (size_t)j->K, j->K);
         if (j->K % 2) y[j->K] = 0;
     }
 }
 
 const void *op_operand(op_ctx *ctx, void *buf, const float *x, const op_weight *W, int T) {
-    if (W->type != DT_BF16) return x;
+    operand_kind kind = operand_of(W->type);
+    if (kind == ROWS_F32) return x;
     round_job job = { ctx, buf, x, W->K };
-    op_for_rows(ctx, round_rows, &job, T, (size_t)W->K / 4);
+    op_for_rows(ctx, kind == ROWS_BF16 ? round_rows : quantize_rows, &job, T, (size_t)W->K / 4);
     return buf;
 }
 
@@ -180,8 +223,9 @@ static void linear_task(void *arg, int task, int worker) {
     int p = task / j->row_blocks, t = task % j->row_blocks * j->row_block;
     int rows = j->T - t < j->row_block ? j->T - t : j->row_block;
     int cols = W->N - p * OP_PANEL < OP_PANEL ? W->N - p * OP_PANEL : OP_PANEL;
-    size_t ldx = operand_stride(W->type, W->K);
-    const uint8_t *x = (const uint8_t *)j->x + (size_t)t * ldx * (W->type == DT_BF16 ? 2 : 4);
+    operand_kind kind = operand_of(W->type);
+    size_t ldx = operand_stride(kind, W->K);
+    const uint8_t *x = (const uint8_t *)j->x + (size_t)t * ldx * operand_size(kind);
     float *y = j->y + (size_t)t * (size_t)W->N + (size_t)(p * OP_PANEL);
     j->ctx->k->gemm[W->type](y, (size_t)W->N, x, ldx, panel_of(W, p), rows, W->K, cols, j->add);
 }
@@ -200,4 +244,10 @@ void op_linear_fwd(op_ctx *ctx, float *y, const void *x, const op_weight *W, int
 
 void op_linear_add(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T) {
     product(ctx, y, x, W, T, true);
+}
+
+void op_linear(op_ctx *ctx, float *y, op_input *in, const op_weight *W) {
+    if (!in->rows || operand_of(in->type) != operand_of(W->type)) in->rows = op_operand(ctx, in->buf, in->x, W, in->T);
+    in->type = W->type;
+    product(ctx, y, in->rows, W, in->T, false);
 }

@@ -33,6 +33,7 @@ gist_kernels op_level(const op_ctx *ctx);
 /* A weight matrix [N,K] packed for the kernels that read it, in panels of 64 outputs:
  *     f32, f16   [ceil(N/64)][K][64]
  *     bf16       [ceil(N/64)][ceil(K/2)][64][2]       pairs of consecutive inputs side by side
+ *     q8_0, ...  the file's integers and scales, fours of consecutive inputs side by side; K a multiple of the block
  * Outputs beyond N and an odd K's last partner are zero.  One layout serves one row (decode) and many (prefill). */
 typedef struct op_weight {
     dtype type;
@@ -44,18 +45,31 @@ size_t op_weight_bytes(dtype type, int N, int K);
 /* W->panels points to op_weight_bytes(W) bytes, contents undefined.  Packs src [rows,K] of type src_type (rows <= N) as
  * W's first rows and zeroes the rest; converts where the types differ.  src need not be aligned. */
 void op_weight_pack(op_ctx *ctx, op_weight *W, const void *src, dtype src_type, int rows);
-/* Overwrite row n with x [K]. */
+/* Overwrite row n with x [K], rounded to the type. */
 void op_weight_set_row(op_weight *W, int n, const float *x);
-/* x [K] = row n, exact. */
+/* x [K] = row n, exact: for block types the values that dt_to_f32 gives for the file's blocks. */
 void op_weight_get_row(const op_weight *W, int n, float *x);
 
-/* Rows as the weight's kernel multiplies them: f32 for f32 and f16 weights (x itself is returned), bf16 rounded to
- * nearest even for bf16 (written to buf [T, op_operand_bytes(K)]). */
+/* Rows as the weight's kernel multiplies them: f32 for f32 and f16 weights (x itself is returned); written to
+ * buf [T, op_operand_bytes(K)]: bf16 rounded to nearest even for bf16; for all block types int8 in runs of 32 with an
+ * f32 scale, the largest |x| being 127 (a run with NaN or infinity makes every output of its row NaN). */
 size_t op_operand_bytes(int K); /* per row, for any type */
 const void *op_operand(op_ctx *ctx, void *buf, const float *x, const op_weight *W, int T);
-/* y [T,N] = x [T,K] W^T; x from op_operand of a weight of the same type and K.  One accumulator per output, in order of
- * K (bf16: pairs), f32. */
+/* y [T,N] = x [T,K] W^T; x from op_operand of a weight of the same kind and K.  One accumulator per output, in order of
+ * K (bf16: pairs; block types: runs, whose sums are exact integers, so that every kernel level gives the same bits),
+ * f32. */
 void op_linear_fwd(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T);
+
+/* Rows x [T,K] that several weights multiply, of whatever types: begin with { x, buf, T }.  The operand is made at the
+ * first product and again only where the next weight needs another. */
+typedef struct op_input {
+    const float *x;
+    void *buf; /* as op_operand's */
+    int T;
+    const void *rows; /* the operand made for a weight of `type` */
+    dtype type;
+} op_input;
+void op_linear(op_ctx *ctx, float *y, op_input *in, const op_weight *W);
 
 /* ---- embedding ---- */
 
@@ -65,10 +79,12 @@ void op_embed_fwd(op_ctx *ctx, float *x, const void *table, dtype type, const fl
 
 /* ---- normalisation, activation, residual ---- */
 
-/* y = x / sqrt(mean(x^2) + eps) * w, per row [C] */
+/* y = x / sqrt(mean(x^2) + eps) * w, per row [C]; y may be x */
 void op_rmsnorm_fwd(op_ctx *ctx, float *y, const float *x, const float *w, int T, int C, float eps);
 /* y = silu(gate) * up = gate / (1 + exp(-gate)) * up, [T,F]; y may be gate or up */
 void op_silu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, int T, int F);
+/* y [T,N] += b [N] */
+void op_bias_fwd(op_ctx *ctx, float *y, const float *b, int T, int N);
 /* y = a + b, [T,C]; y may be a or b */
 void op_add_fwd(op_ctx *ctx, float *y, const float *a, const float *b, int T, int C);
 
@@ -96,7 +112,11 @@ void op_rope_fwd(op_ctx *ctx, float *x, const float *cs, int T, int H, int D);
 /* ---- attention over intervals ---- */
 
 /* Keys and values of one layer.  Keys lie in blocks of 16 tokens, so that a kernel computes 16 scores at once:
- *     k  [G][cap/16][D][16]        v  [G][cap][D]        cap a multiple of 16 */
+ *     k  [G][cap/16][D][16]        v  [G][cap][D]        cap a multiple of 16
+ * q8_0 (blocks of 32 along D): the scales of 32 elements of 16 keys stand together before their integers,
+ *     k  [G][cap/16][D/32] { f16 scale[16]; int8 q[32][16] }        v  [G][cap][D/32] { f16 scale; int8 q[32] }
+ * An element is scale * q, which f32 holds exactly: attention over a q8_0 store equals, bit for bit, attention over the
+ * same numbers in an f32 store.  As much holds for bf16 and f16. */
 typedef struct op_kv {
     dtype type;
     int cap;
@@ -105,6 +125,10 @@ typedef struct op_kv {
 enum { OP_KV_BLOCK = 16 };
 static inline int op_kv_round(int tokens) {
     return (tokens + OP_KV_BLOCK - 1) / OP_KV_BLOCK * OP_KV_BLOCK;
+}
+/* The types of stores: f32, bf16, f16, and q8_0 for a D that is a multiple of 32. */
+static inline bool op_kv_fits(dtype type, int D) {
+    return type <= DT_F16 || (type == DT_Q8_0 && D % 32 == 0);
 }
 
 /* One row of the batch: where its own key and value go, and which keys it sees.
@@ -123,7 +147,7 @@ typedef struct op_row {
 
 /* Round k, v [T,G,D] to the stores' types and write them to each row's slot. */
 void op_kv_write(op_ctx *ctx, const op_kv *kv, const op_row *rows, const float *k, const float *v, int T, int G, int D);
-/* Row `slot`, as stored, from / to k, v [G,D] of the store's type: what a .gist file holds. */
+/* Row `slot`, as stored, from / to k, v [G,D] of the store's type, in the layout of dt_from_f32: nothing is rounded. */
 void op_kv_get(const op_kv *kv, int slot, void *k, void *v, int G, int D);
 void op_kv_set(const op_kv *kv, int slot, const void *k, const void *v, int G, int D);
 
@@ -159,6 +183,8 @@ void op_embed_bwd(op_ctx *ctx, float *dE, const float *dx, const int32_t *ids, i
 /* dx += r (dy w) - x r^3/C sum(dy w x),  dw += sum_t dy x r,  r = 1/sqrt(mean(x^2)+eps); rms [T] is scratch */
 void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const float *x, const float *w, float *rms,
                     int T, int C, float eps);
+/* db [N] += dy [T,N] summed over rows */
+void op_bias_bwd(op_ctx *ctx, float *db, const float *dy, int T, int N);
 /* Writes dgate = dy up s (1 + gate (1 - s)) and dup = dy gate s, s = sigmoid(gate); they may be gate and up. */
 void op_silu_mul_bwd(op_ctx *ctx, float *dgate, float *dup, const float *dy, const float *gate, const float *up, int T,
                      int F);

@@ -9,12 +9,13 @@
 #include "ops/ops.h"
 
 enum { OP_LANES = 16, OP_TILE = 16 /* query vectors in one attention tile */ };
+enum { OP_Q8 = 32, OP_Q8_BYTES = 34 /* a block of q8_0: scale (f16) and integers */ };
 
 /* One tile of attention: `rows` rows x `heads` heads that share one key/value head and see the same keys, but for
  * the end hi[r] of the local interval.  Query vector (r,h) is q + r*stride + h*D, its output likewise. */
 typedef struct op_span {
     dtype type;
-    const void *k, *v; /* of this head: k [cap/16][D][16], v [cap][D] */
+    const void *k, *v; /* of this head: k [cap/16][D][16], v [cap][D]; q8_0 as op_kv says */
     int lo, hi;        /* for the local span: hi is the largest hi[r] */
 } op_span;
 typedef struct op_tile {
@@ -60,12 +61,24 @@ typedef struct op_adamw {
     float scale; /* of the gradient (clipping) */
 } op_adamw;
 
+/* 32 activations that weights of block types multiply: x = scale * q. */
+typedef struct op_qrun {
+    int8_t q[32];
+    float scale, sum; /* max|x| / 127; scale * (half[0] + half[1]) */
+    int16_t half[2];  /* sums of q[0..15] and q[16..31] */
+} op_qrun;
+
+/* y [T rows at ldy] = x [T rows at ldx elements of the operand type] times one panel of `cols` <= 64 outputs;
+ * add: the accumulators begin with y instead of zero */
+typedef void op_gemm_fn(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
+                        bool add);
+
 struct op_kernels {
     gist_kernels level;
-    /* y [T rows at ldy] = x [T rows at ldx elements of the operand type] times one panel of `cols` <= 64 outputs;
-     * add: the accumulators begin with y instead of zero */
-    void (*gemm[DT_COUNT])(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
-                           bool add);
+    op_gemm_fn *gemm[DT_COUNT];
+    /* Runs of 32 rounded to nearest even; one whose largest |x| is below 2^-100 is all zeros; one that holds NaN or
+     * infinity has scale and sum NaN, so that every output of the row is NaN. */
+    void (*quantize)(op_qrun *y, const float *x, int runs);
     void (*round_bf16)(uint16_t *y, const float *x, int n);
     /* dst[i][j] = src[j][i] for 16 x 16 elements of 32 bits; row strides in elements, any alignment */
     void (*transpose)(void *dst, size_t ldd, const void *src, size_t lds);
@@ -84,12 +97,28 @@ struct op_kernels {
     void (*adamw)(float *w, float *m, float *v, const float *g, size_t n, const op_adamw *c);
 };
 
+/* Products of block types: the same bits on every level (quant_int.h). */
+#define OP_QUANT_DECLARE(level)                                                                                        \
+    op_gemm_fn op_gemm_q8_0_##level, op_gemm_q4_0_##level, op_gemm_q4_K_##level, op_gemm_q5_K_##level,                 \
+        op_gemm_q6_K_##level;
+#define OP_QUANT_GEMM(level)                                                                                           \
+    [DT_Q8_0] = op_gemm_q8_0_##level, [DT_Q4_0] = op_gemm_q4_0_##level, [DT_Q4_K] = op_gemm_q4_K_##level,              \
+    [DT_Q5_K] = op_gemm_q5_K_##level, [DT_Q6_K] = op_gemm_q6_K_##level
+
 extern const op_kernels op_kernels_scalar;
+OP_QUANT_DECLARE(scalar)
+void op_quantize_scalar(op_qrun *y, const float *x, int runs);
 #if defined(__x86_64__) && !defined(GIST_NO_X86)
 extern const op_kernels op_kernels_avx2, op_kernels_avx512;
-/* Products of bf16 pairs in one instruction; everything else is op_kernels_avx512's. */
-void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,
-                             bool add);
+OP_QUANT_DECLARE(avx2)
+OP_QUANT_DECLARE(avx512)
+void op_quantize_avx2(op_qrun *y, const float *x, int runs);
+void op_quantize_avx512(op_qrun *y, const float *x, int runs);
+/* Dot products of bytes in one instruction; everything else is op_kernels_avx512's. */
+OP_QUANT_DECLARE(avx512vnni)
+extern const op_kernels op_kernels_avx512vnni;
+/* Products of bf16 pairs in one instruction, and of bytes: every processor with the one has the other. */
+op_gemm_fn op_gemm_bf16_avx512bf16;
 extern const op_kernels op_kernels_avx512bf16;
 #endif
 

@@ -60,12 +60,23 @@ void op_silu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, 
     op_for_rows(ctx, silu_mul_rows, &j, T, (size_t)F * 4);
 }
 
-/* ---- residual ---- */
+/* ---- sums: residual, bias ---- */
 
 static void add_rows(void *arg, int first, int last) {
     const row_job *j = arg;
     size_t at = (size_t)first * (size_t)j->C;
     for (int t = first; t < last; t++, at += (size_t)j->C) j->ctx->k->add(j->y + at, j->a + at, j->b + at, j->C);
+}
+
+static void bias_rows(void *arg, int first, int last) {
+    const row_job *j = arg;
+    size_t at = (size_t)first * (size_t)j->C;
+    for (int t = first; t < last; t++, at += (size_t)j->C) j->ctx->k->add(j->y + at, j->y + at, j->b, j->C);
+}
+
+void op_bias_fwd(op_ctx *ctx, float *y, const float *b, int T, int N) {
+    row_job j = { .ctx = ctx, .y = y, .b = b, .C = N };
+    op_for_rows(ctx, bias_rows, &j, T, (size_t)N / 2);
 }
 
 void op_add_fwd(op_ctx *ctx, float *y, const float *a, const float *b, int T, int C) {

@@ -59,6 +59,21 @@ void op_rmsnorm_bwd(op_ctx *ctx, float *dx, float *dw, const float *dy, const fl
     if (dw) op_run(ctx, rmsnorm_dw, &j, (C + COLUMNS - 1) / COLUMNS, (size_t)T * (size_t)C);
 }
 
+/* ---- bias: y[t] = x[t] + b ---- */
+
+static void bias_task(void *arg, int task, int worker) {
+    (void)worker;
+    const bwd_job *j = arg;
+    int c0 = task * COLUMNS, n = j->C - c0 < COLUMNS ? j->C - c0 : COLUMNS;
+    float *db = j->dw + c0;
+    for (int t = 0; t < j->T; t++) j->ctx->k->add(db, db, j->dy + (size_t)t * (size_t)j->C + c0, n);
+}
+
+void op_bias_bwd(op_ctx *ctx, float *db, const float *dy, int T, int N) {
+    bwd_job j = { .ctx = ctx, .dw = db, .dy = dy, .T = T, .C = N };
+    op_run(ctx, bias_task, &j, (N + COLUMNS - 1) / COLUMNS, (size_t)T * (size_t)N);
+}
+
 /* ---- gated activation: y = silu(gate) up ---- */
 
 typedef struct silu_job {

@@ -111,11 +111,32 @@ static void rope(float *x, const float *cs, int H, int D, float sign) {
 
 /* ---- attention of one query vector over its visible keys ---- */
 
+static float q8_element(const void *scale, const void *q) {
+    uint16_t h;
+    int8_t i;
+    memcpy(&h, scale, sizeof h);
+    memcpy(&i, q, sizeof i);
+    return (float)i * f16_to_f32(h); /* 8 bits times 11: exact */
+}
+
+float scalar_key(const op_span *s, int j, int d, int D) {
+    size_t lane = (size_t)(j % OP_KV_BLOCK), at = (size_t)(j / OP_KV_BLOCK) * (size_t)D + (size_t)d;
+    if (s->type != DT_Q8_0) return scalar_load(s->k, s->type, at * OP_KV_BLOCK + lane);
+    const uint8_t *run = (const uint8_t *)s->k + at / OP_Q8 * OP_Q8_BYTES * OP_KV_BLOCK;
+    return q8_element(run + 2 * lane, run + (2 + at % OP_Q8) * OP_KV_BLOCK + lane);
+}
+
+float scalar_value(const op_span *s, int j, int d, int D) {
+    size_t at = (size_t)j * (size_t)D + (size_t)d;
+    if (s->type != DT_Q8_0) return scalar_load(s->v, s->type, at);
+    const uint8_t *block = (const uint8_t *)s->v + at / OP_Q8 * OP_Q8_BYTES;
+    return q8_element(block, block + 2 + at % OP_Q8);
+}
+
 static int scores(float *score, const float *q, const op_span *s, int hi, int D, float scale) {
     for (int j = s->lo; j < hi; j++) {
         float acc = 0;
-        size_t block = (size_t)(j / OP_KV_BLOCK) * (size_t)D * OP_KV_BLOCK + (size_t)(j % OP_KV_BLOCK);
-        for (int d = 0; d < D; d++) acc += q[d] * scalar_load(s->k, s->type, block + (size_t)d * OP_KV_BLOCK);
+        for (int d = 0; d < D; d++) acc += q[d] * scalar_key(s, j, d, D);
         score[j - s->lo] = acc * scale;
     }
     return hi > s->lo ? hi - s->lo : 0;
@@ -123,8 +144,7 @@ static int scores(float *score, const float *q, const op_span *s, int hi, int D,
 
 static void weigh_values(float *out, const float *p, const op_span *s, int hi, int D) {
     for (int j = s->lo; j < hi; j++)
-        for (int d = 0; d < D; d++)
-            out[d] += p[j - s->lo] * scalar_load(s->v, s->type, (size_t)j * (size_t)D + (size_t)d);
+        for (int d = 0; d < D; d++) out[d] += p[j - s->lo] * scalar_value(s, j, d, D);
 }
 
 static void attend_one(float *out, const float *q, const op_tile *t, int hi, float *score, float *stats) {
@@ -159,7 +179,8 @@ static void attend(const op_tile *t) {
 
 const op_kernels op_kernels_scalar = {
     .level = GIST_KERNELS_SCALAR,
-    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16 },
+    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16, OP_QUANT_GEMM(scalar) },
+    .quantize = op_quantize_scalar,
     .round_bf16 = round_bf16,
     .transpose = transpose,
     .rmsnorm = rmsnorm,

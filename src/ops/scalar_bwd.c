@@ -74,16 +74,15 @@ static void span_bwd(const op_tile_bwd *b, const op_span *s, float *dk, float *d
                      float delta, int hi) {
     const op_tile *t = &b->fwd;
     for (int j = s->lo; j < hi; j++) {
-        size_t block = (size_t)(j / OP_KV_BLOCK) * (size_t)t->D * OP_KV_BLOCK + (size_t)(j % OP_KV_BLOCK);
         float score = 0, dp = 0;
         for (int d = 0; d < t->D; d++) {
-            score += t->q[at + (size_t)d] * scalar_load(s->k, s->type, block + (size_t)d * OP_KV_BLOCK);
-            dp += b->dout[at + (size_t)d] * scalar_load(s->v, s->type, (size_t)j * (size_t)t->D + (size_t)d);
+            score += t->q[at + (size_t)d] * scalar_key(s, j, d, t->D);
+            dp += b->dout[at + (size_t)d] * scalar_value(s, j, d, t->D);
         }
         float p = scalar_exp(score * t->scale - stats[0]) * stats[1], ds = p * (dp - delta) * t->scale;
         for (int d = 0; d < t->D; d++) {
             size_t grad = (size_t)j * b->grad_stride + (size_t)d;
-            b->dq[at + (size_t)d] += ds * scalar_load(s->k, s->type, block + (size_t)d * OP_KV_BLOCK);
+            b->dq[at + (size_t)d] += ds * scalar_key(s, j, d, t->D);
             dk[grad] += ds * t->q[at + (size_t)d];
             dv[grad] += p * b->dout[at + (size_t)d];
         }

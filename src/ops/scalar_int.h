@@ -6,6 +6,8 @@
 #include "ops/ops_int.h"
 
 float scalar_load(const void *p, dtype type, size_t i);
+float scalar_key(const op_span *s, int j, int d, int D); /* element d of key j */
+float scalar_value(const op_span *s, int j, int d, int D);
 float scalar_fold_sum(const float lane[OP_LANES]); /* 8+8, 4+4, 2+2, 1+1 */
 float scalar_exp(float x);
 

@@ -2,18 +2,20 @@
  *
  *   f32   IEEE binary32          bf16  its upper half, 8 bits of mantissa        f16  IEEE binary16
  *
- * The conversions here are the definition; kernels that convert on the fly must agree bit for bit.
+ * Block types (q8_0, q4_0, ...) are in blocks.c.  The conversions are the definition; kernels that convert on the fly
+ * must agree bit for bit.
  */
-#include "tensor/tensor.h"
+#include "tensor/tensor_int.h"
 
 static const struct {
     const char *name;
-    size_t bytes;
+    size_t block, bytes; /* elements and bytes of a block */
     gist_type type;
 } types[DT_COUNT] = {
-    [DT_F32] = { "f32", 4, GIST_TYPE_F32 },
-    [DT_BF16] = { "bf16", 2, GIST_TYPE_BF16 },
-    [DT_F16] = { "f16", 2, GIST_TYPE_F16 },
+    [DT_F32] = { "f32", 1, 4, GIST_TYPE_F32 },        [DT_BF16] = { "bf16", 1, 2, GIST_TYPE_BF16 },
+    [DT_F16] = { "f16", 1, 2, GIST_TYPE_F16 },        [DT_Q8_0] = { "q8_0", 32, 34, GIST_TYPE_Q8_0 },
+    [DT_Q4_0] = { "q4_0", 32, 18, GIST_TYPE_Q4_0 },   [DT_Q4_K] = { "q4_K", 256, 144, GIST_TYPE_Q4_K },
+    [DT_Q5_K] = { "q5_K", 256, 176, GIST_TYPE_Q5_K }, [DT_Q6_K] = { "q6_K", 256, 210, GIST_TYPE_Q6_K },
 };
 
 const char *dt_name(dtype t) {
@@ -29,8 +31,16 @@ bool dt_from_name(const char *name, dtype *out) {
     return false;
 }
 
+size_t dt_block(dtype t) {
+    return types[t].block;
+}
+
 size_t dt_bytes(dtype t, size_t n) {
-    return n * types[t].bytes;
+    return n / types[t].block * types[t].bytes;
+}
+
+bool dt_writable(dtype t) {
+    return t != DT_Q5_K && t != DT_Q6_K;
 }
 
 gist_type dt_public(dtype t) {
@@ -83,6 +93,10 @@ void dt_to_f32(float *dst, const void *src, dtype t, size_t n) {
         memcpy(dst, src, n * 4);
         return;
     }
+    if (dt_block(t) > 1) {
+        block_to_f32(dst, src, t, n);
+        return;
+    }
     for (size_t i = 0; i < n; i++) {
         uint16_t v;
         memcpy(&v, b + 2 * i, 2);
@@ -93,6 +107,10 @@ void dt_to_f32(float *dst, const void *src, dtype t, size_t n) {
 void dt_from_f32(void *dst, dtype t, const float *src, size_t n) {
     if (t == DT_F32) {
         memcpy(dst, src, n * 4);
+        return;
+    }
+    if (dt_block(t) > 1) {
+        block_from_f32(dst, t, src, n);
         return;
     }
     uint16_t *d = dst;

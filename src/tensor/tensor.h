@@ -10,13 +10,18 @@
 
 #include "base/base.h"
 
-typedef enum dtype { DT_F32, DT_BF16, DT_F16, DT_COUNT } dtype;
+/* Plain types, then block types: runs of 32 or 256 elements that share scales (blocks.c; the layouts are GGUF's). */
+typedef enum dtype { DT_F32, DT_BF16, DT_F16, DT_Q8_0, DT_Q4_0, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_COUNT } dtype;
 
-const char *dt_name(dtype t);                       /* "f32", "bf16", "f16" */
+const char *dt_name(dtype t);                       /* "f32", "bf16", "f16", "q8_0", ... */
 bool dt_from_name(const char *name, dtype *out);
+size_t dt_block(dtype t);                           /* elements that are stored together: 1, 32 or 256 */
 size_t dt_bytes(dtype t, size_t n);                 /* of n consecutive elements (n a multiple of the block size) */
 gist_type dt_public(dtype t);
-/* Conversions of n elements.  To bf16 and f16 round to nearest even; NaN stays NaN, f16 overflows to infinity. */
+/* Conversions of n elements (n a multiple of the block).  To bf16 and f16 round to nearest even; NaN stays NaN, f16
+ * overflows to infinity.  To q8_0, q4_0 and q4_K (dt_writable) round as blocks.c says; a block that holds a value that
+ * is not finite becomes NaN throughout. */
+bool dt_writable(dtype t); /* can dt_from_f32 make it?  Not q5_K and q6_K. */
 void dt_to_f32(float *dst, const void *src, dtype t, size_t n);
 void dt_from_f32(void *dst, dtype t, const float *src, size_t n);
 

@@ -26,6 +26,13 @@ int letter_byte(uint32_t cp) {
     return n == 67 ? 173 : -1;
 }
 
+void bytes_find(tokenizer *t) {
+    for (int b = 0; b < 256; b++) {
+        char u[4];
+        t->byte_id[b] = vocab_find(&t->v, u, (size_t)utf8_encode(byte_letter((uint8_t)b), u));
+    }
+}
+
 gist_status bytes_encode(encoder *e, const char *word, size_t len) {
     const tokenizer *t = e->t;
     e->work.n = 0;

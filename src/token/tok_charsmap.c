@@ -86,6 +86,17 @@ gist_status charsmap_load(charsmap *m, const gist_allocator *alloc, const void *
     return st;
 }
 
+static void put_u32(sbuf *out, uint32_t x) {
+    sbuf_add(out, (uint8_t[4]){ (uint8_t)x, (uint8_t)(x >> 8), (uint8_t)(x >> 16), (uint8_t)(x >> 24) }, 4);
+}
+
+void charsmap_save(const charsmap *m, sbuf *out) {
+    if (m->units == 0) return;
+    put_u32(out, (uint32_t)(m->units * 4));
+    for (size_t i = 0; i < m->units; i++) put_u32(out, m->unit[i]);
+    sbuf_add(out, m->text, m->text_len);
+}
+
 void charsmap_free(charsmap *m, const gist_allocator *alloc) {
     mem_free(alloc, m->unit);
     mem_free(alloc, m->text);

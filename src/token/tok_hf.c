@@ -8,6 +8,8 @@
  *
  * Two families come out: byte-level BPE, and SentencePiece models whose merges go by pair.  Everything this file asks
  * for and we do not do is an error that names it: ids that differ a little are worse than none.
+ * A normalizer changes the texts of added tokens, too, that say "normalized": behind Prepend, "<tool>" is found as
+ * "▁<tool>" only, at the start of a stretch or after a space, and what follows it is no new word.
  * Source: the serialisation of github.com/huggingface/tokenizers.
  */
 #include <stdlib.h>
@@ -15,8 +17,6 @@
 #include "token/token_int.h"
 
 #define FILE_NAME "tokenizer.json"
-
-enum { MAX_MERGES = 1 << 22 };
 
 const char *json_text(const json_t *obj, const char *key, const char *other) {
     const json_t *v = json_object_get(obj, key);
@@ -54,58 +54,24 @@ static gist_status load_vocab(tokenizer *t, const json_t *vocab, const char *wha
     return GIST_OK;
 }
 
-static gist_status put_merge(tokenizer *t, const char *a, size_t a_len, const char *b, size_t b_len, size_t rank,
-                             const char *what, gist_error *err) {
-    char both[2 * TOK_MAX_PIECE];
-    merge_slot m = { vocab_find(&t->v, a, a_len), vocab_find(&t->v, b, b_len), (int32_t)rank, -1 };
-    if (m.left >= 0 && m.right >= 0) { /* then each is at most TOK_MAX_PIECE long */
-        memcpy(both, a, a_len);
-        memcpy(both + a_len, b, b_len);
-        m.id = vocab_find(&t->v, both, a_len + b_len);
-    }
-    if (m.id < 0)
-        return err_set(err, GIST_ERR_FORMAT,
-                       "%s: merge %zu, \"%.*s\" + \"%.*s\", is not of three pieces of the vocabulary", what, rank,
-                       a_len > 64 ? 64 : (int)a_len, a, b_len > 64 ? 64 : (int)b_len, b);
-    merges_put(&t->merges, m);
-    return GIST_OK;
-}
-
-/* "a b": one space between two texts that have none */
-static gist_status put_line(tokenizer *t, const char *s, size_t len, size_t rank, const char *what, gist_error *err) {
-    const char *space = memchr(s, ' ', len);
-    if (!space || memchr(space + 1, ' ', len - (size_t)(space + 1 - s)))
-        return err_set(err, GIST_ERR_FORMAT, "%s: merge %zu is \"%.*s\", not two texts with a space between", what,
-                       rank, len > 64 ? 64 : (int)len, s);
-    size_t a = (size_t)(space - s);
-    return put_merge(t, s, a, space + 1, len - a - 1, rank, what, err);
-}
-
 static gist_status load_merges(tokenizer *t, const json_t *merges, gist_error *err) {
     size_t n = json_array_size(merges);
-    if (!json_is_array(merges) || n > MAX_MERGES)
-        return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": merges is not an array of at most %d", MAX_MERGES);
+    if (!json_is_array(merges) || n > TOK_MAX_MERGES)
+        return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": merges is not an array of at most %d", TOK_MAX_MERGES);
     t->by_pair = true;
     TRY(merges_reserve(&t->merges, t->alloc, n, err));
     for (size_t i = 0; i < n; i++) {
         const json_t *m = json_array_get(merges, i), *a = json_array_get(m, 0), *b = json_array_get(m, 1);
         if (json_is_string(m)) {
-            TRY(put_line(t, json_string_value(m), json_string_length(m), i, FILE_NAME, err));
+            TRY(merges_put_line(t, json_string_value(m), json_string_length(m), i, FILE_NAME, err));
         } else if (json_array_size(m) == 2 && json_is_string(a) && json_is_string(b)) {
-            TRY(put_merge(t, json_string_value(a), json_string_length(a), json_string_value(b), json_string_length(b),
-                          i, FILE_NAME, err));
+            TRY(merges_put_pair(t, json_string_value(a), json_string_length(a), json_string_value(b),
+                                json_string_length(b), i, FILE_NAME, err));
         } else {
             return err_set(err, GIST_ERR_FORMAT, FILE_NAME ": merge %zu is neither a string nor a pair of strings", i);
         }
     }
     return GIST_OK;
-}
-
-static void find_bytes(tokenizer *t) {
-    for (int b = 0; b < 256; b++) {
-        char u[4];
-        t->byte_id[b] = vocab_find(&t->v, u, (size_t)utf8_encode(byte_letter((uint8_t)b), u));
-    }
 }
 
 /* ---- vocab.json and merges.txt ---- */
@@ -121,7 +87,7 @@ gist_status gpt2_load(tokenizer *t, const json_t *vocab, const char *merges, siz
     size_t lines = 0, rank = 0;
     TRY(load_vocab(t, vocab, "vocab.json", err));
     for (size_t pos = 0; pos < len; pos += line_end(merges + pos, len - pos) + 1) lines++;
-    if (lines > MAX_MERGES) return err_set(err, GIST_ERR_LIMIT, "merges.txt: more than %d lines", MAX_MERGES);
+    if (lines > TOK_MAX_MERGES) return err_set(err, GIST_ERR_LIMIT, "merges.txt: more than %d lines", TOK_MAX_MERGES);
     t->model = TOK_BYTE_BPE;
     t->by_pair = true;
     TRY(merges_reserve(&t->merges, t->alloc, lines, err));
@@ -130,10 +96,10 @@ gist_status gpt2_load(tokenizer *t, const json_t *vocab, const char *merges, siz
         n = line_end(s, len - pos);
         size_t text = n > 0 && s[n - 1] == '\r' ? n - 1 : n; /* no piece has a carriage return: it is a letter there */
         if (text == 0 || (pos == 0 && text >= 8 && memcmp(s, "#version", 8) == 0)) continue;
-        TRY(put_line(t, s, text, rank, "merges.txt", err));
+        TRY(merges_put_line(t, s, text, rank, "merges.txt", err));
         rank++;
     }
-    find_bytes(t);
+    bytes_find(t);
     TRY(tok_add(t, "<|endoftext|>", 13, -1, &special, "vocab.json", err));
     t->bos = t->eos = vocab_find(&t->v, "<|endoftext|>", 13);
     t->form = qwen2 ? FORM_NFC : FORM_NONE;
@@ -284,7 +250,7 @@ static gist_status load_model(tokenizer *t, const json_t *model, bool byte_level
     t->byte_fallback = !byte_level && json_flag(model, "byte_fallback", false);
     t->fuse_unk = json_flag(model, "fuse_unk", false);
     t->ignore_merges = json_flag(model, "ignore_merges", false);
-    if (byte_level) find_bytes(t);
+    if (byte_level) bytes_find(t);
     return mark_pieces(t, model, err);
 }
 

@@ -6,9 +6,12 @@
  * A candidate is stale when its two symbols are not as long together as when it was proposed: symbols only grow.
  * By pair (tokenizer.json, merges.txt) the rank is the line of (left, right); by piece (SentencePiece, tiktoken) it
  * is that of the text of both together.  Each merge takes one candidate and proposes at most two, so 2 n are room
- * enough.  Sources: Sennrich et al. 2016, arXiv:1508.07909; Kudo and Richardson 2018, arXiv:1808.06226.
+ * enough.  What one file writes as ranks another writes as merges: merges_list turns one into the other.
+ * Sources: Sennrich et al. 2016, arXiv:1508.07909; Kudo and Richardson 2018, arXiv:1808.06226.
  */
 #include "token/token_int.h"
+
+/* ---- the map ---- */
 
 static size_t pair_hash(int32_t left, int32_t right) {
     uint64_t x = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
@@ -42,6 +45,109 @@ const merge_slot *merges_find(const merge_map *m, int32_t left, int32_t right) {
         if (m->slot[i].left == left && m->slot[i].right == right) return &m->slot[i];
     return NULL;
 }
+
+gist_status merges_put_pair(tokenizer *t, const char *a, size_t a_len, const char *b, size_t b_len, size_t rank,
+                            const char *what, gist_error *err) {
+    char both[2 * TOK_MAX_PIECE];
+    merge_slot m = { vocab_find(&t->v, a, a_len), vocab_find(&t->v, b, b_len), (int32_t)rank, -1 };
+    if (m.left >= 0 && m.right >= 0) { /* then each is at most TOK_MAX_PIECE long */
+        memcpy(both, a, a_len);
+        memcpy(both + a_len, b, b_len);
+        m.id = vocab_find(&t->v, both, a_len + b_len);
+    }
+    if (m.id < 0)
+        return err_set(err, GIST_ERR_FORMAT,
+                       "%s: merge %zu, \"%.*s\" + \"%.*s\", is not of three pieces of the vocabulary", what, rank,
+                       a_len > 64 ? 64 : (int)a_len, a, b_len > 64 ? 64 : (int)b_len, b);
+    merges_put(&t->merges, m);
+    return GIST_OK;
+}
+
+/* One space between two texts that have none. */
+gist_status merges_put_line(tokenizer *t, const char *s, size_t len, size_t rank, const char *what, gist_error *err) {
+    const char *space = memchr(s, ' ', len);
+    if (!space || memchr(space + 1, ' ', len - (size_t)(space + 1 - s)))
+        return err_set(err, GIST_ERR_FORMAT, "%s: merge %zu is \"%.*s\", not two texts with a space between", what,
+                       rank, len > 64 ? 64 : (int)len, s);
+    size_t a = (size_t)(space - s);
+    return merges_put_pair(t, s, a, space + 1, len - a - 1, rank, what, err);
+}
+
+/* Those in the map.  A rank that a later line gave again stays free. */
+static gist_status list_pairs(const tokenizer *t, merge_slot **list, size_t *n, gist_error *err) {
+    const merge_map *m = &t->merges;
+    size_t ranks = 0;
+    for (size_t i = 0; i < m->slots; i++)
+        if (m->slot[i].left >= 0 && (size_t)m->slot[i].rank >= ranks) ranks = (size_t)m->slot[i].rank + 1;
+    merge_slot *all = mem_alloc(t->alloc, ranks, sizeof *all);
+    if (!all) return err_memory(err, "merges");
+    for (size_t i = 0; i < ranks; i++) all[i].left = -1;
+    for (size_t i = 0; i < m->slots; i++)
+        if (m->slot[i].left >= 0) all[m->slot[i].rank] = m->slot[i];
+    *n = 0;
+    for (size_t i = 0; i < ranks; i++)
+        if (all[i].left >= 0) all[(*n)++] = all[i];
+    *list = all;
+    return GIST_OK;
+}
+
+/* The splits of piece `id` into two pieces, to `to` unless it is NULL; how many. */
+static size_t splits(const tok_vocab *v, int32_t id, merge_slot *to) {
+    const piece *p = &v->piece[id];
+    const char *s = v->text + p->off;
+    size_t n = 0;
+    for (uint32_t k = 1; p->type == PIECE_NORMAL && k < p->len; k++) {
+        int32_t left = vocab_find_normal(v, s, k), right = left < 0 ? -1 : vocab_find_normal(v, s + k, p->len - k);
+        if (right < 0) continue;
+        size_t i = n++;
+        if (!to) continue;
+        for (; i > 0 && to[i - 1].left > left; i--) to[i] = to[i - 1]; /* no two have the same left */
+        to[i] = (merge_slot){ left, right, 0, id };
+    }
+    return n;
+}
+
+/* Ids of ordinary pieces in order of rank, equal ranks in order of id; -1 where there is none. */
+static gist_status order_pieces(const tokenizer *t, int32_t **out, gist_error *err) {
+    size_t n = t->v.n;
+    int32_t *order = mem_alloc(t->alloc, n, sizeof *order);
+    uint32_t *same = order ? mem_calloc(t->alloc, n, sizeof *same) : NULL; /* so many of that rank are placed */
+    if (!same) {
+        mem_free(t->alloc, order);
+        return err_memory(err, "merges");
+    }
+    for (size_t i = 0; i < n; i++) order[i] = -1;
+    for (size_t i = 0; i < n; i++) {
+        const piece *p = &t->v.piece[i];
+        if (p->type == PIECE_NORMAL) order[(uint32_t)p->rank + same[p->rank]++] = (int32_t)i;
+    }
+    mem_free(t->alloc, same);
+    *out = order;
+    return GIST_OK;
+}
+
+static gist_status list_splits(const tokenizer *t, merge_slot **list, size_t *n, gist_error *err) {
+    size_t count = 0;
+    int32_t *order;
+    for (size_t i = 0; i < t->v.n; i++) count += splits(&t->v, (int32_t)i, NULL);
+    if (count > TOK_MAX_MERGES)
+        return err_set(err, GIST_ERR_LIMIT, "vocabulary: %zu merges, at most %d are allowed", count, TOK_MAX_MERGES);
+    TRY(order_pieces(t, &order, err));
+    merge_slot *all = mem_alloc(t->alloc, count, sizeof *all);
+    *n = 0;
+    for (size_t i = 0; all && i < t->v.n; i++)
+        if (order[i] >= 0) *n += splits(&t->v, order[i], all + *n);
+    mem_free(t->alloc, order);
+    if (!all) return err_memory(err, "merges");
+    *list = all;
+    return GIST_OK;
+}
+
+gist_status merges_list(const tokenizer *t, merge_slot **list, size_t *n, gist_error *err) {
+    return t->by_pair ? list_pairs(t, list, n, err) : list_splits(t, list, n, err);
+}
+
+/* ---- the loop ---- */
 
 gist_status merge_push(merge_work *w, uint32_t start, uint32_t len, int32_t id, gist_error *err) {
     if (w->n == w->cap) {

@@ -10,12 +10,12 @@
 
 /* ---- life ---- */
 
-static gist_status create(const gist_allocator *alloc, tokenizer **out, gist_error *err) {
+gist_status tok_create(const gist_allocator *alloc, tokenizer **out, gist_error *err) {
     if (!alloc) alloc = mem_default();
     tokenizer *t = mem_calloc(alloc, 1, sizeof *t);
     if (!t) return err_memory(err, "tokenizer");
     t->alloc = t->v.alloc = alloc;
-    t->unk = t->bos = t->eos = t->gist = -1;
+    t->unk = t->bos = t->eos = t->pad = t->gist = -1;
     memset(t->byte_id, 0xFF, sizeof t->byte_id); /* -1 */
     *out = t;
     return GIST_OK;
@@ -33,6 +33,7 @@ void tok_close(tokenizer *t) {
     mem_free(alloc, t->merges.slot);
     charsmap_free(&t->map, alloc);
     unigram_free(&t->uni, alloc);
+    mem_free(alloc, t->chat);
     mem_free(alloc, t);
 }
 
@@ -42,67 +43,142 @@ void tok_add_end(tokenizer *t, int32_t id) {
     if (t->ends < (int)(sizeof t->end / sizeof *t->end)) t->end[t->ends++] = id;
 }
 
-/* Added tokens to the two matchers.  <GIST> strips the white space beside it, whatever its file says. */
+gist_status tok_keep_chat(tokenizer *t, const char *text, size_t len, gist_error *err) {
+    size_t bad = 0;
+    if (len > TOK_MAX_CHAT)
+        return err_set(err, GIST_ERR_LIMIT, "chat template: %zu bytes, at most %zu are allowed", len, TOK_MAX_CHAT);
+    if (len && (memchr(text, 0, len) || !utf8_valid(text, len, &bad)))
+        return err_set(err, GIST_ERR_FORMAT, "chat template: no text (byte %zu is not UTF-8, or there is a NUL)", bad);
+    char *copy = mem_strndup(t->alloc, text, len);
+    if (!copy) return err_memory(err, "chat template");
+    mem_free(t->alloc, t->chat);
+    t->chat = copy;
+    return GIST_OK;
+}
+
+bool tok_is_normalised(const tokenizer *t, const added_token *a) {
+    bool prepends = t->model == TOK_SENTENCEPIECE && t->by_pair && t->prefix == PREFIX_ALWAYS;
+    return a->normalized && !a->special && (t->form != FORM_NONE || prepends);
+}
+
+/* A token that is found in SentencePiece's normalised text: as that has it, with a space in front. */
+static gist_status add_spaced(tokenizer *t, added_token a, gist_error *err) {
+    sbuf s;
+    if (a.lstrip || a.rstrip || a.single_word)
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "added token %d, \"%.64s\", is normalized, and strips white space or wants to stand alone", a.id,
+                       t->v.text + a.off);
+    sbuf_init(&s, t->alloc);
+    sbuf_str(&s, TOK_SPACE);
+    for (uint32_t i = 0; i < a.len; i++) {
+        char c = t->v.text[a.off + i];
+        bool space = c == ' ' && t->escape_spaces;
+        sbuf_add(&s, space ? TOK_SPACE : &c, space ? 3 : 1);
+    }
+    gist_status st = s.failed ? err_memory(err, "added token") : vocab_keep(&t->v, s.p, s.len, &a.off, err);
+    a.len = (uint32_t)s.len;
+    sbuf_free(&s);
+    return st == GIST_OK ? matcher_add(&t->user, t->alloc, &a, err) : st;
+}
+
+/* Added tokens to the matchers.  <GIST> strips the white space beside it, whatever its file says. */
 static gist_status share_out(tokenizer *t, gist_error *err) {
     for (size_t i = 0; i < t->added.n; i++) {
         added_token a = t->added.a[i];
-        bool normalised = a.normalized && !a.special && t->form != FORM_NONE;
-        TRY(matcher_add(normalised ? &t->norm : &t->raw, t->alloc, &a, err));
+        if (!tok_is_normalised(t, &a))
+            TRY(matcher_add(&t->raw, t->alloc, &a, err));
+        else if (t->model == TOK_SENTENCEPIECE)
+            TRY(add_spaced(t, a, err));
+        else
+            TRY(matcher_add(&t->norm, t->alloc, &a, err));
     }
     matcher_sort(&t->raw, &t->v);
     matcher_sort(&t->norm, &t->v);
+    matcher_sort(&t->user, &t->v);
     return GIST_OK;
 }
 
-/* Everything that decides ids, in the order of ids and ranks. */
-static gist_status fingerprint(tokenizer *t, gist_error *err) {
-    const merge_map *m = &t->merges;
-    size_t ranks = 0, n = 0;
-    for (size_t i = 0; i < m->slots; i++)
-        if (m->slot[i].left >= 0 && (size_t)m->slot[i].rank >= ranks) ranks = (size_t)m->slot[i].rank + 1;
-    int32_t(*merge)[4] = mem_calloc(t->alloc, ranks, sizeof *merge);
-    hasher *h = merge ? hash_begin(t->alloc) : NULL;
-    if (!h) {
-        mem_free(t->alloc, merge);
-        return err_memory(err, "tokenizer fingerprint");
+/* ---- fingerprint ---- */
+
+/* A piece as far as it decides ids.  That of an added token is its text, however its file came by it. */
+static void hash_piece(hasher *h, const tokenizer *t, const piece *p) {
+    const added_token *a = p->added ? &t->added.a[p->added - 1] : NULL;
+    uint32_t order = 0;
+    if (a) {
+        order = (uint32_t)(a->special | a->lstrip << 1 | a->rstrip << 2 | a->single_word << 3 |
+                           tok_is_normalised(t, a) << 4);
+    } else if (t->is_unigram && p->type == PIECE_NORMAL) {
+        memcpy(&order, &p->score, sizeof order);
+    } else if (!t->by_pair) {
+        order = (uint32_t)p->rank;
     }
-    for (size_t i = 0; i < m->slots; i++) {
-        const merge_slot *s = &m->slot[i];
-        if (s->left < 0) continue;
-        memcpy(merge[s->rank], (int32_t[4]){ s->left, s->right, s->id, 1 }, sizeof *merge);
+    hash_add(h, t->v.text + p->off, p->len);
+    hash_u64(h, (uint64_t)(a ? PIECE_ADDED : p->type) << 32 | order);
+}
+
+static gist_status hash_merges(hasher *h, const tokenizer *t, gist_error *err) {
+    merge_slot *list;
+    size_t n;
+    if (!t->by_pair) return GIST_OK;
+    TRY(merges_list(t, &list, &n, err));
+    hash_u64(h, n);
+    for (size_t i = 0; i < n; i++) {
+        hash_u64(h, (uint64_t)(uint32_t)list[i].left << 32 | (uint32_t)list[i].right);
+        hash_u64(h, (uint32_t)list[i].id);
     }
-    while (n < t->v.n) {
-        const piece *p = &t->v.piece[n++];
-        hash_add(h, t->v.text + p->off, p->len);
-        hash_u64(h, (uint64_t)p->type << 32 | (uint32_t)p->rank);
-    }
-    hash_add(h, merge, ranks * sizeof *merge);
-    for (size_t i = 0; i < t->added.n; i++) {
-        const added_token *a = &t->added.a[i];
-        hash_u64(h, (uint64_t)(uint32_t)a->id << 8 | (uint64_t)(a->special | a->lstrip << 1 | a->rstrip << 2 |
-                                                                a->single_word << 3 | a->normalized << 4));
-    }
-    const uint64_t flags[] = { t->model,         t->by_pair,         t->byte_fallback, t->fuse_unk,
-                               t->ignore_merges, t->prefix,          t->cut,           t->remove_extra_spaces,
-                               t->escape_spaces, t->space_is_suffix, t->form,          (uint64_t)t->stages,
-                               (uint32_t)t->unk, (uint32_t)t->bos,   (uint32_t)t->eos, t->adds_bos };
+    mem_free(t->alloc, list);
+    return GIST_OK;
+}
+
+bool tok_uses_unk(const tokenizer *t) {
+    bool missing = false;
+    for (int b = 0; b < 256; b++) missing |= t->byte_id[b] < 0;
+    return missing && t->unk >= 0;
+}
+
+static void hash_flags(hasher *h, const tokenizer *t) {
+    bool unk = tok_uses_unk(t);
+    const uint64_t flags[] = { t->model,
+                               t->by_pair,
+                               t->is_unigram,
+                               t->byte_fallback,
+                               t->ignore_merges,
+                               unk ? 1 + (uint64_t)t->unk : 0,
+                               unk && t->fuse_unk,
+                               t->prefix,
+                               t->cut == CUT_SPACES, /* the others differ in time only */
+                               t->remove_extra_spaces,
+                               t->escape_spaces,
+                               t->space_is_suffix,
+                               t->form,
+                               t->adds_bos ? 1 + (uint64_t)t->bos : 0,
+                               t->adds_eos ? 1 + (uint64_t)t->eos : 0,
+                               (uint64_t)t->stages };
     for (size_t i = 0; i < sizeof flags / sizeof *flags; i++) hash_u64(h, flags[i]);
     for (int i = 0; i < t->stages; i++) {
-        hash_add(h, t->stage[i].pattern, t->stage[i].pattern_len);
-        hash_u64(h, (uint64_t)(t->stage[i].keep_match | t->stage[i].keep_gap << 1 | t->stage[i].literal << 2));
+        const split_stage *g = &t->stage[i];
+        hash_add(h, g->pattern, g->pattern_len);
+        hash_u64(h, (uint64_t)(g->keep_match | g->keep_gap << 1 | g->literal << 2));
     }
-    for (int i = 0; i < t->ends; i++) hash_u64(h, (uint32_t)t->end[i]);
-    if (t->is_unigram) hash_u64(h, 1u + t->adds_eos);
-    if (t->map.units) {
-        hash_add(h, t->map.unit, t->map.units * sizeof *t->map.unit);
-        hash_add(h, t->map.text, t->map.text_len);
-    }
-    mem_free(t->alloc, merge);
-    t->fingerprint = hash_end(h);
-    return GIST_OK;
+    hash_add(h, t->map.unit, t->map.units * sizeof *t->map.unit);
+    hash_add(h, t->map.text, t->map.text_len);
 }
 
-static gist_status finish(tokenizer *t, gist_error *err) {
+static gist_status fingerprint(tokenizer *t, gist_error *err) {
+    hasher *h = hash_begin(t->alloc);
+    if (!h) return err_memory(err, "tokenizer fingerprint");
+    for (size_t i = 0; i < t->v.n; i++) hash_piece(h, t, &t->v.piece[i]);
+    gist_status st = hash_merges(h, t, err);
+    if (st == GIST_OK) {
+        hash_flags(h, t);
+        t->fingerprint = hash_end(h);
+    } else {
+        hash_abort(h);
+    }
+    return st;
+}
+
+gist_status tok_finish(tokenizer *t, gist_error *err) {
     static const added_token flags = { .special = true, .lstrip = true, .rstrip = true };
     if (t->bos < 0) t->adds_bos = false;
     if (t->eos < 0) t->adds_eos = false;
@@ -139,10 +215,10 @@ static gist_status load_class(tokenizer *t, const json_t *vocab, const char *mer
 gist_status tok_parse(const void *bytes, size_t len, const gist_allocator *alloc, tokenizer **out, gist_error *err) {
     tokenizer *t;
     json_t *root = NULL;
-    TRY(create(alloc, &t, err));
+    TRY(tok_create(alloc, &t, err));
     gist_status st = is_json(bytes, len) ? json_bytes(bytes, len, "tokenizer.json", &root, err) : GIST_OK;
     if (st == GIST_OK) st = root ? hf_load(t, root, err) : load_model(t, bytes, len, err);
-    if (st == GIST_OK) st = finish(t, err);
+    if (st == GIST_OK) st = tok_finish(t, err);
     json_decref(root);
     if (st == GIST_OK)
         *out = t;
@@ -155,10 +231,10 @@ gist_status tok_parse_gpt2(const void *vocab, size_t vocab_len, const char *merg
                            const gist_allocator *alloc, tokenizer **out, gist_error *err) {
     tokenizer *t;
     json_t *root = NULL;
-    TRY(create(alloc, &t, err));
+    TRY(tok_create(alloc, &t, err));
     gist_status st = json_bytes(vocab, vocab_len, "vocab.json", &root, err);
     if (st == GIST_OK) st = load_class(t, root, merges, merges_len, cls ? cls : "GPT2Tokenizer", false, err);
-    if (st == GIST_OK) st = finish(t, err);
+    if (st == GIST_OK) st = tok_finish(t, err);
     json_decref(root);
     if (st == GIST_OK)
         *out = t;
@@ -269,7 +345,7 @@ static gist_status open_all(tokenizer *t, const char *path, const char *dir, gis
     if (st == GIST_OK) st = side_load(&side, t->alloc, dir, err);
     if (st == GIST_OK) st = path_is_dir(path) ? load_dir(t, dir, &f, &side, err) : load_file(t, path, &f, &side, err);
     if (st == GIST_OK) st = side_apply(t, &side, err);
-    if (st == GIST_OK) st = finish(t, err);
+    if (st == GIST_OK) st = tok_finish(t, err);
     side_free(&side);
     mem_free(t->alloc, f.json);
     mem_free(t->alloc, f.model);
@@ -281,7 +357,7 @@ static gist_status open_all(tokenizer *t, const char *path, const char *dir, gis
 gist_status tok_open(const char *path, const gist_allocator *alloc, tokenizer **out, gist_error *err) {
     tokenizer *t;
     if (!path_exists(path)) return err_set(err, GIST_ERR_IO, "%s: no such file or directory", path);
-    TRY(create(alloc, &t, err));
+    TRY(tok_create(alloc, &t, err));
     const char *slash = strrchr(path, '/');
     char *dir = path_is_dir(path) ? mem_strndup(t->alloc, path, strlen(path))
                 : slash           ? mem_strndup(t->alloc, path, slash == path ? 1 : (size_t)(slash - path))
@@ -321,6 +397,17 @@ bool tok_adds_eos(const tokenizer *t) {
     return t->adds_eos;
 }
 
+int tok_ends(const tokenizer *t, int32_t *id, int cap) {
+    int n = 0;
+    if (t->eos >= 0 && n++ < cap) id[0] = t->eos;
+    for (int i = 0; i < t->ends; i++) {
+        if (t->end[i] == t->eos) continue;
+        if (n < cap) id[n] = t->end[i];
+        n++;
+    }
+    return n;
+}
+
 bool tok_is_end(const tokenizer *t, int32_t id) {
     for (int i = 0; i < t->ends; i++)
         if (t->end[i] == id) return true;
@@ -355,6 +442,10 @@ bool tok_is_special(const tokenizer *t, int32_t id) {
     return p && p->special;
 }
 
+const char *tok_chat_template(const tokenizer *t) {
+    return t->chat;
+}
+
 gist_status tok_add_gist(tokenizer *t, int32_t id, gist_error *err) {
     added_token a = { .id = id, .special = true, .lstrip = true, .rstrip = true };
     if (t->gist >= 0 && t->gist == id) return GIST_OK;
@@ -363,10 +454,11 @@ gist_status tok_add_gist(tokenizer *t, int32_t id, gist_error *err) {
     TRY(vocab_set(&t->v, id, TOK_GIST_TEXT, strlen(TOK_GIST_TEXT), PIECE_ADDED, "tokenizer", err));
     a.off = t->v.piece[id].off;
     a.len = t->v.piece[id].len;
+    TRY(matcher_add(&t->added, t->alloc, &a, err));
+    t->v.piece[id].added = (uint32_t)t->added.n;
+    t->v.piece[id].special = true;
     TRY(matcher_add(&t->raw, t->alloc, &a, err));
     matcher_sort(&t->raw, &t->v);
-    t->v.piece[id].special = true;
-    t->v.piece[id].added = 1;
     t->gist = id;
     return GIST_OK;
 }

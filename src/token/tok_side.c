@@ -5,6 +5,7 @@
  *   special_tokens_map.json    bos_token, eos_token, ..., additional_special_tokens
  *   generation_config.json     eos_token_id: one id or a list; each ends an answer
  *   config.json                bos_token_id, eos_token_id, model_type
+ *   chat_template.jinja        the chat template, else tokenizer_config.json's: kept, never run
  *
  * Later lines of this table speak only where earlier ones are silent; tokens' flags are those of the decoder.  A token
  * that is named without an id and is not in the vocabulary is left out: we add no rows (but <GIST>, tok_add_gist).
@@ -48,7 +49,16 @@ static gist_status load_one(const gist_allocator *alloc, const char *dir, const 
     return st;
 }
 
+static gist_status load_chat(const gist_allocator *alloc, const char *dir, file_map *out, gist_error *err) {
+    char *path = path_join(alloc, dir, "chat_template.jinja");
+    if (!path) return err_memory(err, "chat_template.jinja");
+    gist_status st = path_exists(path) ? map_open(path, out, err) : GIST_OK;
+    mem_free(alloc, path);
+    return st;
+}
+
 gist_status side_load(side_files *s, const gist_allocator *alloc, const char *dir, gist_error *err) {
+    TRY(load_chat(alloc, dir, &s->chat, err));
     TRY(load_one(alloc, dir, "tokenizer_config.json", &s->tokenizer_config, err));
     TRY(load_one(alloc, dir, "special_tokens_map.json", &s->special_map, err));
     TRY(load_one(alloc, dir, "added_tokens.json", &s->added, err));
@@ -62,6 +72,7 @@ void side_free(side_files *s) {
     json_decref(s->added);
     json_decref(s->generation);
     json_decref(s->config);
+    if (s->chat.data) map_close(&s->chat);
 }
 
 static gist_status apply_added(tokenizer *t, const json_t *added, gist_error *err) {
@@ -181,6 +192,24 @@ static gist_status apply_sentinels(tokenizer *t, const side_files *s, size_t fir
     return GIST_OK;
 }
 
+/* One template, or several with names: then the one of the name "default". */
+static const char *config_chat(const json_t *v) {
+    if (json_is_string(v)) return json_string_value(v);
+    for (size_t i = 0; i < json_array_size(v); i++) {
+        const json_t *named = json_array_get(v, i);
+        if (strcmp(json_text(named, "name", ""), "default") == 0) return json_text(named, "template", NULL);
+    }
+    return NULL;
+}
+
+static gist_status apply_chat(tokenizer *t, const side_files *s, gist_error *err) {
+    const char *text = (const char *)s->chat.data;
+    size_t len = s->chat.size;
+    if (!text) text = config_chat(json_object_get(s->tokenizer_config, "chat_template"));
+    if (text && !s->chat.data) len = strlen(text);
+    return text ? tok_keep_chat(t, text, len, err) : GIST_OK;
+}
+
 gist_status side_apply(tokenizer *t, const side_files *s, gist_error *err) {
     size_t pieces = t->v.n;
     bool t5 = is_t5(t, s);
@@ -195,9 +224,11 @@ gist_status side_apply(tokenizer *t, const side_files *s, gist_error *err) {
     bool named = named_token(t, s->tokenizer_config, "eos_token", &t->eos) ||
                  named_token(t, s->special_map, "eos_token", &t->eos);
     if (!named && t->eos < 0) t->eos = first_id(t, json_object_get(s->config, "eos_token_id"));
+    named_token(t, s->special_map, "pad_token", &t->pad);
+    named_token(t, s->tokenizer_config, "pad_token", &t->pad);
     add_ends(t, json_object_get(s->generation, "eos_token_id"));
     add_ends(t, json_object_get(s->config, "eos_token_id"));
     t->adds_bos = json_flag(s->tokenizer_config, "add_bos_token", t->adds_bos);
     t->adds_eos |= t5;
-    return GIST_OK;
+    return apply_chat(t, s, err);
 }

@@ -118,31 +118,41 @@ static gist_status read_piece(tokenizer *t, rd *r, int32_t id, gist_error *err) 
         }
     }
     if (r->failed) return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d is cut off or malformed", id);
-    if (type < PIECE_NORMAL || type > PIECE_BYTE)
-        return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d has type %llu, types 1 to 6 are known", id,
-                       (unsigned long long)type);
     float score;
     memcpy(&score, &bits, sizeof score);
+    return sp_put_piece(t, id, (const char *)text.p, text.len, type, score, "tokenizer.model", err);
+}
+
+/* ---- pieces, whatever file they came from ---- */
+
+gist_status sp_put_piece(tokenizer *t, int32_t id, const char *text, size_t len, uint64_t type, float score,
+                         const char *what, gist_error *err) {
+    if (type < PIECE_NORMAL || type > PIECE_BYTE)
+        return err_set(err, GIST_ERR_FORMAT, "%s: piece %d has type %llu, types 1 to 6 are known", what, id,
+                       (unsigned long long)type);
     if (!(score - score == 0.0f)) /* not finite */
-        return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: piece %d has a score that is not a number", id);
-    const char *s = (const char *)text.p;
-    if (text.len && !utf8_valid(s, text.len, NULL))
-        return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: the text of piece %d is not UTF-8", id);
-    TRY(vocab_set(&t->v, id, s, text.len, (piece_type)type, "tokenizer.model", err));
+        return err_set(err, GIST_ERR_FORMAT, "%s: piece %d has a score that is not a number", what, id);
+    if (len && !utf8_valid(text, len, NULL))
+        return err_set(err, GIST_ERR_FORMAT, "%s: the text of piece %d is not UTF-8", what, id);
+    TRY(vocab_set(&t->v, id, text, len, (piece_type)type, what, err));
     t->v.piece[id].score = score;
     if (type == PIECE_BYTE) {
-        int b = byte_piece(s, text.len);
+        int b = byte_piece(text, len);
         if (b < 0 || t->byte_id[b] >= 0)
-            return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: byte piece %d is \"%.*s\", not a new <0xHH>", id,
-                           text.len > 64 ? 64 : (int)text.len, s);
+            return err_set(err, GIST_ERR_FORMAT, "%s: byte piece %d is \"%.*s\", not a new <0xHH>", what, id,
+                           len > 64 ? 64 : (int)len, text);
         t->byte_id[b] = id;
     } else if (type == PIECE_UNKNOWN) {
         if (t->unk >= 0)
-            return err_set(err, GIST_ERR_FORMAT, "tokenizer.model: pieces %d and %d are both the unknown", t->unk, id);
+            return err_set(err, GIST_ERR_FORMAT, "%s: pieces %d and %d are both the unknown", what, t->unk, id);
         t->unk = id;
     }
     t->has_unused |= type == PIECE_UNUSED;
     return GIST_OK;
+}
+
+static bool is_mergeable(const piece *p) {
+    return p->type == PIECE_NORMAL || p->type == PIECE_USER || p->type == PIECE_UNUSED;
 }
 
 typedef struct scored {
@@ -150,13 +160,15 @@ typedef struct scored {
     int32_t id;
 } scored;
 
-/* Ranks from scores: the highest is 0, equal scores share a rank.  Bottom-up merge sort. */
+/* Ranks from scores: the highest is 0, equal scores share a rank; pieces that no merge makes have none.  Bottom-up
+ * merge sort. */
 static gist_status rank_pieces(tokenizer *t, gist_error *err) {
-    size_t n = t->v.n;
-    scored *x = mem_alloc(t->alloc, n * 2, sizeof *x);
+    size_t n = 0;
+    scored *x = mem_alloc(t->alloc, t->v.n * 2, sizeof *x);
     if (!x) return err_memory(err, "vocabulary");
+    for (size_t i = 0; i < t->v.n; i++)
+        if (is_mergeable(&t->v.piece[i])) x[n++] = (scored){ t->v.piece[i].score, (int32_t)i };
     scored *from = x, *to = x + n;
-    for (size_t i = 0; i < n; i++) x[i] = (scored){ t->v.piece[i].score, (int32_t)i };
     for (size_t run = 1; run < n; run *= 2) {
         for (size_t i = 0; i < n; i += 2 * run) {
             size_t mid = i + run < n ? i + run : n, end = i + 2 * run < n ? i + 2 * run : n;
@@ -219,11 +231,10 @@ static int32_t control_piece(const tokenizer *t, const rd *text, const char *usu
     return id >= 0 && t->v.piece[id].type == PIECE_CONTROL ? id : -1;
 }
 
-/* No piece has a space behind something else: then no merge crosses the start of a word. */
-static bool spaces_lead(const tok_vocab *v) {
+bool sp_spaces_lead(const tok_vocab *v) {
     for (size_t i = 0; i < v->n; i++) {
         const piece *p = &v->piece[i];
-        if (p->type != PIECE_NORMAL && p->type != PIECE_USER && p->type != PIECE_UNUSED) continue;
+        if (!is_mergeable(p)) continue;
         const char *s = v->text + p->off;
         size_t k = 0;
         while (k + 3 <= p->len && memcmp(s + k, TOK_SPACE, 3) == 0) k += 3;
@@ -233,15 +244,31 @@ static bool spaces_lead(const tok_vocab *v) {
     return true;
 }
 
-/* What the encoder needs of pieces, whatever file they came from. */
+static gist_status mark_specials(tokenizer *t, gist_error *err) {
+    static const added_token special = { .special = true };
+    for (size_t i = 0; i < t->v.n; i++) {
+        piece p = t->v.piece[i];
+        char text[TOK_MAX_PIECE]; /* the pool may move */
+        if ((p.type != PIECE_CONTROL && p.type != PIECE_UNKNOWN) || p.added) continue;
+        memcpy(text, t->v.text + p.off, p.len);
+        TRY(tok_add(t, text, p.len, (int32_t)i, &special, "vocabulary", err));
+    }
+    return GIST_OK;
+}
+
+/* What the encoder needs of pieces. */
 gist_status sp_finish(tokenizer *t, gist_error *err) {
+    if (!t->by_pair) {
+        TRY(mark_specials(t, err));
+        TRY(t->is_unigram ? unigram_build(t, err) : rank_pieces(t, err));
+    }
     for (size_t i = 0; i < t->v.n; i++) {
         const piece *p = &t->v.piece[i];
         added_token a = { .id = (int32_t)i, .off = p->off, .len = p->len };
         if (p->type == PIECE_USER) TRY(matcher_add(&t->user, t->alloc, &a, err));
     }
     matcher_sort(&t->user, &t->v);
-    if (t->cut == CUT_NOWHERE && spaces_lead(&t->v)) t->cut = CUT_WORDS;
+    if (t->cut == CUT_NOWHERE && sp_spaces_lead(&t->v)) t->cut = CUT_WORDS;
     for (int b = 0; t->byte_fallback && b < 256; b++)
         if (t->byte_id[b] < 0)
             return err_set(err, GIST_ERR_FORMAT, "tokenizer: byte_fallback is set, but <0x%02X> is missing", b);
@@ -249,7 +276,6 @@ gist_status sp_finish(tokenizer *t, gist_error *err) {
 }
 
 static gist_status read_pieces(tokenizer *t, const void *bytes, size_t len, gist_error *err) {
-    static const added_token special = { .special = true };
     rd r;
     rd_init(&r, bytes, len);
     int32_t id = 0;
@@ -257,14 +283,6 @@ static gist_status read_pieces(tokenizer *t, const void *bytes, size_t len, gist
         if (f.number != 1) continue;
         TRY(read_piece(t, &f.bytes, id, err));
         id++;
-    }
-    TRY(t->is_unigram ? unigram_build(t, err) : rank_pieces(t, err));
-    for (int32_t i = 0; i < id; i++) {
-        piece p = t->v.piece[i];
-        char text[TOK_MAX_PIECE]; /* the pool may move */
-        if (p.type != PIECE_CONTROL && p.type != PIECE_UNKNOWN) continue;
-        memcpy(text, t->v.text + p.off, p.len);
-        TRY(tok_add(t, text, p.len, i, &special, "tokenizer.model", err));
     }
     return GIST_OK;
 }

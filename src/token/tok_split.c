@@ -143,6 +143,68 @@ gist_status split_add_prefix(tokenizer *t, gist_error *err) {
     return GIST_OK;
 }
 
+/* ---- by name ---- */
+
+/* What GGUF calls a way of splitting text stands for more than patterns.  The first name of a row is the one we write.
+ * */
+typedef struct named_split {
+    const char *name[3];
+    const char *pattern[2];
+    tok_form form;
+    bool ignore_merges, adds_bos;
+} named_split;
+
+static const named_split named[] = {
+    { { "gpt-2", "default" }, { tok_pattern_gpt2 }, FORM_NONE, false, false },
+    { { "llama-bpe", "llama3", "llama-v3" }, { tok_pattern_llama3 }, FORM_NONE, true, true },
+    { { "qwen2" }, { tok_pattern_qwen2 }, FORM_NFC, false, false },
+    { { "smollm" }, { "\\p{N}", tok_pattern_gpt2 }, FORM_NONE, false, false },
+};
+
+static bool is_named(const named_split *s, tok_text name) {
+    for (int i = 0; i < 3 && s->name[i]; i++)
+        if (strlen(s->name[i]) == name.len && memcmp(s->name[i], name.p, name.len) == 0) return true;
+    return false;
+}
+
+gist_status split_add_named(tokenizer *t, tok_text name, gist_error *err) {
+    if (!name.p)
+        return err_set(
+            err, GIST_ERR_UNSUPPORTED,
+            "vocabulary: it does not say how text is split (tokenizer.ggml.pre); newer converters write that");
+    for (size_t k = 0; k < sizeof named / sizeof *named; k++) {
+        const named_split *s = &named[k];
+        if (!is_named(s, name)) continue;
+        t->form = s->form;
+        t->ignore_merges = s->ignore_merges;
+        t->adds_bos = s->adds_bos;
+        for (int i = 0; i < 2 && s->pattern[i]; i++)
+            TRY(split_add(t, s->pattern[i], strlen(s->pattern[i]), false, true, true, err));
+        return GIST_OK;
+    }
+    return err_set(err, GIST_ERR_UNSUPPORTED,
+                   "vocabulary: text is split as \"%.*s\" (tokenizer.ggml.pre); gpt-2, default, llama-bpe, qwen2 and "
+                   "smollm are known",
+                   name.len > 32 ? 32 : (int)name.len, name.p);
+}
+
+static bool is_stage(const split_stage *g, const char *pattern) {
+    return g->re && !g->literal && g->keep_match && g->keep_gap && g->pattern_len == strlen(pattern) &&
+           memcmp(g->pattern, pattern, g->pattern_len) == 0;
+}
+
+const char *split_name(const tokenizer *t) {
+    bool whole = t->ignore_merges || t->model == TOK_TIKTOKEN; /* a word that is a piece is that piece */
+    for (size_t k = 0; k < sizeof named / sizeof *named; k++) {
+        const named_split *s = &named[k];
+        int n = s->pattern[1] ? 2 : 1, same = 0;
+        if (t->stages != n || t->form != s->form || whole != s->ignore_merges) continue;
+        while (same < n && is_stage(&t->stage[same], s->pattern[same])) same++;
+        if (same == n) return s->name[0];
+    }
+    return NULL;
+}
+
 void split_free(tokenizer *t) {
     for (int i = 0; i < t->stages; i++) {
         pcre2_code_free(t->stage[i].re);

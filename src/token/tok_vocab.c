@@ -57,8 +57,7 @@ gist_status vocab_reserve(tok_vocab *v, size_t n, gist_error *err) {
     return slots_grow(v, v->used + n, err);
 }
 
-/* Put bytes and a NUL behind the pool; *off is where. */
-static gist_status pool_add(tok_vocab *v, const char *text, size_t len, uint32_t *off, gist_error *err) {
+gist_status vocab_keep(tok_vocab *v, const char *text, size_t len, uint32_t *off, gist_error *err) {
     if (v->text_len + len + 1 > UINT32_MAX) return err_set(err, GIST_ERR_LIMIT, "vocabulary texts exceed 4 GiB");
     TRY(grow(v->alloc, (void **)&v->text, &v->text_cap, v->text_len + len + 1, 1, err));
     *off = (uint32_t)v->text_len;
@@ -71,7 +70,7 @@ static gist_status pool_add(tok_vocab *v, const char *text, size_t len, uint32_t
 static gist_status piece_text(tok_vocab *v, int32_t id, const char *text, size_t len, gist_error *err) {
     TRY(slots_grow(v, v->used + 1, err));
     uint32_t off = 0;
-    TRY(pool_add(v, text, len, &off, err));
+    TRY(vocab_keep(v, text, len, &off, err));
     v->piece[id].off = off;
     v->piece[id].len = (uint32_t)len;
     if (len > v->max_len) v->max_len = (uint32_t)len;
@@ -115,6 +114,11 @@ int32_t vocab_find(const tok_vocab *v, const char *text, size_t len) {
         if (p->len == len && memcmp(v->text + p->off, text, len) == 0) return (int32_t)(v->slot[i].id1 - 1);
     }
     return -1;
+}
+
+int32_t vocab_find_normal(const tok_vocab *v, const char *text, size_t len) {
+    int32_t id = vocab_find(v, text, len);
+    return id >= 0 && v->piece[id].type == PIECE_NORMAL ? id : -1;
 }
 
 void vocab_free(tok_vocab *v) {

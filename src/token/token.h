@@ -4,6 +4,7 @@
  *   SentencePiece unigram spiece.model (the same format; T5): the segmentation of the greatest score
  *   byte-level BPE        tokenizer.json, or vocab.json + merges.txt: split pattern (PCRE2), merges by rank
  *   tiktoken              LLaMA-3's tokenizer.model (base64, rank): byte-level BPE whose merges are implied by ranks
+ *   arrays                what a GGUF file holds of one of these (tok_parts)
  */
 #ifndef GIST_TOKEN_H
 #define GIST_TOKEN_H
@@ -41,12 +42,16 @@ int tok_size(const tokenizer *t);    /* ids are [0, tok_size) */
 int32_t tok_bos(const tokenizer *t); /* -1: none */
 int32_t tok_eos(const tokenizer *t);
 bool tok_is_end(const tokenizer *t, int32_t id); /* eos, or one of generation_config's eos_token_id list */
-int32_t tok_gist(const tokenizer *t);            /* id of "<GIST>", -1: the vocabulary has none */
-bool tok_adds_bos(const tokenizer *t);           /* does this model's text begin with BOS? */
-bool tok_adds_eos(const tokenizer *t);           /* does this model's text end with EOS, as T5's does? */
-const char *tok_kind(const tokenizer *t);    /* "sentencepiece-bpe", "sentencepiece-unigram", "byte-bpe", "tiktoken" */
-hash128 tok_fingerprint(const tokenizer *t); /* of pieces, merges, flags and special tokens, not of file names; taken
-                                                before tok_add_gist */
+/* All of them into id[0..cap), eos first; how many there are. */
+int tok_ends(const tokenizer *t, int32_t *id, int cap);
+int32_t tok_gist(const tokenizer *t);     /* id of "<GIST>", -1: the vocabulary has none */
+bool tok_adds_bos(const tokenizer *t);    /* does this model's text begin with BOS? */
+bool tok_adds_eos(const tokenizer *t);    /* does this model's text end with EOS, as T5's does? */
+const char *tok_kind(const tokenizer *t); /* "sentencepiece-bpe", "sentencepiece-unigram", "byte-bpe", "tiktoken" */
+/* Of all that decides the ids of a text: pieces, merges, added tokens, flags, patterns, BOS.  Not of the files' form,
+ * nor of what ends an answer.  Taken before tok_add_gist.  A SentencePiece model as JSON and one by score, or tiktoken
+ * and byte-level merges, are different tokenizers. */
+hash128 tok_fingerprint(const tokenizer *t);
 /* Give "<GIST>" the id `id` (normally the model's row count).  An error when the text is taken by another id. */
 gist_status tok_add_gist(tokenizer *t, int32_t id, gist_error *err);
 int32_t tok_find(const tokenizer *t, const char *piece); /* id of an exact piece or special token, -1 */
@@ -54,6 +59,7 @@ int32_t tok_find(const tokenizer *t, const char *piece); /* id of an exact piece
  * shown in the byte alphabet of GPT-2, too.  *len may be NULL. */
 const char *tok_piece(const tokenizer *t, int32_t id, size_t *len);
 bool tok_is_special(const tokenizer *t, int32_t id);
+const char *tok_chat_template(const tokenizer *t); /* Jinja text of its files, NULL: none */
 
 /* Streaming detokenization: feed ids one by one, get bytes that are whole UTF-8 characters; bytes that can no longer
  * become a character come out as U+FFFD.  Special tokens print nothing.  Fixed size, no allocation of its own. */
@@ -66,6 +72,54 @@ typedef struct tok_stream {
 void tok_stream_init(tok_stream *s, const tokenizer *t, bool at_start_of_text);
 void tok_stream_push(tok_stream *s, int32_t id, sbuf *out);
 void tok_stream_end(tok_stream *s, sbuf *out); /* what is still held becomes U+FFFD */
+
+/* ---- vocabularies as arrays ---- */
+
+typedef struct tok_text {
+    const char *p; /* NULL: absent.  Not NUL-terminated */
+    size_t len;
+} tok_text;
+
+/* What a GGUF file says of its vocabulary; the keys' common beginning is "tokenizer.ggml.".  A yes-or-no is 1, 0, or
+ * -1 where the file does not say; an id is -1 where it does not. */
+typedef struct tok_parts {
+    tok_text model;        /* model: "llama" SentencePiece BPE, "t5" SentencePiece unigram, "gpt2" byte-level BPE */
+    tok_text pre;          /* pre: how "gpt2" splits text: "gpt-2", "llama-bpe", "qwen2", "smollm", "default" */
+    const tok_text *token; /* [tokens] tokens */
+    size_t tokens;
+    const float *score;    /* [tokens] scores; NULL: absent ("gpt2" needs none) */
+    const int32_t *type;   /* [tokens] token_type: 1 normal 2 unknown 3 control 4 user defined 5 unused 6 byte;
+                              NULL: absent ("gpt2": all normal) */
+    const tok_text *merge; /* [merges] merges, "a b", in order of rank; "gpt2" only */
+    size_t merges;
+    int32_t bos, eos, unk, pad; /* bos_token_id, eos_token_id, unknown_token_id, padding_token_id */
+    const int32_t *end;         /* [ends] what ends an answer beside eos: eot_token_id, eom_token_id */
+    size_t ends;
+    int add_bos, add_eos; /* add_bos_token, add_eos_token */
+    int add_space_prefix, remove_extra_whitespaces;
+    const void *charsmap; /* precompiled_charsmap; NULL: absent */
+    size_t charsmap_len;
+    tok_text chat_template; /* "tokenizer.chat_template": Jinja, kept and handed on, never run */
+    void *own;              /* what tok_parts_of has made, else NULL */
+    const gist_allocator *alloc;
+} tok_parts;
+
+/* A parts with nothing in it: every number -1, every pointer NULL. */
+tok_parts tok_parts_none(void);
+/* A tokenizer of these parts; nothing of p is kept.  Same ids, and the same fingerprint, as from the Hugging Face
+ * files they were made from, so far as arrays can say it: they know no lstrip, rstrip, single_word and normalized.
+ * Ids out of bounds, texts given twice, merges of no pieces and the like are GIST_ERR_FORMAT; a model, a `pre` or a
+ * kind of normalisation that is not known is GIST_ERR_UNSUPPORTED and named. */
+gist_status tok_open_parts(const tok_parts *p, const gist_allocator *alloc, tokenizer **out, gist_error *err);
+/* The parts of t for a model of `rows` rows (0: tok_size), to be written as GGUF; ids without a text become "[PADi]",
+ * unused.  Texts are borrowed from t; tok_parts_free releases the arrays.  What the arrays cannot hold is
+ * GIST_ERR_UNSUPPORTED and named. */
+gist_status tok_parts_of(const tokenizer *t, int rows, tok_parts *out, gist_error *err);
+void tok_parts_free(tok_parts *p);
+/* Write Hugging Face tokenizer files into the directory dir: tokenizer.model (SentencePiece), tokenizer.json (all but
+ * unigram, where merges can say the same), tokenizer_config.json (special and added tokens, add_bos_token, chat
+ * template), as transformers and tok_open read them.  generation_config.json is the caller's (tok_ends). */
+gist_status tok_write_dir(const tokenizer *t, const char *dir, gist_error *err);
 
 /* ---- templates ---- */
 

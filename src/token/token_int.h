@@ -9,6 +9,9 @@
  *   tok_split.c    pre-tokenizer stages (PCRE2)
  *   tok_norm.c     Unicode normalisation forms (utf8proc)
  *   tok_hf.c       tokenizer.json, vocab.json + merges.txt
+ *   tok_parts.c    vocabularies as arrays, as GGUF has them: a tokenizer of them
+ *   tok_save.c     and back: the arrays of a tokenizer
+ *   tok_write.c    tokenizer.json and tokenizer_config.json of a tokenizer; tok_write_sp.c: tokenizer.model
  *   tok_side.c     the small JSON files beside a tokenizer: special and added tokens, BOS, end tokens
  *   tok_encode.c   text -> stretches between added tokens -> ids
  *   tok_stream.c   ids -> text
@@ -30,8 +33,10 @@
 #define TOK_MAX_NORM (4 * TOK_MAX_TEXT)  /* bytes of it normalised */
 #define TOK_MAX_FILE ((size_t)512 << 20) /* bytes of one tokenizer file */
 #define TOK_MAX_IDS (1 << 20)
+#define TOK_MAX_MERGES (1 << 22)
 #define TOK_MAX_PIECE 4096 /* bytes of one piece */
 #define TOK_MAX_STAGES 16
+#define TOK_MAX_CHAT ((size_t)1 << 20)
 #define TOK_SPACE "\xE2\x96\x81" /* U+2581, a SentencePiece space */
 #define TOK_GIST_TEXT "<GIST>"
 #define TOK_CONTINUED 0x100 /* flag of encode: something stands before the text */
@@ -52,11 +57,9 @@ typedef enum piece_type {
 
 typedef struct piece {
     uint32_t off, len; /* in vocab.text, NUL-terminated there */
-    union {
-        int32_t rank; /* of the merge that makes it, lower first (SentencePiece BPE, tiktoken) */
-        float score;  /* unigram */
-    };
-    uint32_t added; /* 1 + index in tokenizer.added, 0: not an added token */
+    int32_t rank;      /* of the merge that makes it, lower first (SentencePiece BPE, tiktoken) */
+    float score;       /* SentencePiece: as its file has it */
+    uint32_t added;    /* 1 + index in tokenizer.added, 0: not an added token */
     uint8_t type;
     bool special;
 } piece;
@@ -81,7 +84,10 @@ gist_status vocab_reserve(tok_vocab *v, size_t n, gist_error *err); /* room for 
 /* Give `id` the text.  Errors (naming `what`): id out of bounds or taken, text empty, too long or given already. */
 gist_status vocab_set(tok_vocab *v, int32_t id, const char *text, size_t len, piece_type type, const char *what,
                       gist_error *err);
-int32_t vocab_find(const tok_vocab *v, const char *text, size_t len); /* -1: absent */
+/* Put bytes that are no piece behind the pool; *off is where. */
+gist_status vocab_keep(tok_vocab *v, const char *text, size_t len, uint32_t *off, gist_error *err);
+int32_t vocab_find(const tok_vocab *v, const char *text, size_t len);        /* -1: absent */
+int32_t vocab_find_normal(const tok_vocab *v, const char *text, size_t len); /* -1: absent, or of another type */
 void vocab_free(tok_vocab *v);
 
 /* Tokens that are cut out of the text before anything else looks at it. */
@@ -117,6 +123,15 @@ typedef struct merge_map { /* (left id, right id) -> rank and id of the whole */
 
 gist_status merges_reserve(merge_map *m, const gist_allocator *alloc, size_t n, gist_error *err);
 void merges_put(merge_map *m, merge_slot s); /* within what was reserved; a pair given again takes the later rank */
+/* Put the merge of rank `rank` that a file writes as two texts, or as "a b": pieces of t's vocabulary, like both
+ * together. Errors name `what`. */
+gist_status merges_put_pair(struct tokenizer *t, const char *a, size_t a_len, const char *b, size_t b_len, size_t rank,
+                            const char *what, gist_error *err);
+gist_status merges_put_line(struct tokenizer *t, const char *s, size_t len, size_t rank, const char *what,
+                            gist_error *err);
+/* All merges in order of rank, in a fresh array.  Where pieces have the ranks, these are every split of a piece into
+ * two pieces, in the order of the ranks of the piece and then of the ids of its parts. */
+gist_status merges_list(const struct tokenizer *t, merge_slot **list, size_t *n, gist_error *err);
 const merge_slot *merges_find(const merge_map *m, int32_t left, int32_t right);
 
 typedef struct symbol {
@@ -186,6 +201,7 @@ typedef struct charsmap { /* units 0: the identity */
 
 /* GIST_ERR_FORMAT or GIST_ERR_LIMIT, and *m as before, when the bytes are no map that can be walked safely. */
 gist_status charsmap_load(charsmap *m, const gist_allocator *alloc, const void *bytes, size_t len, gist_error *err);
+void charsmap_save(const charsmap *m, sbuf *out); /* the bytes that charsmap_load reads; nothing of no map */
 void charsmap_free(charsmap *m, const gist_allocator *alloc);
 /* Bytes of the longest rule that s[0..len) begins with, 0: none; *text (NUL-terminated UTF-8) replaces them. */
 size_t charsmap_longest(const charsmap *m, const char *s, size_t len, const char **text);
@@ -239,22 +255,37 @@ struct tokenizer {
     pcre2_general_context *pcre, *compiling;
     pcre2_match_context *limits;
     /* what stands around a text */
-    int32_t bos, eos, gist;
+    int32_t bos, eos, pad, gist;
     bool adds_bos, adds_eos;
     int32_t end[64];
     int ends;
+    char *chat; /* template as its files have it; NULL: none */
     hash128 fingerprint;
 };
 
+gist_status tok_create(const gist_allocator *alloc, tokenizer **out, gist_error *err);
+/* Can anything become the unknown?  Not where every byte is a piece. */
+bool tok_uses_unk(const tokenizer *t);
+/* Is the token looked for in normalised text? */
+bool tok_is_normalised(const tokenizer *t, const added_token *a);
+/* What every way of opening ends with: <GIST>, the matchers, the fingerprint. */
+gist_status tok_finish(tokenizer *t, gist_error *err);
 /* Make `text` an added token.  id -1: only if the vocabulary has the text.  A reserved id may be renamed; every other
  * disagreement with what is there is an error that names `what`. */
 gist_status tok_add(tokenizer *t, const char *text, size_t len, int32_t id, const added_token *flags, const char *what,
                     gist_error *err);
+/* The chat template: at most TOK_MAX_CHAT bytes of UTF-8 without a NUL. */
+gist_status tok_keep_chat(tokenizer *t, const char *text, size_t len, gist_error *err);
 void tok_add_end(tokenizer *t, int32_t id); /* one more id that ends an answer */
 
 /* ---- readers: fill a fresh tokenizer ---- */
 
 gist_status sp_load(tokenizer *t, const void *bytes, size_t len, gist_error *err);
+/* One piece of a SentencePiece vocabulary, checked; errors name `what`. */
+gist_status sp_put_piece(tokenizer *t, int32_t id, const char *text, size_t len, uint64_t type, float score,
+                         const char *what, gist_error *err);
+/* No piece has a space behind something else: then no merge crosses the start of a word. */
+bool sp_spaces_lead(const tok_vocab *v);
 /* Last step of sp_load, and of others that fill t with SentencePiece pieces. */
 gist_status sp_finish(tokenizer *t, gist_error *err);
 bool tiktoken_is(const void *bytes, size_t len);
@@ -266,8 +297,16 @@ gist_status hf_load(tokenizer *t, const json_t *root, gist_error *err);
 gist_status gpt2_load(tokenizer *t, const json_t *vocab, const char *merges, size_t len, bool qwen2, bool prefix_space,
                       gist_error *err);
 
+/* ---- writers ---- */
+
+gist_status sp_save(const tokenizer *t, sbuf *out, gist_error *err);    /* tokenizer.model; not by pair */
+gist_status hf_save(const tokenizer *t, json_t **out, gist_error *err); /* tokenizer.json; not unigram */
+
+/* ---- JSON beside them ---- */
+
 typedef struct side_files { /* parsed or NULL */
     json_t *tokenizer_config, *special_map, *added, *generation, *config;
+    file_map chat; /* chat_template.jinja */
 } side_files;
 gist_status side_load(side_files *s, const gist_allocator *alloc, const char *dir, gist_error *err);
 void side_free(side_files *s);
@@ -290,6 +329,10 @@ extern const char tok_pattern_gpt2[], tok_pattern_qwen2[], tok_pattern_llama3[];
 gist_status split_add(tokenizer *t, const char *pattern, size_t len, bool literal, bool keep_match, bool keep_gap,
                       gist_error *err);
 gist_status split_add_prefix(tokenizer *t, gist_error *err);
+/* The stages of the pre-tokenizer that GGUF calls `name`: GIST_ERR_UNSUPPORTED when it is none of the known. */
+gist_status split_add_named(tokenizer *t, tok_text name, gist_error *err);
+/* The name of t's stages there; NULL: they have none. */
+const char *split_name(const tokenizer *t);
 void split_free(tokenizer *t);
 /* s[0..len), valid UTF-8, in normal form `form`; *out borrows s when nothing changes, else buf. */
 gist_status norm_form(tok_form form, const char *s, size_t len, sbuf *buf, const char **out, size_t *out_len,
@@ -328,6 +371,7 @@ gist_status encode_symbols(encoder *e, const char *text);
 
 /* GPT-2's alphabet: every byte is a printable character. */
 uint32_t byte_letter(uint8_t b);
-int letter_byte(uint32_t cp); /* -1: no letter of the alphabet */
+int letter_byte(uint32_t cp);  /* -1: no letter of the alphabet */
+void bytes_find(tokenizer *t); /* which pieces are the single bytes? */
 
 #endif

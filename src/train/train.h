@@ -82,10 +82,10 @@ bool train_condition_find(const char *name, size_t len, train_condition *out);
  *
  * Prompt and gist rows see their prompt causally; a pair's rows see what their condition says (memory interval) and,
  * causally, themselves (local interval).  label[t] is the id that row t should predict, -1 none: the last row of the
- * rest predicts the answer's first token, and the answer's last token, which predicts nothing, has no row (with
- * input_loss the rest's rows predict their next tokens as well).  weight[t]
- * is its share of the loss (the shares of a batch's label rows sum to 1, "mean over label tokens"); teacher[t] the row
- * whose distribution row t should match, -1 none. */
+ * rest predicts the answer's first token, and the answer's last token, which predicts nothing, has no row.  With
+ * input_loss the rest's rows predict their next tokens as well, with prompt_loss the prompt's rows theirs: labels of
+ * text.  weight[t] is its share of the loss (the shares of a batch's label rows sum to 1, "mean over label tokens");
+ * teacher[t] the row whose distribution row t should match, -1 none. */
 typedef struct train_batch {
     int T;
     int32_t *ids, *pos, *label;
@@ -94,6 +94,7 @@ typedef struct train_batch {
     int *teacher;
     uint8_t *condition; /* train_condition of a pair's row, COND_COUNT of prompt and gist rows */
     uint8_t *is_gist;   /* 1 for gist tokens */
+    uint8_t *text;      /* 1: the label is a token of prompt or input, not of an answer; NULL: all are of answers */
     int grad_rows; /* gradients reach the first rows only, which nothing behind them needs; 0: all */
     int label_rows, pairs; /* rows with a label; pairs, teacher copies not counted */
     double weight_sum;  /* of the weights before train_batch_finish: label tokens, as counted by the loss */
@@ -110,7 +111,8 @@ typedef struct train_pack_options {
     int pairs_per_prompt;   /* most pairs behind one encoding of a prompt */
     int batch_pairs;        /* pairs of one step; a batch is closed before it would exceed batch_tokens */
     int batch_tokens;       /* most rows; 0: no bound */
-    bool input_loss;        /* the input's tokens, from the second on, are predicted too */
+    float input_loss;       /* weight of predicting the input's tokens, from the second on (answers have 1) */
+    float prompt_loss;      /* the same for the prompt's */
 } train_pack_options;
 int train_pack_largest_k(const train_pack_options *opt);
 
@@ -181,7 +183,7 @@ typedef struct train_model_options {
     dtype memory_type;   /* what they are rounded to in the forward pass; their gradients pass straight through */
 } train_model_options;
 
-/* From a checkpoint's weights (w), or from scratch with normal(0, 0.02) scaled as docs/TRAINING.md says (w NULL, seed).
+/* From a checkpoint's weights (w), or from scratch with normal weights scaled as docs/TRAINING.md says (w NULL, seed).
  * gist_row: add a vocabulary row (mean) when the checkpoint lacks <GIST>. */
 gist_status train_model_create(train_model **out, const llama_config *cfg, const weights *w, bool gist_row,
                                uint64_t seed, const train_model_options *opt, op_ctx *ctx, const gist_allocator *alloc,
@@ -189,9 +191,10 @@ gist_status train_model_create(train_model **out, const llama_config *cfg, const
 void train_model_free(train_model *tm);
 
 typedef struct train_loss {
-    double lm[COND_COUNT];      /* summed cross-entropy of label rows by condition, nats */
+    double lm[COND_COUNT];      /* summed cross-entropy of answer tokens by condition, nats */
     double distill;             /* summed KL(teacher || student) over rows with a teacher, nats */
-    int rows[COND_COUNT], distilled;
+    double text;                /* the same over rows whose label is text */
+    int rows[COND_COUNT], distilled, text_rows;
     double total;               /* the weighted loss whose gradient was taken */
     bool finite;
 } train_loss;
@@ -409,7 +412,7 @@ typedef struct train_report {
     float lr;
     double grad_norm;   /* before clipping */
     int rows, labels, pairs, batches;
-    double lm[COND_COUNT], distill; /* means; NaN: none */
+    double lm[COND_COUNT], distill, text; /* means; NaN: none */
     double seconds;     /* of this step */
     double tokens_per_second, gflops, seconds_left;
     uint64_t bytes;     /* resident, at most so far */

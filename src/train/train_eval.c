@@ -92,7 +92,8 @@ gist_status train_evaluate(train_model *tm, const train_run_options *opt, const 
     eval_run e = { .tm = tm, .opt = opt, .events = events ? events : &silent, .pack = opt->pack, .err = err };
     int views = train_views(&opt->pack, view), made = 0;
     gist_status status = GIST_OK;
-    e.pack.teacher = e.pack.input_loss = false;
+    e.pack.teacher = false;
+    e.pack.input_loss = e.pack.prompt_loss = 0;
     if (views * opt->splits > TRAIN_MAX_METRICS)
         return err_set(err, GIST_ERR_LIMIT, "%d splits under %d conditions and k: more than %d metrics", opt->splits,
                        views, TRAIN_MAX_METRICS);

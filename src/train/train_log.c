@@ -99,6 +99,7 @@ gist_status train_log_step(train_log *log, const train_report *r, gist_error *er
     put_number(&s, "tokens_per_second", r->tokens_per_second);
     put_number(&s, "gflops", r->gflops);
     if (isfinite(r->distill)) put_number(&s, "distill", r->distill);
+    if (isfinite(r->text)) put_number(&s, "text", r->text);
     const char *lead = ",\"lm\":{";
     for (int c = 0; c < COND_COUNT; c++) {
         if (!isfinite(r->lm[c])) continue;

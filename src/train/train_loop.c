@@ -98,7 +98,8 @@ static gist_status list_facts(const loop *l, train_facts *f, gist_error *err) {
     train_facts_set(f, "k", "%s", text);
     train_facts_set(f, "gist token", "%d", p->gist_token);
     train_facts_set(f, "teacher", "%d, lm %s", p->teacher, shortest(p->teacher_lm).s);
-    train_facts_set(f, "input loss", "%d", p->input_loss);
+    train_facts_set(f, "input loss", "%.9g", (double)p->input_loss);
+    train_facts_set(f, "prompt loss", "%.9g", (double)p->prompt_loss);
     train_facts_set(f, "pairs per prompt", "%d", p->pairs_per_prompt);
     train_facts_set(f, "batch", "%d pairs, %d tokens", p->batch_pairs, p->batch_tokens);
     train_facts_set(f, "accumulate", "%d", o->accumulate);
@@ -256,8 +257,8 @@ static gist_status pack(loop *l, double *labels, gist_error *err) {
 }
 
 static gist_status add_gradients(loop *l, double labels, train_report *r, double *flops, gist_error *err) {
-    int rows[COND_COUNT] = { 0 }, distilled = 0;
-    double lm[COND_COUNT] = { 0 }, distill = 0;
+    int rows[COND_COUNT] = { 0 }, distilled = 0, text_rows = 0;
+    double lm[COND_COUNT] = { 0 }, distill = 0, text = 0;
     train_model_zero_grad(l->tm);
     for (int i = 0; i < l->opt->accumulate; i++) {
         const train_batch *b = &l->batch[i];
@@ -272,6 +273,8 @@ static gist_status add_gradients(loop *l, double labels, train_report *r, double
         *flops += train_model_flops(l->tm, b);
         distill += loss.distill;
         distilled += loss.distilled;
+        text += loss.text;
+        text_rows += loss.text_rows;
         for (int c = 0; c < COND_COUNT; c++) {
             lm[c] += loss.lm[c];
             rows[c] += loss.rows[c];
@@ -279,6 +282,7 @@ static gist_status add_gradients(loop *l, double labels, train_report *r, double
     }
     for (int c = 0; c < COND_COUNT; c++) r->lm[c] = rows[c] ? lm[c] / rows[c] : NAN;
     r->distill = distilled ? distill / distilled : NAN;
+    r->text = text_rows ? text / text_rows : NAN;
     return GIST_OK;
 }
 

@@ -86,18 +86,23 @@ static bool ends_with(const char *s, const char *end) {
     return a >= b && strcmp(s + a - b, end) == 0;
 }
 
-/* Matrices normal(0, 0.02), those that write to the residual stream scaled by 1/sqrt(2L); norms 1.  Each tensor draws
- * from a generator of its own. */
+/* Matrices keep the size of what they read: normal(0, 1/sqrt(inputs)), those that write to the residual stream scaled
+ * by 1/sqrt(2L) more.  An embedding that is not the head, too, is normal(0, 1): a token outweighs what the first blocks
+ * add to it.  Norms 1, biases 0.  Each tensor draws from a generator of its own.  docs/TRAINING.md says what this is
+ * worth. */
 static void init_scratch(train_model *tm, uint64_t seed) {
-    double residual = 1 / sqrt(2.0 * tm->model.cfg.L);
+    const llama_config *c = &tm->model.cfg;
     int first = train_model_frozen(tm) ? tm->trained_tensors : 0;
     for (int i = 0; i < tm->tensor_count - first; i++) {
         train_tensor *t = &tm->tensors[first + i];
         bool writes = ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
+        bool embeds = ends_with(t->name, "embed_tokens.weight") && !c->tied;
+        double scale = embeds ? 1 : 1 / sqrt((double)t->shape[1] * (writes ? 2.0 * c->L : 1));
+        float start = ends_with(t->name, ".bias") ? 0.0f : 1.0f;
         rng r;
         rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
         for (size_t j = 0; j < t->count; j++)
-            tm->w[t->at + j] = t->dims == 1 ? 1.0f : (float)(0.02 * (writes ? residual : 1) * rng_normal(&r));
+            tm->w[t->at + j] = t->dims == 1 ? start : (float)(scale * rng_normal(&r));
     }
 }
 
@@ -169,7 +174,8 @@ static void place_vectors(train_model *tm) {
     const llama_config *c = &tm->model.cfg;
     for (int i = 0; i < llama_weight_rows; i++) {
         const weight_row *r = &llama_weights[i];
-        for (int layer = 0; r->kind == WEIGHT_VECTOR && layer < (r->per_layer ? c->L : 1); layer++) {
+        if (r->kind != WEIGHT_VECTOR || !llama_uses_row(c, r)) continue;
+        for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
             uint8_t *fwd = r->per_layer ? (uint8_t *)&tm->model.layers[layer] : (uint8_t *)&tm->model;
             uint8_t *bwd = r->per_layer ? (uint8_t *)&tm->bwd.layers[layer] : (uint8_t *)&tm->bwd;
             train_tensor *t = tensor_of(tm, r, layer);
@@ -224,8 +230,11 @@ static gist_status pack_model(train_model *tm, gist_error *err) {
 
 static void take_kept(llama_acts *a, arena *ar, const llama_config *c, size_t rows) {
     size_t C = (size_t)c->C, F = (size_t)c->F, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
+    bool norms = llama_families[c->family].head_norm; /* what they read is kept, too */
     a->q = arena_take(ar, rows * HD, sizeof(float));
     a->k = arena_take(ar, rows * GD, sizeof(float));
+    a->q0 = norms ? arena_take(ar, rows * HD, sizeof(float)) : a->q;
+    a->k0 = norms ? arena_take(ar, rows * GD, sizeof(float)) : a->k;
     a->v = arena_take(ar, rows * GD, sizeof(float));
     a->att = arena_take(ar, rows * HD, sizeof(float));
     a->xm = arena_take(ar, rows * C, sizeof(float));

@@ -44,7 +44,8 @@ void train_batch_init(train_batch *b, const gist_allocator *alloc) {
 }
 
 void train_batch_free(train_batch *b) {
-    void *const arrays[] = { b->ids, b->pos, b->label, b->rows, b->weight, b->teacher, b->condition, b->is_gist };
+    void *const arrays[] = { b->ids,     b->pos,       b->label,   b->rows, b->weight,
+                             b->teacher, b->condition, b->is_gist, b->text };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) mem_free(b->alloc, arrays[i]);
     train_batch_init(b, b->alloc);
 }
@@ -75,6 +76,7 @@ static gist_status reserve(train_batch *b, int64_t rows, gist_error *err) {
     GROW(teacher);
     GROW(condition);
     GROW(is_gist);
+    GROW(text);
 #undef GROW
     b->cap = (int)cap;
     return GIST_OK;
@@ -124,17 +126,30 @@ static void put_row(train_batch *b, int32_t id, op_row row, train_condition c) {
     b->weight[t] = 0;
     b->teacher[t] = -1;
     b->condition[t] = (uint8_t)c;
-    b->is_gist[t] = 0;
+    b->is_gist[t] = b->text[t] = 0;
 }
 
-static void put_prompt(train_batch *b, const train_set *set, int prompt, int gists, int32_t gist_token) {
+/* Row t predicts `id`; weight 0: it does not. */
+static void put_label(train_batch *b, int t, int32_t id, float weight, bool text) {
+    if (weight <= 0) return;
+    b->label[t] = id;
+    b->weight[t] = weight;
+    b->weight_sum += (double)weight;
+    b->label_rows++;
+    b->text[t] = text;
+}
+
+static void put_prompt(train_batch *b, const train_set *set, int prompt, int gists, const train_pack_options *opt) {
     const train_prompt *p = &set->prompt[prompt];
     int base = b->T;
     for (int i = 0; i < p->len + gists; i++) {
         bool is_gist = i >= p->len;
-        put_row(b, is_gist ? gist_token : set->ids[p->ids + (size_t)i], (op_row){ .pos = i, .mem = -1, .lo = base },
+        int32_t id = is_gist ? opt->gist_token : set->ids[p->ids + (size_t)i];
+        put_row(b, id, (op_row){ .pos = i, .mem = -1, .lo = base },
                 COND_COUNT);
         b->is_gist[b->T - 1] = is_gist;
+        if (i + 1 < p->len)
+            put_label(b, b->T - 1, set->ids[p->ids + (size_t)i + 1], opt->prompt_loss, true);
     }
 }
 
@@ -149,9 +164,9 @@ static op_row view(train_condition c, int base, int p, int k, int K) {
     }
 }
 
-/* weight: of each label row.  Returns the pair's first row. */
+/* weight: of the answer's label rows; input_loss: of the input's, as a share of that.  Returns the pair's first row. */
 static int put_pair(train_batch *b, const train_set *set, const train_pair *p, op_row seen, train_condition c,
-                    float weight, bool input_loss) {
+                    float weight, float input_loss) {
     int first = b->T, rows = pair_rows(p);
     for (int i = 0; i < rows; i++) {
         int j = i - p->input_len; /* of the answer, from here on */
@@ -159,26 +174,20 @@ static int put_pair(train_batch *b, const train_set *set, const train_pair *p, o
         row.pos = seen.pos + i;
         row.lo = first;
         put_row(b, set->ids[j < 0 ? p->input + (size_t)i : p->answer + (size_t)j], row, c);
-        if (j < -1 && !input_loss) continue;
-        b->label[b->T - 1] = set->ids[j < -1 ? p->input + (size_t)(i + 1) : p->answer + (size_t)(j + 1)];
-        b->weight[b->T - 1] = weight;
-        b->weight_sum += (double)weight;
-        b->label_rows++;
+        if (j >= -1)
+            put_label(b, b->T - 1, set->ids[p->answer + (size_t)(j + 1)], weight, false);
+        else
+            put_label(b, b->T - 1, set->ids[p->input + (size_t)(i + 1)], weight * input_loss, true);
     }
     return first;
 }
 
-/* The pair once more under the full prompt; a label row of weight 0 is none. */
+/* The pair once more under the full prompt. */
 static void put_teacher(train_batch *b, const train_set *set, const train_pair *p, int base, int student,
                         int prompt_len, const train_pack_options *opt) {
     int first = put_pair(b, set, p, view(COND_FULL, base, prompt_len, 0, 0), COND_FULL, opt->teacher_lm,
                          opt->input_loss);
-    for (int i = opt->input_loss ? 0 : p->input_len - 1; i < pair_rows(p); i++) {
-        b->teacher[student + i] = first + i;
-        if (opt->teacher_lm > 0) continue;
-        b->label[first + i] = -1;
-        b->label_rows--;
-    }
+    for (int i = opt->input_loss > 0 ? 0 : p->input_len - 1; i < pair_rows(p); i++) b->teacher[student + i] = first + i;
 }
 
 gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs,
@@ -187,7 +196,7 @@ gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, c
     TRY(reserve(b, train_pack_rows(set, prompt, pairs, c, k, n, opt), err));
     need d = needs(c, k, n, opt);
     int base = b->T, p = set->prompt[prompt].len, K = train_pack_largest_k(opt);
-    if (d.whole) put_prompt(b, set, prompt, d.gists, opt->gist_token);
+    if (d.whole) put_prompt(b, set, prompt, d.gists, opt);
     for (int i = 0; i < n; i++) {
         const train_pair *pair = &set->pair[pairs[i]];
         int first = put_pair(b, set, pair, view(c[i], base, p, k[i], K), c[i], 1, opt->input_loss);

@@ -61,8 +61,13 @@ static void add_loss(train_loss *out, const train_batch *b, const train_model *t
         int cond = b->condition[row[i]], teacher = b->teacher[row[i]];
         double weight = (double)b->weight[row[i]];
         if (r->label >= 0) {
-            out->lm[cond] += r->xent;
-            out->rows[cond]++;
+            if (b->text && b->text[row[i]]) {
+                out->text += r->xent;
+                out->text_rows++;
+            } else {
+                out->lm[cond] += r->xent;
+                out->rows[cond]++;
+            }
             out->total += r->xent * weight * (teacher >= 0 ? (double)tm->opt.lm : 1.0);
         }
         if (teacher >= 0 && tm->teacher) {
@@ -133,6 +138,13 @@ static gist_status check(const train_model *tm, const train_batch *b, gist_error
         if (b->ids[t] < 0 || b->ids[t] >= tm->model.cfg.V || b->label[t] >= tm->model.cfg.V)
             return err_set(err, GIST_ERR_USAGE, "row %d holds token %d and label %d, the vocabulary has %d", t,
                            b->ids[t], b->label[t], tm->model.cfg.V);
+    int window = tm->model.cfg.window; /* packed rows see all that they may: the same as long as nothing slides out */
+    for (int t = 0; window && t < b->T; t++)
+        if (b->pos[t] >= window)
+            return err_set(err, GIST_ERR_UNSUPPORTED,
+                           "row %d is at position %d: training beyond the model's sliding window of %d is not "
+                           "supported",
+                           t, b->pos[t], window);
     return GIST_OK;
 }
 

@@ -11,6 +11,10 @@ static bool sound(const llama_config *c) {
                  c->V >= 1 && c->V <= LLAMA_MAX_VOCAB && c->context >= 1 && c->context <= LLAMA_MAX_CONTEXT;
     bool heads = c->H >= 1 && c->G >= 1 && c->G <= GFILE_MAX_HEADS && c->H % c->G == 0 && c->D >= 2 && c->D % 2 == 0 &&
                  c->D <= GFILE_MAX_WIDTH && (int64_t)c->H * c->D <= LLAMA_MAX_WIDTH;
+    const llama_rope *r = &c->rope;
+    bool rope = r->kind == ROPE_PLAIN || (r->kind < ROPE_KINDS && r->factor >= 1 && r->factor <= 1e6f);
+    if (r->kind == ROPE_LLAMA3) rope = rope && r->low > 0 && r->low < r->high && r->original >= 1;
+    if (c->family >= FAMILIES || c->window < 0 || !rope) return false;
     return sizes && heads && c->F <= 1 << 20 && c->eps >= 0 && c->eps <= 1 && c->theta >= 1 && c->theta <= 1e12f;
 }
 

@@ -13,10 +13,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     if (status != GIST_OK) return 0;
     volatile uint8_t sum = 0;
     size_t row = gfile_bytes(&g) / (2 * (size_t)g.layers);
-    for (int i = 0; i < g.layers; i++) {
-        const uint8_t *key = gfile_key(&g, i), *value = gfile_value(&g, i);
+    uint8_t *key = malloc(row), *value = malloc(row);
+    for (int i = 0; key && value && i < g.layers; i++) {
+        gfile_rows(&g, i, key, value);
         for (size_t j = 0; j < row; j++) sum = (uint8_t)(sum ^ key[j] ^ value[j]);
     }
+    free(key);
+    free(value);
     gfile_close(&g);
     return 0;
 }

@@ -67,6 +67,16 @@ VF vf vf_from_f16(const uint16_t *p) {
     return (vf){ _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
                  _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8))) };
 }
+VF __m256 widen_i8(const int8_t *p) {
+    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
+}
+VF vf vf_from_i8(const int8_t *p) { return (vf){ widen_i8(p), widen_i8(p + 8) }; }
+VF vf vf_set_f16(const void *p) {
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    __m256 x = _mm256_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+    return (vf){ x, x };
+}
 VF void vf_split_bf16(const uint16_t *p, vf *even, vf *odd) {
     __m256i lo = _mm256_loadu_si256((const __m256i *)(const void *)p);
     __m256i hi = _mm256_loadu_si256((const __m256i *)(const void *)(p + 16));
@@ -134,6 +144,7 @@ static void transpose(void *dst, size_t ldd, const void *src, size_t lds) {
 
 const op_kernels op_kernels_avx2 = {
     .level = GIST_KERNELS_AVX2,
-    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16 },
+    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx2) },
+    .quantize = op_quantize_avx2,
     VECTOR_KERNELS,
 };

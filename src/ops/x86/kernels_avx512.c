@@ -37,6 +37,14 @@ VF vf vf_from_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
 }
 VF vf vf_from_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p)); }
+VF vf vf_from_i8(const int8_t *p) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)));
+}
+VF vf vf_set_f16(const void *p) {
+    uint16_t h;
+    memcpy(&h, p, sizeof h);
+    return _mm512_broadcastss_ps(_mm_cvtph_ps(_mm_cvtsi32_si128(h)));
+}
 VF void vf_split_bf16(const uint16_t *p, vf *even, vf *odd) {
     __m512i w = _mm512_loadu_si512(p);
     *even = _mm512_castsi512_ps(_mm512_slli_epi32(w, 16));
@@ -94,12 +102,22 @@ static void transpose(void *dst, size_t ldd, const void *src, size_t lds) {
 
 const op_kernels op_kernels_avx512 = {
     .level = GIST_KERNELS_AVX512,
-    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16 },
+    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx512) },
+    .quantize = op_quantize_avx512,
+    VECTOR_KERNELS,
+};
+
+const op_kernels op_kernels_avx512vnni = {
+    .level = GIST_KERNELS_AVX512,
+    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx512vnni) },
+    .quantize = op_quantize_avx512,
     VECTOR_KERNELS,
 };
 
 const op_kernels op_kernels_avx512bf16 = {
     .level = GIST_KERNELS_AVX512BF16,
-    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = op_gemm_bf16_avx512bf16, [DT_F16] = gemm_f16 },
+    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = op_gemm_bf16_avx512bf16, [DT_F16] = gemm_f16,
+              OP_QUANT_GEMM(avx512vnni) },
+    .quantize = op_quantize_avx512,
     VECTOR_KERNELS,
 };

@@ -242,12 +242,28 @@ INLINE size_t vector_at(const op_tile *t, int i) {
 INLINE float *score_row(const op_tile *t, int i) { return t->score + (size_t)i * t->score_stride; }
 INLINE int span_end(const op_tile *t, const op_span *s, const int *hi, int i) { return hi ? hi[i / t->heads] : s->hi; }
 INLINE const void *typed_at(const void *p, dtype type, size_t i) {
+    if (type == DT_Q8_0) return (const uint8_t *)p + i / OP_Q8 * OP_Q8_BYTES;
     return (const uint8_t *)p + i * (type == DT_F32 ? 4 : 2);
+}
+
+/* score_block over 16 keys in q8_0: each element widens exactly to f32 before it is multiplied. */
+INLINE void score_block_q8(vf acc[SCORE_ROWS], const float *const q[SCORE_ROWS], int n, const uint8_t *k, int D) {
+    for (int d = 0; d < D; d += OP_Q8, k += OP_Q8_BYTES * OP_KV_BLOCK) {
+        vf scale = vf_from_f16((const uint16_t *)(const void *)k);
+        for (int i = 0; i < OP_Q8; i++) {
+            vf key = vf_mul(vf_from_i8((const int8_t *)k + (2 + i) * OP_KV_BLOCK), scale);
+            UNROLL for (int r = 0; r < n; r++) acc[r] = vf_fma(vf_set(q[r][d + i]), key, acc[r]);
+        }
+    }
 }
 
 /* acc[r] = sum_d q[r][d] * K[block][d][0..16): one accumulator per score, in order of d */
 INLINE void score_block(vf acc[SCORE_ROWS], const float *const q[SCORE_ROWS], int n, const void *k, dtype type, int D) {
     UNROLL for (int r = 0; r < n; r++) acc[r] = vf_zero();
+    if (type == DT_Q8_0) {
+        score_block_q8(acc, q, n, k, D);
+        return;
+    }
     for (int d = 0; d < D; d++) {
         vf key = vf_load_typed(k, type, (size_t)d * OP_KV_BLOCK);
         UNROLL for (int r = 0; r < n; r++) acc[r] = vf_fma(vf_set(q[r][d]), key, acc[r]);
@@ -294,6 +310,7 @@ static void score_span(const op_tile *t, const op_span *s, const int *hi, size_t
     switch (s->type) {
     case DT_BF16: score_typed(t, s, hi, offset, DT_BF16); break;
     case DT_F16: score_typed(t, s, hi, offset, DT_F16); break;
+    case DT_Q8_0: score_typed(t, s, hi, offset, DT_Q8_0); break;
     default: score_typed(t, s, hi, offset, DT_F32); break;
     }
 }
@@ -315,6 +332,13 @@ static float softmax_row(float *score, int n, float *largest) {
     return vf_fold_sum(sum);
 }
 
+/* Elements [i, i+n) of stored values, n <= 16; in q8_0 n is 16 and they lie in one block. */
+INLINE vf value_load(const void *p, dtype type, size_t i, int n) {
+    if (type != DT_Q8_0) return vf_load_typed_n(p, type, i, n);
+    const uint8_t *block = typed_at(p, type, i);
+    return vf_mul(vf_from_i8((const int8_t *)block + 2 + i % OP_Q8), vf_set_f16(block));
+}
+
 /* out[r] += sum over keys j in [from,to) of p[r][j - lo] * V[j][d0..d0+16*vecs), in order of j; last: lanes of the last
  * vector that exist.  n and vecs are constants at every call. */
 INLINE void value_block(float *const out[GEMM_ROWS], const float *const p[GEMM_ROWS], const op_span *s, dtype type,
@@ -326,7 +350,7 @@ INLINE void value_block(float *const out[GEMM_ROWS], const float *const p[GEMM_R
         size_t at = (size_t)j * (size_t)D + (size_t)d0;
         vf val[GEMM_VECS];
         UNROLL for (int v = 0; v < vecs; v++)
-            val[v] = vf_load_typed_n(s->v, type, at + (size_t)(v * OP_LANES), v == vecs - 1 ? last : OP_LANES);
+            val[v] = value_load(s->v, type, at + (size_t)(v * OP_LANES), v == vecs - 1 ? last : OP_LANES);
         UNROLL for (int r = 0; r < n; r++) {
             vf w = vf_set(p[r][j - s->lo]);
             UNROLL for (int v = 0; v < vecs; v++) acc[r][v] = vf_fma(w, val[v], acc[r][v]);
@@ -378,6 +402,7 @@ static void value_span(const op_tile *t, const op_span *s, const int *hi, size_t
     switch (s->type) {
     case DT_BF16: value_typed(t, s, hi, offset, DT_BF16); break;
     case DT_F16: value_typed(t, s, hi, offset, DT_F16); break;
+    case DT_Q8_0: value_typed(t, s, hi, offset, DT_Q8_0); break;
     default: value_typed(t, s, hi, offset, DT_F32); break;
     }
 }

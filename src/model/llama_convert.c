@@ -1,0 +1,298 @@
+/* llama_convert.c - weights from one kind of file into the other, by the weight table.
+ *
+ *   weights (safetensors or GGUF) --plan: name, shape, type of each tensor--> gguf_save | st_save_from
+ *        rows --in the order of the new file--> f32 --> new type            a chunk of rows at a time, in parallel
+ *
+ *   GGUF          matrices of the type asked for, vectors f32; LLaMA's wq and wk with rotary pairs side by side:
+ *                     row (h, 2j+s) of the file = row (h, s D/2 + j) of the model         h head, j < D/2, s 0 or 1
+ *                 rope_freqs.weight [D/2] holds the factors of LLaMA 3's rotary scaling
+ *   safetensors   every tensor of one plain type
+ *
+ * Memory: two chunks' worth, whatever the model's size.  Keys and names are those that llama.cpp reads.
+ */
+#include <math.h>
+
+#include "model/model.h"
+
+enum { CHUNK_BYTES = 8 << 20, TASK_ELEMENTS = 1 << 15, ROPE_FACTORS = -1 };
+
+typedef struct planned {
+    const tensor_view *src; /* NULL: the rotary factors */
+    tensor_view dst;
+    bool pair, unpair; /* rows change their order */
+    char name[128];
+} planned;
+
+typedef struct plan {
+    llama_copy *c;
+    bool gguf; /* of the new file */
+    planned *item;
+    tensor_view *view; /* [n] the items' dst */
+    int n;
+    uint64_t done;
+    uint8_t *chunk;
+    float *scratch; /* [workers][widest] */
+    bool *bad;      /* [tasks of a chunk] a value that the new type cannot hold */
+    /* the chunk at hand */
+    const planned *at;
+    size_t first, rows, task_rows;
+} plan;
+
+/* ---- the plan ---- */
+
+/* The type of a matrix with rows of K: as asked for where K is a multiple of its block, else the nearest that fits. */
+static dtype fitting(dtype type, int64_t K) {
+    if (K % (int64_t)dt_block(type) == 0) return type;
+    return K % (int64_t)dt_block(DT_Q8_0) == 0 ? DT_Q8_0 : DT_F16;
+}
+
+static void say_fallback(const plan *p, const planned *it, dtype wanted, int *said) {
+    if (it->dst.type == wanted || (*said)++) return;
+    log_msg(p->c->log, GIST_LOG_WARN,
+            "%s has rows of %lld, no multiple of %zu: it and others like it are stored as %s, not %s", it->src->name,
+            (long long)it->dst.shape[it->dst.dims - 1], dt_block(wanted), dt_name(it->dst.type), dt_name(wanted));
+}
+
+static gist_status plan_row(plan *p, const weight_row *r, int layer, int *said, gist_error *err) {
+    const llama_copy *c = p->c;
+    planned *it = &p->item[p->n++];
+    bool moves = r->pairs && llama_families[c->cfg->family].gguf_pairs;
+    *it = (planned){ .pair = moves && p->gguf && !c->from->gguf, .unpair = moves && !p->gguf && c->from->gguf };
+    TRY(llama_find_tensor(c->from, c->cfg, r, layer, &it->src, err));
+    llama_row_name(it->name, r, layer, p->gguf);
+    it->dst = *it->src;
+    it->dst.name = it->name;
+    it->dst.data = NULL;
+    if (!p->gguf) {
+        it->dst.type = c->type;
+    } else if (r->kind == WEIGHT_VECTOR) {
+        it->dst.type = DT_F32;
+    } else if (!c->keep) {
+        it->dst.type = fitting(c->type, it->src->shape[1]);
+        say_fallback(p, it, c->type, said);
+    }
+    it->dst.bytes = dt_bytes(it->dst.type, tensor_count(&it->dst));
+    return GIST_OK;
+}
+
+static void plan_factors(plan *p) {
+    planned *it = &p->item[p->n++];
+    int64_t half = p->c->cfg->D / 2;
+    *it = (planned){ .name = "rope_freqs.weight" };
+    it->dst = (tensor_view){ it->name, DT_F32, 1, { half, 1, 1, 1 }, NULL, (size_t)half * sizeof(float) };
+}
+
+static gist_status plan_all(plan *p, gist_error *err) {
+    const llama_copy *c = p->c;
+    int said = 0;
+    for (size_t i = 0; i < weights_count(c->from); i++)
+        if (!llama_known_tensor(c->cfg, weights_at(c->from, i)->name, c->from->gguf))
+            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a %s model with %d layers",
+                           weights_at(c->from, i)->name, llama_families[c->cfg->family].name, c->cfg->L);
+    size_t most = (size_t)llama_weight_rows * (size_t)c->cfg->L + 1;
+    p->item = mem_alloc(c->alloc, most, sizeof *p->item);
+    p->view = mem_alloc(c->alloc, most, sizeof *p->view);
+    if (!p->item || !p->view) return err_memory(err, "plan of tensors");
+    if (p->gguf && c->cfg->rope.kind == ROPE_LLAMA3) plan_factors(p);
+    for (int i = 0; i < llama_weight_rows; i++) {
+        const weight_row *r = &llama_weights[i];
+        if (!llama_has_row(c->cfg, r)) continue;
+        for (int layer = 0; layer < (r->per_layer ? c->cfg->L : 1); layer++) TRY(plan_row(p, r, layer, &said, err));
+    }
+    size_t elements[DT_COUNT] = { 0 };
+    for (int i = 0; i < p->n; i++) {
+        const tensor_view *t = &p->view[i];
+        p->view[i] = p->item[i].dst;
+        p->c->bytes += t->bytes;
+        if (t->dims == 2) elements[t->type] += tensor_count(t);
+    }
+    for (int t = 0; t < DT_COUNT; t++)
+        if (elements[t] > elements[p->c->most]) p->c->most = (dtype)t;
+    p->c->tensors = p->n;
+    return GIST_OK;
+}
+
+/* ---- rows ---- */
+
+/* Elements that lie together: a row of a matrix; a vector has rows of one. */
+static size_t row_width(const tensor_view *t) {
+    return t->dims == 2 ? (size_t)t->shape[1] : 1;
+}
+
+/* Which row of the source is row n of the new tensor? */
+static size_t source_row(const planned *it, size_t n, size_t D) {
+    size_t head = n / D * D, i = n % D;
+    if (it->pair) return head + i % 2 * (D / 2) + i / 2;
+    if (it->unpair) return head + i % (D / 2) * 2 + i / (D / 2);
+    return n;
+}
+
+static bool holds(dtype t, const float *x, size_t n) {
+    float most = t == DT_F16 || dt_block(t) > 1 ? 65519.0f : INFINITY; /* the scales of blocks are f16 */
+    bool ok = true;
+    for (size_t i = 0; t != DT_F32 && t != DT_BF16 && i < n; i++) ok &= fabsf(x[i]) <= most;
+    return ok;
+}
+
+static void convert_rows(void *ctx, int task, int worker) {
+    plan *p = ctx;
+    const planned *it = p->at;
+    size_t K = row_width(&it->dst), D = (size_t)p->c->cfg->D;
+    size_t from = dt_bytes(it->src->type, K), to = dt_bytes(it->dst.type, K);
+    float *x = p->scratch + (size_t)worker * K;
+    size_t n = p->first + (size_t)task * p->task_rows, end = p->first + p->rows;
+    if (end - n > p->task_rows) end = n + p->task_rows;
+    bool ok = true;
+    for (; n < end; n++) {
+        const uint8_t *src = (const uint8_t *)it->src->data + source_row(it, n, D) * from;
+        uint8_t *dst = p->chunk + (n - p->first) * to;
+        if (it->src->type == it->dst.type) {
+            memcpy(dst, src, from);
+            continue;
+        }
+        dt_to_f32(x, src, it->src->type, K);
+        ok &= holds(it->dst.type, x, K);
+        dt_from_f32(dst, it->dst.type, x, K);
+    }
+    p->bad[task] = !ok;
+}
+
+static gist_status convert_chunk(plan *p, gist_error *err) {
+    int tasks = (int)((p->rows + p->task_rows - 1) / p->task_rows);
+    if (p->c->pool)
+        pool_run(p->c->pool, convert_rows, p, tasks);
+    else
+        for (int i = 0; i < tasks; i++) convert_rows(p, i, 0);
+    for (int i = 0; i < tasks; i++)
+        if (p->bad[i])
+            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %s holds a value that %s cannot", p->at->src->name,
+                           dt_name(p->at->dst.type));
+    return GIST_OK;
+}
+
+/* ---- tensors ---- */
+
+typedef void (*sink_fn)(void *out, const void *bytes, size_t len);
+
+static gist_status copy_factors(plan *p, sink_fn sink, void *out) {
+    float factor[GFILE_MAX_WIDTH / 2];
+    llama_rope_factors(p->c->cfg, factor);
+    sink(out, factor, (size_t)p->c->cfg->D / 2 * sizeof(float));
+    return GIST_OK;
+}
+
+static gist_status copy_tensor(plan *p, size_t i, sink_fn sink, void *out, gist_error *err) {
+    llama_copy *c = p->c;
+    const planned *it = &p->item[i];
+    if (!it->src) return copy_factors(p, sink, out);
+    size_t K = row_width(&it->dst), rows = (size_t)it->dst.shape[0], bytes = dt_bytes(it->dst.type, K);
+    size_t chunk = CHUNK_BYTES / bytes ? CHUNK_BYTES / bytes : 1, workers = c->pool ? (size_t)pool_size(c->pool) : 1;
+    if (chunk > rows) chunk = rows;
+    p->at = it;
+    p->task_rows = TASK_ELEMENTS / K ? TASK_ELEMENTS / K : 1;
+    p->chunk = mem_alloc(c->alloc, chunk, bytes);
+    p->scratch = mem_alloc(c->alloc, workers * K, sizeof *p->scratch);
+    p->bad = mem_alloc(c->alloc, (chunk + p->task_rows - 1) / p->task_rows, sizeof *p->bad);
+    gist_status status = p->chunk && p->scratch && p->bad ? GIST_OK : err_memory(err, "rows on their way");
+    for (p->first = 0; p->first < rows && status == GIST_OK; p->first += p->rows) {
+        p->rows = rows - p->first < chunk ? rows - p->first : chunk;
+        status = convert_chunk(p, err);
+        if (status != GIST_OK) break;
+        sink(out, p->chunk, p->rows * bytes);
+        p->done += p->rows * bytes;
+        if (c->progress) c->progress(c->ctx, p->done, c->bytes);
+    }
+    map_forget(weights_map(c->from, it->src), it->src->data, it->src->bytes);
+    mem_free(c->alloc, p->chunk);
+    mem_free(c->alloc, p->scratch);
+    mem_free(c->alloc, p->bad);
+    return status;
+}
+
+static void plan_free(plan *p) {
+    mem_free(p->c->alloc, p->item);
+    mem_free(p->c->alloc, p->view);
+}
+
+/* ---- GGUF ---- */
+
+static void add_int(gguf_writer *w, const char *arch, const char *name, int v) {
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", arch, name);
+    gguf_add_int(w, key, GGUF_U32, v);
+}
+
+static void add_float(gguf_writer *w, const char *arch, const char *name, float v) {
+    char key[96];
+    snprintf(key, sizeof key, "%s.%s", arch, name);
+    gguf_add_float(w, key, v);
+}
+
+void llama_add_keys(gguf_writer *w, const llama_config *c) {
+    const char *arch = llama_families[c->family].gguf;
+    char key[96];
+    gguf_add_string(w, "general.architecture", arch, strlen(arch));
+    add_int(w, arch, "block_count", c->L);
+    add_int(w, arch, "context_length", c->context);
+    add_int(w, arch, "embedding_length", c->C);
+    add_int(w, arch, "feed_forward_length", c->F);
+    add_int(w, arch, "vocab_size", c->V);
+    add_int(w, arch, "attention.head_count", c->H);
+    add_int(w, arch, "attention.head_count_kv", c->G);
+    add_int(w, arch, "attention.key_length", c->D);
+    add_int(w, arch, "attention.value_length", c->D);
+    add_float(w, arch, "attention.layer_norm_rms_epsilon", c->eps);
+    if (c->window) add_int(w, arch, "attention.sliding_window", c->window);
+    add_int(w, arch, "rope.dimension_count", c->D);
+    add_float(w, arch, "rope.freq_base", c->theta);
+    if (c->rope.kind == ROPE_LINEAR) {
+        snprintf(key, sizeof key, "%s.rope.scaling.type", arch);
+        gguf_add_string(w, key, "linear", 6);
+        add_float(w, arch, "rope.scaling.factor", c->rope.factor);
+    }
+}
+
+/* general.file_type: what most of the weights are. */
+static void add_type(gguf_writer *w, dtype type) {
+    static const int number[DT_COUNT] = { [DT_F32] = 0,  [DT_F16] = 1,   [DT_Q4_0] = 2,  [DT_Q8_0] = 7,
+                                          [DT_Q4_K] = 14, [DT_Q5_K] = 16, [DT_Q6_K] = 18, [DT_BF16] = 32 };
+    gguf_add_int(w, "general.file_type", GGUF_U32, number[type]);
+    if (dt_block(type) > 1) gguf_add_int(w, "general.quantization_version", GGUF_U32, 2);
+}
+
+static void sink_gguf(void *out, const void *bytes, size_t len) {
+    gguf_write(out, bytes, len);
+}
+
+static gist_status next_gguf(void *ctx, size_t i, gguf_writer *w, gist_error *err) {
+    return copy_tensor(ctx, i, sink_gguf, w, err);
+}
+
+gist_status llama_copy_gguf(llama_copy *c, gguf_writer *w, const char *path, gist_error *err) {
+    plan p = { .c = c, .gguf = true };
+    gist_status status = plan_all(&p, err);
+    if (status == GIST_OK && !(c->keep && c->from->gguf)) add_type(w, c->most);
+    for (int i = 0; i < p.n && status == GIST_OK; i++) gguf_add_tensor(w, &p.view[i]);
+    if (status == GIST_OK) status = gguf_save(w, path, next_gguf, &p, err);
+    plan_free(&p);
+    return status;
+}
+
+/* ---- safetensors ---- */
+
+static void sink_st(void *out, const void *bytes, size_t len) {
+    out_write(out, bytes, len);
+}
+
+static gist_status next_st(void *ctx, size_t i, out_file *out, gist_error *err) {
+    return copy_tensor(ctx, i, sink_st, out, err);
+}
+
+gist_status llama_copy_st(llama_copy *c, const char *path, gist_error *err) {
+    static const st_meta meta = { "format", "pt" }; /* what transformers looks for */
+    plan p = { .c = c };
+    gist_status status = plan_all(&p, err);
+    if (status == GIST_OK) status = st_save_from(c->alloc, path, p.view, (size_t)p.n, &meta, 1, next_st, &p, err);
+    plan_free(&p);
+    return status;
+}
