@@ -20,6 +20,7 @@ extern const command cmd_score;
 extern const command cmd_train, cmd_tune;
 extern const command cmd_chat, cmd_bench_batch;
 extern const command cmd_convert;
+extern const command cmd_eval;
 
 /* ---- a model's options ---- */
 
@@ -34,13 +35,14 @@ typedef struct model_args {
 
 #define OPT_MODEL(type, field)                                                                                         \
     OPT_NEED_TEXT(type, field.path, 'm', "model", "MODEL",                                                             \
-                  "a Hugging Face directory: config.json, *.safetensors, tokenizer files")
+                  "a Hugging Face directory or a .gguf file")
 #define OPT_ADAPTER(type, field)                                                                                       \
     OPT_TEXT(type, field.adapter, 0, "adapter", "DIR", NULL,                                                           \
              "a LoRA adapter for the model (PEFT's layout): adapter_config.json, adapter_model.safetensors")
 #define OPT_MACHINE(args, field)                                                                                       \
     OPT_HEADING("Machine"),                                                                                            \
-        OPT_CHOICE(args, field.type, 0, "type", WEIGHTS_CHOICES, "auto", "weights in memory; auto: as stored"),        \
+        OPT_CHOICE(args, field.type, 0, "type", WEIGHTS_CHOICES, "auto",                                               \
+                   "weights in memory; auto: as stored; no model is converted to f16, q5_K or q6_K"),                  \
         OPT_INT(args, field.threads, 't', "threads", "N", 0, 256, "0",                                                 \
                 "threads; 0: one per core; results do not depend on it"),                                              \
         OPT_CHOICE(args, field.kernels, 0, "kernels", KERNELS_CHOICES, "auto",                                         \

@@ -21,7 +21,7 @@ typedef struct batch_args {
 
 static const option table[] = {
     OPT_HEADING("Model"),
-    OPT_TEXT(batch_args, model.path, 'm', "model", "MODEL", NULL, "a model"),
+    OPT_TEXT(batch_args, model.path, 'm', "model", "MODEL", NULL, "a Hugging Face directory or a .gguf file"),
     OPT_TEXT(batch_args, shape, 0, "shape", "SHAPE", DEFAULT_SHAPE,
              "random weights instead: tinyllama-1.1b, llama-7b, or layers,width,ffn,heads,kv_heads,vocabulary"),
     OPT_SEED(batch_args, seed, 0, "seed", "1", "of the random weights"),

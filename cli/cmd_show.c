@@ -217,13 +217,13 @@ static json_t *model_json(const char *path, const model *m) {
         if (op_kv_fits((dtype)t, c->D))
             json_object_set_new(kv, dt_name((dtype)t), json_integer((json_int_t)kv_token(c, (dtype)t)));
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:f, s:o, s:f, s:b, s:I, s:I,"
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:f, s:o, s:s, s:f, s:b, s:I, s:I,"
                      " s:o, s:I, s:o, s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s}",
                      "kind", "model", m->w.gguf ? "file" : "directory", path, "format",
                      m->w.gguf ? "gguf" : "safetensors", "family", llama_families[c->family].name, "layers", c->L,
                      "width", c->C, "ffn", c->F, "heads", c->H, "kv_heads", c->G, "head_dim", c->D, "vocab", c->V,
                      "context", c->context, "window", c->window ? json_integer(c->window) : json_null(), "rope_theta",
-                     (double)c->theta, "rope_scaling", scaling_json(&c->rope), "norm_eps", (double)c->eps, "tied_head",
+                     (double)c->theta, "rope_scaling", scaling_json(&c->rope), "gist_positions", c->gist_spread ? "spread" : "end", "norm_eps", (double)c->eps, "tied_head",
                      (int)c->tied, "parameters", (json_int_t)llama_parameters(c), "weight_bytes",
                      (json_int_t)m->all_bytes, "types", types, "memory_bytes", (json_int_t)m->memory,
                      "kv_bytes_per_token", kv, "tokenizer", "kind", tok_kind(m->tok), "pieces", tok_size(m->tok),
@@ -250,6 +250,7 @@ static void model_text(const char *path, const model *m) {
     printf("context        %d tokens, rotary base %g, norm epsilon %g\n", c->context, (double)c->theta, (double)c->eps);
     if (c->window) printf("window         a token sees the last %d tokens, itself included\n", c->window);
     scaling_text(&c->rope);
+    if (c->gist_spread) printf("gist tokens    at positions spread over the prompt\n");
     printf("parameters     %llu\n", (unsigned long long)llama_parameters(c));
     printf("weights        %zu tensors, %s:", weights_count(&m->w), size_text(m->all_bytes, a));
     for (int t = 0; t < DT_COUNT; t++)

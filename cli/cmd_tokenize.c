@@ -9,7 +9,7 @@ typedef struct tokenize_args {
 static const option table[] = {
     OPT_HEADING("Text"),
     OPT_NEED_TEXT(tokenize_args, path, 'm', "model", "MODEL",
-                  "a model directory, or one tokenizer file: tokenizer.model, tokenizer.json"),
+                  "a Hugging Face directory, a .gguf file, or a tokenizer file: tokenizer.model, tokenizer.json"),
     OPT_TEXT(tokenize_args, words, 0, NULL, "TEXT", NULL,
              "the text; without it and -f, standard input, to the last byte"),
     OPT_TEXT(tokenize_args, file, 'f', "file", "FILE", NULL, "the text from a file (- standard input)"),

@@ -15,13 +15,14 @@
 #include "cli.h"
 #include "eval/eval.h"
 
+enum { POSITIONS_AUTO, POSITIONS_END, POSITIONS_SPREAD };
 enum { OBJECTIVE_LM, OBJECTIVE_DISTILL, OBJECTIVE_BOTH };
 
 typedef struct train_args {
     const char *init, *config, *tokenizer, *data, *condition, *k, *template_name, *out, *best;
     option_list val;
     int limit, val_limit, max_length, objective, batch, batch_tokens, pairs_per_prompt, accumulate, steps, epochs;
-    int schedule, save_every, eval_every, answers, answer_tokens, type, save_type, threads, kernels;
+    int gist_positions, schedule, save_every, eval_every, answers, answer_tokens, type, save_type, threads, kernels;
     float lr, warmup, floor, decay, beta1, beta2, eps, clip, distill_weight, teacher_lm, input_loss, prompt_loss;
     uint64_t seed;
     const char *lora_targets;
@@ -59,6 +60,8 @@ static const option table[] = {
               "predict the input's tokens too, with this weight; 'gist tune' can then draw inputs"),
     OPT_FLOAT(train_args, prompt_loss, 0, "prompt-loss", "X", 0, 1e6, "0",
               "the same for the prompt's tokens: a model from scratch learns to read sooner"),
+    OPT_CHOICE(train_args, gist_positions, 0, "gist-positions", "auto|end|spread", "auto",
+               "of gist tokens: behind the prompt, or spread over it; auto: as the model's config says, else end"),
     OPT_HEADING("What trains"),
     OPT_INT(train_args, lora_rank, 0, "lora-rank", "N", 0, 1 << 16, "0",
             "freeze the model, train an adapter (LoRA) of this rank and the embedding of <GIST>; 0: the model itself"),
@@ -289,6 +292,9 @@ static gist_status set_options(job *j, gist_error *err) {
     TRY(parse_counts(a->k, &o->pack, err));
     TRY(parse_condition(a->condition, &o->pack, err));
     o->pack.gist_token = j->base.gist_token;
+    if (a->gist_positions) j->base.cfg.gist_spread = a->gist_positions == POSITIONS_SPREAD;
+    TRY(llama_config_check(&j->base.cfg, "--gist-positions", err));
+    o->pack.gist_spread = j->base.cfg.gist_spread;
     o->pack.teacher = a->objective != OBJECTIVE_LM;
     o->pack.teacher_lm = a->teacher_lm;
     o->pack.pairs_per_prompt = a->pairs_per_prompt;
@@ -459,8 +465,8 @@ const command cmd_train = {
     .name = "train",
     .summary = "a model that compresses prompts, from a checkpoint or from scratch",
     .usage = "(--init MODEL | --config FILE --tokenizer DIR) --data FILE -o DIR",
-    .details = "Ctrl-C saves and stops (again, seconds later: ends at once); the same command with --resume goes on, "
-               "bit for bit as if it had never stopped.\n"
+    .details = "Ctrl-C saves and stops (again, seconds later: ends at once); the same command with --resume goes\n"
+               "on, bit for bit as if it had never stopped.  --init takes no .gguf file: gist convert first.\n"
                "docs/TRAINING.md explains conditions, packing, objectives and files.",
     .example = "gist train --init models/llama --data alpaca.jsonl --val unseen=unseen.jsonl -k 1,2,4 \\\n"
                "    --condition mix:gist=0.5,full=0.25,none=0.25 --epochs 3 -o models/gist",

@@ -216,6 +216,7 @@ static gist_status save(job *j, gist_info *info, gist **g, gist_error *err) {
 
 static gist_status open_all(job *j, gist_error *err) {
     out_file probe;
+    TRY(train_base_check(j->a->model.path, err));
     TRY(out_open(&probe, NULL, j->a->out, err)); /* can it be written?  Better known before the training */
     out_abort(&probe);
     const tune_args *a = j->a;

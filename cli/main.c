@@ -10,7 +10,7 @@
 
 static const command *const commands[] = {
     &cmd_compress, &cmd_generate, &cmd_chat, &cmd_show, &cmd_tokenize, &cmd_logits, &cmd_bench_machine,
-    &cmd_bench_model, &cmd_bench_batch, &cmd_bench_train, &cmd_score, &cmd_train, &cmd_tune, &cmd_convert,
+    &cmd_bench_model, &cmd_bench_batch, &cmd_bench_train, &cmd_score, &cmd_eval, &cmd_train, &cmd_tune, &cmd_convert,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -25,7 +25,7 @@ static void help(FILE *out) {
         fprintf(out, "  %-14s %s\n", c->name, c->summary);
     }
     fputs("\n'gist help COMMAND' shows a command's options with their defaults, and an example.\n"
-          "MODEL is a Hugging Face directory: config.json, *.safetensors, tokenizer files.\n"
+          "MODEL is a Hugging Face directory (config.json, *.safetensors, tokenizer files) or a .gguf file.\n"
           "Results go to standard output, messages to standard error.  Exit: 0 done, 1 failed, 2 wrong usage.\n\n"
           "Example\n"
           "  gist compress -m MODEL -f system_prompt.txt -k 4 -o shop.gist\n"

@@ -114,7 +114,7 @@ typedef struct gist_engine_options {
     size_t size;
     int threads;                 /* 0: one per core of this process */
     gist_kernels kernels;        /* AUTO: the best the CPU has */
-    gist_type weights;           /* AUTO: as stored; BF16: round F32 and F16 matrices at load */
+    gist_type weights;           /* AUTO: as stored; F32, BF16, Q8_0, Q4_0, Q4_K: matrices are converted at load */
     const char *template_name;   /* NULL: "paper"; see gist_template_names */
     const gist_allocator *alloc; /* NULL: malloc; must outlive the engine */
     gist_log_fn log;             /* NULL: silent */
@@ -125,7 +125,7 @@ typedef struct gist_engine_options {
 #define GIST_ENGINE_OPTIONS_INIT \
     { sizeof(gist_engine_options), 0, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL, NULL, NULL, NULL, NULL }
 
-/* Open a model: a Hugging Face directory (config.json, *.safetensors, tokenizer files).
+/* Open a model: a Hugging Face directory (config.json, *.safetensors, tokenizer files) or a GGUF file.
  * *out is owned by the caller: gist_engine_close, after every session and gist of it is closed. */
 GIST_API gist_status gist_engine_open(const char *model, const gist_engine_options *opt, gist_engine **out,
                                       gist_error *err);
@@ -133,7 +133,7 @@ GIST_API void gist_engine_close(gist_engine *engine);
 
 /* Facts about a loaded model.  Strings are borrowed from the engine. */
 typedef struct gist_engine_info {
-    const char *family;        /* "llama" */
+    const char *family;        /* "llama", "mistral", "qwen2", "qwen3" */
     const char *template_name; /* "paper" */
     const char *fingerprint;   /* 32 hex digits over config, tokenizer and all weight bytes as stored */
     const char *tokenizer_fingerprint;

@@ -11,9 +11,9 @@
 #include "tiny.h"
 
 enum { N = 7, V_MAX = 512, IDS = 1200 };
-static const tiny_model model = { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_LLAMA };
-static const tiny_model wide = { 2, 40, 56, 3, 1, 64, 2048, DT_F32, false, true, 4, FAMILY_QWEN2 }; /* q8_0 fits */
-static const tiny_model sliding = { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_MISTRAL };
+static const tiny_model model = { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_LLAMA, false };
+static const tiny_model wide = { 2, 40, 56, 3, 1, 64, 2048, DT_F32, false, true, 4, FAMILY_QWEN2, false }; /* q8_0 fits */
+static const tiny_model sliding = { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_MISTRAL, false };
 static const char *const prompts[] = { "Translate it.", "Sum the numbers of the other one, and say it.", "Be short" };
 static const gist_type kv_types[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_F16 };
 static const gist_type with_q8_0[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_Q8_0 };

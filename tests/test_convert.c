@@ -175,6 +175,64 @@ static void models_that_do_not_fit(void **state) {
     weights_close(&w);
 }
 
+/* The tensors of a GGUF file, its norms as blocks. */
+typedef struct blocked {
+    const gguf_file *from;
+    uint8_t norm[2 * 34]; /* of the tensor at hand: 64 values in q8_0 */
+} blocked;
+
+static bool is_norm(const tensor_view *t) {
+    return t->dims == 1 && t->shape[0] == 64;
+}
+
+static gist_status write_blocked(void *ctx, size_t i, gguf_writer *g, gist_error *err) {
+    blocked *b = ctx;
+    const tensor_view *t = &b->from->tensors[i];
+    (void)err;
+    if (is_norm(t)) dt_from_f32(b->norm, DT_Q8_0, (const float *)t->data, 64);
+    gguf_write(g, is_norm(t) ? b->norm : t->data, is_norm(t) ? sizeof b->norm : t->bytes);
+    return GIST_OK;
+}
+
+/* No writer does it, but a file may hold its norms in blocks: they are decoded like any other tensor. */
+static void vectors_in_blocks(void **state) {
+    (void)state;
+    char dir[TEST_PATH], file[TEST_PATH], odd[TEST_PATH], back[TEST_PATH];
+    gist_error err = { 0 };
+    make_model(&tiny, dir, "blocks", 0);
+    copy_to_gguf(&tiny, dir, test_tmp(file, "plain.gguf"), DT_F32, true);
+    gguf_file plain;
+    assert_ok(gguf_open(&plain, NULL, file, &err), &err);
+    blocked b = { .from = &plain };
+    gguf_writer g;
+    gguf_writer_init(&g, NULL);
+    llama_add_keys(&g, &tiny);
+    for (size_t i = 0; i < plain.count; i++) {
+        tensor_view t = plain.tensors[i];
+        if (is_norm(&t)) t.type = DT_Q8_0;
+        gguf_add_tensor(&g, &t);
+    }
+    assert_ok(gguf_save(&g, test_tmp(odd, "blocks.gguf"), write_blocked, &b, &err), &err);
+    gguf_writer_free(&g);
+    gguf_close(&plain);
+
+    weights w, st;
+    log_sink quiet = { 0 };
+    assert_ok(weights_open(&w, NULL, odd, &err), &err);
+    llama_copy copy = { .alloc = mem_default(), .cfg = &tiny, .from = &w, .type = DT_F32, .log = &quiet };
+    assert_int_equal(mkdir(test_tmp(back, "blocks-back"), 0777), 0);
+    assert_ok(llama_copy_st(&copy, test_tmp(back, "blocks-back/model.safetensors"), &err), &err);
+    assert_ok(weights_open(&st, NULL, test_tmp(back, "blocks-back"), &err), &err);
+    float want[64];
+    const tensor_view *from = weights_find(&w, "blk.1.ffn_norm.weight");
+    const tensor_view *to = weights_find(&st, "model.layers.1.post_attention_layernorm.weight");
+    assert_int_equal(from->type, DT_Q8_0);
+    dt_to_f32(want, from->data, DT_Q8_0, 64);
+    assert_same_floats((const float *)to->data, want, 64, "a norm in blocks");
+    weights_close(&st);
+    weights_close(&w);
+}
+
 /* Any number of threads writes the same bytes. */
 static void threads_do_not_show(void **state) {
     (void)state;
@@ -257,6 +315,7 @@ int main(void) {
         cmocka_unit_test(families_go_and_return),
         cmocka_unit_test(types_and_fallbacks),
         cmocka_unit_test(models_that_do_not_fit),
+        cmocka_unit_test(vectors_in_blocks),
         cmocka_unit_test(threads_do_not_show),
         cmocka_unit_test(lost_allocations_are_reported),
         cmocka_unit_test(vocabularies_return),

@@ -6,7 +6,7 @@
 #include "engine/engine_int.h"
 #include "tiny.h"
 
-static const tiny_model model = { 1, 12, 20, 2, 1, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA };
+static const tiny_model model = { 1, 12, 20, 2, 1, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false };
 static const char prompt[] = "a short prompt";
 
 static gist *compress(gist_engine *e, gist_type kv) {

@@ -28,14 +28,14 @@ enum { KV_TYPES = sizeof kv_types / sizeof *kv_types };
 static const tiny_model models[] = {
     /* nothing is a multiple of anything; several panels, tied head, <GIST> added at load; odd widths, a key/value head
      * for each query head */
-    { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_LLAMA },
-    { 3, 72, 136, 8, 2, 16, 2048, DT_F32, true, false, 2, FAMILY_QWEN2 },
-    { 2, 33, 65, 3, 3, 6, 2048, DT_F32, false, true, 3, FAMILY_QWEN3 },
-    { 2, 40, 56, 3, 1, 64, 2048, DT_F32, false, true, 4, FAMILY_LLAMA }, /* heads that q8_0 fits */
+    { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_LLAMA, false },
+    { 3, 72, 136, 8, 2, 16, 2048, DT_F32, true, false, 2, FAMILY_QWEN2, true },
+    { 2, 33, 65, 3, 3, 6, 2048, DT_F32, false, true, 3, FAMILY_QWEN3, false },
+    { 2, 40, 56, 3, 1, 64, 2048, DT_F32, false, true, 4, FAMILY_LLAMA, true }, /* heads that q8_0 fits */
 };
 /* for weights in block types: every input is a whole number of blocks */
-static const tiny_model blocks_of_32 = { 2, 64, 96, 4, 2, 32, 2048, DT_F32, false, true, 5, FAMILY_LLAMA };
-static const tiny_model blocks_of_256 = { 1, 256, 256, 8, 2, 32, 2048, DT_F32, false, false, 6, FAMILY_LLAMA };
+static const tiny_model blocks_of_32 = { 2, 64, 96, 4, 2, 32, 2048, DT_F32, false, true, 5, FAMILY_LLAMA, false };
+static const tiny_model blocks_of_256 = { 1, 256, 256, 8, 2, 32, 2048, DT_F32, false, false, 6, FAMILY_LLAMA, false };
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { MODELS = 1 }; /* under gcc's sanitizers, which are slow and after other faults */
 #else

@@ -9,7 +9,7 @@
 #include "engine/engine_int.h"
 #include "tiny.h"
 
-static const tiny_model model = { 1, 12, 20, 2, 1, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA };
+static const tiny_model model = { 1, 12, 20, 2, 1, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false };
 
 static void refuses_with(const char *dir, const gist_engine_options *o, gist_status status, const char *text) {
     gist_engine *e = (gist_engine *)(uintptr_t)1;

@@ -82,7 +82,8 @@ static void see_rows(seen *s, const train_batch *b, int t) {
 }
 
 /* The separate sequence of one pair and what its row i of the rest sees. */
-static void see_separately(seen *s, const train_set *set, const train_pair *q, train_condition c, int k, int K, int i) {
+static void see_separately(seen *s, const train_set *set, const train_pair *q, train_condition c, int k, int K, bool spread,
+                           int i) {
     const train_prompt *p = &set->prompt[q->prompt];
     int gists = c == COND_FULL ? 0 : k, from = p->len + gists; /* where the rest begins */
     int lo = c == COND_GIST ? p->len : c == COND_NEG_CONTROL || c == COND_NONE ? from : 0;
@@ -91,7 +92,7 @@ static void see_separately(seen *s, const train_set *set, const train_pair *q, t
         if (j < p->len)
             see(s, set->ids[p->ids + (size_t)j], j);
         else if (j < from)
-            see(s, GIST_ID, j);
+            see(s, GIST_ID, llama_gist_position(spread, p->len, j - p->len));
         else {
             int r = j - from;
             see(s, set->ids[r < q->input_len ? q->input + (size_t)r : q->answer + (size_t)(r - q->input_len)], at + r);
@@ -114,12 +115,12 @@ static void check_label(const train_batch *b, int t, int32_t id, float weight, b
 
 /* Rows [t, ...) of the batch are this pair under c, with these labels; returns the row behind them. */
 static int check_pair(const train_batch *b, int t, const train_set *set, int pair, train_condition c, int k, int K,
-                      float answer, float input) {
+                      bool spread, float answer, float input) {
     const train_pair *q = &set->pair[pair];
     for (int i = 0; i < q->input_len + q->answer_len - 1; i++, t++) {
         seen packed = { 0 }, apart = { 0 };
         see_rows(&packed, b, t);
-        see_separately(&apart, set, q, c, k, K, i);
+        see_separately(&apart, set, q, c, k, K, spread, i);
         same_view(&packed, &apart);
         int j = i - q->input_len + 1; /* of the answer */
         if (j >= 0)
@@ -132,12 +133,17 @@ static int check_pair(const train_batch *b, int t, const train_set *set, int pai
     return t;
 }
 
-static int check_prompt(const train_batch *b, int t, const train_set *set, int prompt, int gists, float loss) {
+static int check_prompt(const train_batch *b, int t, const train_set *set, int prompt, int gists, bool spread,
+                        float loss) {
     const train_prompt *p = &set->prompt[prompt];
     for (int i = 0; i < p->len + gists; i++, t++) {
         seen packed = { 0 }, apart = { 0 };
         see_rows(&packed, b, t);
-        for (int j = 0; j <= i; j++) see(&apart, j < p->len ? set->ids[p->ids + (size_t)j] : GIST_ID, j);
+        for (int j = 0; j <= i; j++)
+            if (j < p->len)
+                see(&apart, set->ids[p->ids + (size_t)j], j);
+            else
+                see(&apart, GIST_ID, llama_gist_position(spread, p->len, j - p->len));
         same_view(&packed, &apart);
         assert_int_equal(b->is_gist[t], i >= p->len);
         assert_int_equal(b->condition[t], COND_COUNT);
@@ -145,6 +151,16 @@ static int check_prompt(const train_batch *b, int t, const train_set *set, int p
         assert_int_equal(b->teacher[t], -1);
     }
     return t;
+}
+
+static void gist_positions(void **state) {
+    (void)state;
+    static const int spread[] = { 16, 8, 4, 12, 2, 10, 6, 14, 1, 9, 5, 13, 3, 11, 7, 15, 0 };
+    for (int j = 0; j < (int)(sizeof spread / sizeof *spread); j++) {
+        assert_int_equal(llama_gist_position(true, 16, j), spread[j]);
+        assert_int_equal(llama_gist_position(false, 16, j), 16 + j);
+    }
+    for (int j = 0; j < 1024; j++) assert_in_range(llama_gist_position(true, 1 << 30, j), 0, 1 << 30);
 }
 
 static void every_row_sees_what_the_table_says(void **state) {
@@ -160,6 +176,7 @@ static void every_row_sees_what_the_table_says(void **state) {
         o.teacher = round % 2;
         o.teacher_lm = round % 4 == 1 ? 0.5f : 0;
         o.input_loss = round % 3 == 1 ? 0.25f : 0;
+        o.gist_spread = round % 7 < 3;
         o.prompt_loss = round % 5 == 1 ? 0.125f : 0;
         train_batch_reset(&b);
         int t = 0, labels = 0;
@@ -180,18 +197,18 @@ static void every_row_sees_what_the_table_says(void **state) {
             assert_ok(train_pack_group(&b, &m->set, p, pairs, c, k, n, &o, &err), &err);
             assert_int_equal(b.T, expected);
             if (whole) {
-                t = check_prompt(&b, t, &m->set, p, gists, o.prompt_loss);
+                t = check_prompt(&b, t, &m->set, p, gists, o.gist_spread, o.prompt_loss);
                 if (o.prompt_loss > 0) labels += m->prompt[p].len - 1;
             }
             for (int i = 0; i < n; i++) {
                 const train_pair *q = &m->pair[pairs[i]];
                 int first = t;
-                t = check_pair(&b, t, &m->set, pairs[i], c[i], k[i], 3, 1, o.input_loss);
+                t = check_pair(&b, t, &m->set, pairs[i], c[i], k[i], 3, o.gist_spread, 1, o.input_loss);
                 int each = q->answer_len + (o.input_loss > 0 ? q->input_len - 1 : 0);
                 labels += each;
                 if (!o.teacher || c[i] != COND_GIST) continue;
                 int copy = t;
-                t = check_pair(&b, t, &m->set, pairs[i], COND_FULL, 0, 3, o.teacher_lm, o.input_loss);
+                t = check_pair(&b, t, &m->set, pairs[i], COND_FULL, 0, 3, o.gist_spread, o.teacher_lm, o.input_loss);
                 if (o.teacher_lm > 0) labels += each;
                 for (int j = 0; j < copy - first; j++)
                     assert_int_equal(b.teacher[first + j], j < q->input_len - 1 && o.input_loss == 0 ? -1 : copy + j);
@@ -453,6 +470,7 @@ static void schedules(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(gist_positions),
         cmocka_unit_test(every_row_sees_what_the_table_says),
         cmocka_unit_test(an_epoch_has_every_pair_once),
         cmocka_unit_test(a_place_is_all_the_state),

@@ -315,6 +315,7 @@ static void trained_logits(float *out, train_model *tm, const made *m, train_con
     gist_error err = { 0 };
     train_batch b;
     train_loss loss;
+    o.gist_spread = train_model_llama(tm)->cfg.gist_spread;
     int V = train_model_llama(tm)->cfg.V, ks[3] = { k, k, k }, pairs[3] = { 0, 0, 0 }, row = 0;
     train_batch_init(&b, mem_default());
     assert_ok(train_pack_group(&b, &m->set, 0, pairs, all, ks, 3, &o, &err), &err);
@@ -388,9 +389,10 @@ static void check_generated(gist_engine *e, const made *m, train_condition c, in
     gist_free(g);
 }
 
-static void check_engine(gist_kernels kernels, gist_type type) {
+static void check_engine(gist_kernels kernels, gist_type type, bool spread) {
     static const train_condition all[] = { COND_FULL, COND_GIST, COND_NONE };
     tiny_model t = TINY_MODEL;
+    t.spread = spread;
     char dir[TEST_PATH];
     gist_error err = { 0 };
     model m = { 0 };
@@ -425,8 +427,9 @@ static void check_engine(gist_kernels kernels, gist_type type) {
 static void test_engine(void **state) {
     (void)state;
     for (int l = 0; l < levels; l++) {
-        check_engine(level[l], GIST_TYPE_F32);
-        check_engine(level[l], GIST_TYPE_BF16);
+        check_engine(level[l], GIST_TYPE_F32, false);
+        check_engine(level[l], GIST_TYPE_F32, true);
+        check_engine(level[l], GIST_TYPE_BF16, false);
     }
 }
 

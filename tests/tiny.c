@@ -28,9 +28,9 @@ void tiny_save_config(const tiny_model *t, const char *dir, const char *more) {
             "{\"model_type\": \"%s\", \"num_hidden_layers\": %d, \"hidden_size\": %d, \"intermediate_size\": %d,\n"
             " \"num_attention_heads\": %d, \"num_key_value_heads\": %d, \"head_dim\": %d, \"vocab_size\": %d,\n"
             " \"max_position_embeddings\": %d, \"rms_norm_eps\": 1e-5, \"rope_theta\": 10000.0,\n"
-            " \"tie_word_embeddings\": %s%s}\n",
+            " \"tie_word_embeddings\": %s%s%s}\n",
             llama_families[t->family].name, t->L, t->C, t->F, t->H, t->G, t->D, tiny_vocab(t), t->context,
-            t->tied ? "true" : "false", more ? more : "");
+            t->tied ? "true" : "false", t->spread ? ", \"gist_positions\": \"spread\"" : "", more ? more : "");
     assert_int_equal(fclose(f), 0);
 }
 

@@ -20,9 +20,10 @@ typedef struct tiny_model {
     bool gist; /* the vocabulary has <GIST> and the model a row for it */
     uint64_t seed;
     llama_family family;
+    bool spread; /* gist tokens stand at positions spread over the prompt */
 } tiny_model;
 /* 2 layers, grouped queries, widths that are multiples of nothing */
-#define TINY_MODEL { 2, 20, 28, 4, 2, 10, 256, DT_F32, false, true, 1, FAMILY_LLAMA }
+#define TINY_MODEL { 2, 20, 28, 4, 2, 10, 256, DT_F32, false, true, 1, FAMILY_LLAMA, false }
 
 enum {
     TINY_BOS = 0,

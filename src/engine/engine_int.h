@@ -66,6 +66,7 @@ struct gist_session {
     dtype kv;
     const gist *attached;
     int length, position; /* own tokens so far; position of the next */
+    int gists;            /* gist tokens at the end of the own ones, side by side */
     int first_visible;    /* rows fed from now on see own tokens from here on */
     front *front;         /* of a fork; NULL: none */
     int base;             /* own tokens [0,base) are in front, [base,length) in stores, from slot 0 on */

@@ -78,14 +78,24 @@ static void see_window(const gist_session *s, op_row *r) {
     llama_see_window(&s->e->model.cfg, r, front_at, own_at + s->base);
 }
 
+/* Position of the i-th token to come; *gists counts the gist tokens right before it, and it. */
+static int position_of(const gist_session *s, int i, int32_t id, int *gists) {
+    int own_at = s->position - s->length, prompt = s->length + i - *gists;
+    if (id != s->e->gist_token) {
+        *gists = 0;
+        return s->position + i;
+    }
+    return own_at + llama_gist_position(s->e->model.cfg.gist_spread, prompt, (*gists)++);
+}
+
 /* The next n tokens of a part become rows `at` and on. */
 static void add_rows(workspace *w, const feed_part *p, int part, int at, int n) {
-    const gist_session *s = p->s;
-    int mlo, mhi = seen_in_front(s, &mlo);
+    gist_session *s = p->s;
+    int mlo, mhi = seen_in_front(s, &mlo), gists = s->gists;
     for (int i = 0; i < n; i++) {
         int slot = s->length - s->base + i, lo = larger(s->first_visible - s->base, 0);
         w->ids[at + i] = p->ids[p->done + i];
-        w->pos[at + i] = s->position + i;
+        w->pos[at + i] = position_of(s, i, w->ids[at + i], &gists);
         w->row[at + i] = (op_row){ .pos = w->pos[at + i],
                                    .kv = 2 * part,
                                    .slot = slot,
@@ -96,6 +106,7 @@ static void add_rows(workspace *w, const feed_part *p, int part, int at, int n) 
                                    .hi = slot + 1 };
         see_window(s, &w->row[at + i]);
     }
+    s->gists = gists;
 }
 
 static void name_stores(workspace *w, const gist_session *s, int part, int parts) {

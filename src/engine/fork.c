@@ -90,6 +90,7 @@ gist_status gist_session_fork(gist_session *s, gist_session **out, gist_error *e
                              .attached = s->attached,
                              .length = s->length,
                              .position = s->position,
+                             .gists = s->gists,
                              .first_visible = s->first_visible,
                              .front = s->front,
                              .base = s->base };

@@ -121,7 +121,7 @@ static void set_kv_type(gist_session *s, dtype type) {
 
 void gist_session_reset(gist_session *s) {
     front_leave(s);
-    s->length = s->position = s->first_visible = s->base = 0;
+    s->length = s->position = s->gists = s->first_visible = s->base = 0;
     s->attached = NULL;
     set_kv_type(s, type_or(s->asked, DT_BF16));
 }
@@ -172,6 +172,7 @@ void session_rewind(gist_session *s, int length) {
     if (length >= s->length) return;
     s->position -= s->length - length;
     s->length = length;
+    s->gists = 0;
     if (s->first_visible > length) s->first_visible = length;
     if (s->base > length) s->base = length;
 }

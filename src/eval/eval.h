@@ -114,4 +114,108 @@ typedef struct eval_summary {
 gist_status eval_summarise(const eval_row *rows, int n, int resamples, uint64_t seed, pool *p,
                            const gist_allocator *alloc, eval_summary *out, gist_error *err);
 
+/* ---- the TF-IDF baseline: eval_tfidf.c ---- */
+
+typedef struct eval_tfidf eval_tfidf; /* in how many documents each word stands */
+gist_status eval_tfidf_create(const gist_allocator *alloc, eval_tfidf **out, gist_error *err);
+void eval_tfidf_free(eval_tfidf *t);
+gist_status eval_tfidf_add(eval_tfidf *t, eval_text document, gist_error *err);
+/* ln((1+N)/(1+df)) + 1 of a word, in any case. */
+double eval_tfidf_idf(const eval_tfidf *t, eval_text word);
+/* Append the `words` different words of text with the highest tf x idf (ties: the first), each as it first stands
+ * there, in the text's order with a space between them.  A text without words is kept as it is. */
+gist_status eval_tfidf_keep(const eval_tfidf *t, eval_text text, int words, sbuf *out, gist_error *err);
+
+/* ---- splits of rows to be answered: eval_split.c ---- */
+
+typedef struct eval_example {
+    eval_text instruction, input, reference; /* reference: the output, cut where max_length cuts it */
+    const json_t *row;                       /* with every other key it has */
+    int line;                                /* of the file (.jsonl) or element of its array, from 1 */
+    int prompt;                              /* which of the split's different instructions */
+    int prompt_tokens, input_tokens;
+} eval_example;
+
+typedef struct eval_split {
+    const gist_allocator *alloc;
+    const char *name, *path; /* the caller's */
+    eval_example *example;   /* [n] in the file's order */
+    int *order;              /* [n] examples, those of a prompt side by side */
+    int n, prompts;
+    int read, empty, law, no_room; /* rows; left out: no instruction or output; tokenization law; max_length */
+    json_t *rows;                  /* owns the texts */
+    sbuf cut;                      /* owns the references that were cut */
+} eval_split;
+
+/* Read at most `limit` (0: all) rows {instruction, input, output} of a .json array or .jsonl file.  Errors are
+ * "path:LINE: ...".  Nothing is tokenized yet. */
+gist_status eval_split_open(eval_split *s, const char *name, const char *path, int limit, const gist_allocator *alloc,
+                            gist_error *err);
+/* Count tokens, cut references at max_length - prompt - gists - input, leave out what training leaves out. */
+gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template *tp, int gists, int max_length,
+                           gist_error *err);
+void eval_split_close(eval_split *s);
+
+/* ---- answers in batches: eval_run.c ---- */
+
+typedef struct eval_view {
+    train_condition c; /* what an input sees, and where it begins: eval_answers.c */
+    int k;             /* gist tokens; of gist, pos_control, neg_control */
+    int words;         /* > 0: the prompt is replaced by this many of its words of highest TF-IDF */
+    char name[48];     /* "gist.k4", "full", "tfidf" */
+} eval_view;
+
+typedef struct eval_run_options {
+    int gists;      /* K, the largest k of all views: every view has the same room for an answer */
+    int max_length; /* prompt + K + input + answer */
+    int max_tokens; /* of an answer; 0: what max_length leaves */
+    int batch;
+    bool live;               /* gist: prompt and gist tokens under the mask instead of a compressed prompt */
+    const eval_tfidf *tfidf; /* for words > 0 */
+    void *ctx;
+    bool (*stop)(void *ctx, int done, int all); /* asked after each batch; NULL: never */
+} eval_run_options;
+
+typedef struct eval_given {
+    char *text; /* NULL: not answered */
+    size_t len;
+    int tokens;
+    const char *finish;
+} eval_given;
+
+/* Greedy answers given[s->n] (zeroed by the caller, released with eval_given_free).  A prompt of a batch is compressed,
+ * or fed, once.  Each answer is gist_generate's, bit for bit.  Errors are "path:LINE: ..."; stopped: CANCELLED. */
+gist_status eval_run(gist_engine *e, const eval_split *s, const eval_view *v, const eval_run_options *o,
+                     eval_given *given, gist_error *err);
+void eval_given_free(eval_given *given, int n, const gist_allocator *alloc);
+
+/* ---- scores side by side: eval_compare.c ---- */
+
+enum { EVAL_BY_ROUGE_L, EVAL_BY_EXACT, EVAL_BYS };
+
+typedef struct eval_column {
+    const eval_row *rows; /* [n] */
+    const uint8_t *in;    /* [n] 0: this row does not count; NULL: all do */
+    int lower;            /* the column of no prompt; -1: no retention */
+    int upper[2];         /* of the whole prompt: the one with the better mean serves; -1: none */
+} eval_column;
+
+typedef struct eval_figure {
+    double mean, low, high; /* NaN: there is none */
+} eval_figure;
+typedef struct eval_cell {
+    eval_figure score[EVAL_BYS];     /* 0 .. 1 */
+    eval_figure retention[EVAL_BYS]; /* (score - lower) / (upper - lower), over the prompts that this column has */
+    int n, prompts;
+} eval_cell;
+
+/* Means and 95 % bootstrap intervals over prompts: a resample draws prompts with replacement, the same for every
+ * column, and all examples of a prompt come with it.  prompt[n] in [0,prompts). */
+gist_status eval_compare(const eval_column *column, int columns, const int *prompt, int n, int prompts, int resamples,
+                         uint64_t seed, const gist_allocator *alloc, eval_cell *cells, gist_error *err);
+/* The largest of k[0..count) with tokens / k >= factor; 0: none. */
+int eval_largest_k(const int *k, int count, int tokens, int factor);
+/* One field of a CSV row, quoted where it must be. */
+void eval_csv_field(sbuf *out, eval_text text);
+
 #endif

@@ -160,7 +160,27 @@ gist_status llama_config_check(const llama_config *c, const char *what, gist_err
     if ((int64_t)c->H * c->D > LLAMA_MAX_WIDTH)
         return err_set(err, GIST_ERR_LIMIT, "%s: %d heads of %d are more than %d wide", what, c->H, c->D,
                        LLAMA_MAX_WIDTH);
+    if (c->window && c->gist_spread)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: gist tokens spread over the prompt and a sliding window", what);
     return GIST_OK;
+}
+
+/* Our own key; models without it put gist tokens behind the prompt. */
+static gist_status read_gist_positions(llama_config *c, const json_t *json, const char *what, gist_error *err) {
+    const char *name = "end";
+    TRY(json_get_string(json, "gist_positions", false, &name, WHAT));
+    c->gist_spread = strcmp(name, "spread") == 0;
+    if (c->gist_spread || strcmp(name, "end") == 0) return GIST_OK;
+    return unsupported(err, what, "gist_positions", "positions other than \"end\" and \"spread\"");
+}
+
+int llama_gist_position(bool spread, int p, int j) {
+    if (!spread) return p + j;
+    if (j == 0) return p;
+    int64_t at = 0, step = (int64_t)1 << 31; /* of 2^32 */
+    for (int bits = j; bits; bits >>= 1, step >>= 1)
+        if (bits & 1) at += step;
+    return (int)((int64_t)p * at >> 32);
 }
 
 gist_status llama_config_parse(llama_config *out, const json_t *json, const char *what, gist_error *err) {
@@ -182,6 +202,7 @@ gist_status llama_config_parse(llama_config *out, const json_t *json, const char
     TRY(json_get_bool(json, "tie_word_embeddings", false, &c.tied, WHAT));
     TRY(read_rope(&c, json, WHAT));
     TRY(read_window(&c, json, WHAT));
+    TRY(read_gist_positions(&c, json, WHAT));
     TRY(llama_config_check(&c, WHAT));
     *out = c;
     return GIST_OK;
@@ -219,6 +240,7 @@ void llama_config_hash(const llama_config *c, hasher *h) {
         hash_str(h, "window");
         hash_u64(h, (uint64_t)c->window);
     }
+    if (c->gist_spread) hash_str(h, "gist positions spread");
     if (c->rope.kind != ROPE_PLAIN) { /* a model without keeps the fingerprint it had before there was scaling */
         hash_str(h, llama_rope_name(c->rope.kind));
         hash_add(h, &c->rope.factor, sizeof c->rope.factor);

@@ -114,9 +114,9 @@ static gist_status plan_all(plan *p, gist_error *err) {
 
 /* ---- rows ---- */
 
-/* Elements that lie together: a row of a matrix; a vector has rows of one. */
+/* Elements that lie together: a row of a matrix; of a vector, one, or a block where it comes in blocks. */
 static size_t row_width(const tensor_view *t) {
-    return t->dims == 2 ? (size_t)t->shape[1] : 1;
+    return t->dims == 2 ? (size_t)t->shape[1] : dt_block(t->type);
 }
 
 /* Which row of the source is row n of the new tensor? */
@@ -137,7 +137,7 @@ static bool holds(dtype t, const float *x, size_t n) {
 static void convert_rows(void *ctx, int task, int worker) {
     plan *p = ctx;
     const planned *it = p->at;
-    size_t K = row_width(&it->dst), D = (size_t)p->c->cfg->D;
+    size_t K = row_width(it->src), D = (size_t)p->c->cfg->D;
     size_t from = dt_bytes(it->src->type, K), to = dt_bytes(it->dst.type, K);
     float *x = p->scratch + (size_t)worker * K;
     size_t n = p->first + (size_t)task * p->task_rows, end = p->first + p->rows;
@@ -185,7 +185,7 @@ static gist_status copy_tensor(plan *p, size_t i, sink_fn sink, void *out, gist_
     llama_copy *c = p->c;
     const planned *it = &p->item[i];
     if (!it->src) return copy_factors(p, sink, out);
-    size_t K = row_width(&it->dst), rows = (size_t)it->dst.shape[0], bytes = dt_bytes(it->dst.type, K);
+    size_t K = row_width(it->src), rows = tensor_count(it->src) / K, bytes = dt_bytes(it->dst.type, K);
     size_t chunk = CHUNK_BYTES / bytes ? CHUNK_BYTES / bytes : 1, workers = c->pool ? (size_t)pool_size(c->pool) : 1;
     if (chunk > rows) chunk = rows;
     p->at = it;
@@ -243,6 +243,7 @@ void llama_add_keys(gguf_writer *w, const llama_config *c) {
     add_int(w, arch, "attention.value_length", c->D);
     add_float(w, arch, "attention.layer_norm_rms_epsilon", c->eps);
     if (c->window) add_int(w, arch, "attention.sliding_window", c->window);
+    if (c->gist_spread) gguf_add_string(w, "gist.positions", "spread", 6);
     add_int(w, arch, "rope.dimension_count", c->D);
     add_float(w, arch, "rope.freq_base", c->theta);
     if (c->rope.kind == ROPE_LINEAR) {

@@ -112,6 +112,16 @@ static gist_status read_factors(llama_config *c, const gguf_file *g, gist_error 
 
 /* ---- the config ---- */
 
+/* Our own key: config.json's gist_positions. */
+static gist_status read_gist_positions(const source *s, llama_config *c, gist_error *err) {
+    const char *name = "end";
+    size_t len = 3;
+    TRY(gguf_get_string(s->g, "gist.positions", false, &name, &len, err));
+    c->gist_spread = len == 6 && memcmp(name, "spread", len) == 0;
+    if (c->gist_spread || (len == 3 && memcmp(name, "end", len) == 0)) return GIST_OK;
+    return err_set(err, GIST_ERR_UNSUPPORTED, "gist.positions: positions other than \"end\" and \"spread\"");
+}
+
 static gist_status read_sizes(source *s, llama_config *c, gist_error *err) {
     TRY(get_int(s, "block_count", true, 1, LLAMA_MAX_LAYERS, &c->L, err));
     TRY(get_int(s, "embedding_length", true, 1, LLAMA_MAX_WIDTH, &c->C, err));
@@ -125,7 +135,7 @@ static gist_status read_sizes(source *s, llama_config *c, gist_error *err) {
     TRY(get_int(s, "attention.sliding_window", false, 0, INT32_MAX, &c->window, err));
     TRY(get_float(s, "attention.layer_norm_rms_epsilon", true, 0, 1, &c->eps, err));
     if (c->family == FAMILY_LLAMA && c->window) c->family = FAMILY_MISTRAL;
-    return GIST_OK;
+    return read_gist_positions(s, c, err);
 }
 
 gist_status llama_config_gguf(llama_config *out, const gguf_file *g, gist_error *err) {

@@ -80,6 +80,10 @@ static int set_shape(json_t *j, const llama_config *c, dtype type) {
     bad |= set_new(j, "tie_word_embeddings", json_boolean(c->tied));
     bad |= set_rope(j, c);
     bad |= set_window(j, c);
+    if (c->gist_spread)
+        bad |= set_new(j, "gist_positions", json_string("spread"));
+    else
+        json_object_del(j, "gist_positions");
     const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
     return bad | set_new(j, key, json_string(type_names[type]));
 }

@@ -50,6 +50,7 @@ typedef struct llama_config {
     float eps, theta;
     llama_rope rope;
     bool tied; /* the head is the embedding */
+    bool gist_spread; /* positions of gist tokens: spread over the prompt; otherwise behind it */
 } llama_config;
 
 enum { LLAMA_MAX_LAYERS = 1024, LLAMA_MAX_WIDTH = 1 << 17, LLAMA_MAX_VOCAB = 1 << 20, LLAMA_MAX_CONTEXT = 1 << 20 };
@@ -62,6 +63,11 @@ gist_status llama_config_gguf(llama_config *c, const gguf_file *g, gist_error *e
 gist_status llama_config_check(const llama_config *c, const char *what, gist_error *err);
 uint64_t llama_parameters(const llama_config *c);
 void llama_config_hash(const llama_config *c, hasher *h);
+/* Position of gist token j behind a prompt at positions [0,p); what follows k of them is at p+k in either case.
+ *     behind it            p, p+1, p+2, ...
+ *     spread               p, p/2, p/4, 3p/4, p/8, ...   van der Corput's sequence: the first k of them cover the
+ *                          prompt evenly for every k, so that nested gists stay nested */
+int llama_gist_position(bool spread, int p, int j);
 
 /* ---- weights ---- */
 

@@ -106,6 +106,7 @@ typedef struct train_pack_options {
     double mix[COND_COUNT]; /* probability of each condition; they sum to 1 */
     int k[16], k_count;     /* gist counts to draw from (nested: the first k of K, the largest) */
     int32_t gist_token;
+    bool gist_spread;       /* llama_gist_position */
     bool teacher;           /* pack each gist pair once more under the full prompt as its teacher */
     float teacher_lm;       /* weight of the LM loss on teacher copies, relative to other pairs (0: none) */
     int pairs_per_prompt;   /* most pairs behind one encoding of a prompt */
@@ -375,6 +376,8 @@ typedef struct train_base {
 gist_status train_base_open(train_base *b, const char *init, const char *config, const char *tok, pool *p,
                             const gist_allocator *alloc, gist_error *err);
 void train_base_close(train_base *b);
+/* Can a run begin from this model?  UNSUPPORTED: it is a GGUF file.  train_base_open asks too. */
+gist_status train_base_check(const char *init, gist_error *err);
 /* The model, with the new row of <GIST> the mean of the others (from scratch: drawn like them). */
 gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, const train_model_options *opt,
                              op_ctx *ctx, gist_error *err);

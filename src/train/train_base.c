@@ -35,12 +35,15 @@ static gist_status fingerprint(train_base *b, pool *p, gist_error *err) {
     return GIST_OK;
 }
 
+gist_status train_base_check(const char *init, gist_error *err) {
+    if (!gguf_is_file(init)) return GIST_OK;
+    return err_set(err, GIST_ERR_UNSUPPORTED,
+                   "%s: training begins from a Hugging Face directory; gist convert makes one of a GGUF file", init);
+}
+
 static gist_status open_all(train_base *b, const char *init, const char *config, const char *tok, pool *p,
                             gist_error *err) {
-    if (init && gguf_is_file(init))
-        return err_set(err, GIST_ERR_UNSUPPORTED,
-                       "%s: training begins from a Hugging Face directory; gist convert makes one of a GGUF file",
-                       init);
+    if (init) TRY(train_base_check(init, err));
     char *path = init ? path_join(b->alloc, init, "config.json") : mem_strndup(b->alloc, config, strlen(config));
     gist_status status = path ? json_read_file(path, &b->config, err) : err_memory(err, "path");
     if (status == GIST_OK) status = llama_config_parse(&b->cfg, b->config, path, err);

@@ -99,6 +99,7 @@ static gist_status list_facts(const loop *l, train_facts *f, gist_error *err) {
     train_facts_set(f, "gist token", "%d", p->gist_token);
     train_facts_set(f, "teacher", "%d, lm %s", p->teacher, shortest(p->teacher_lm).s);
     train_facts_set(f, "input loss", "%.9g", (double)p->input_loss);
+    train_facts_set(f, "gist positions", "%s", p->gist_spread ? "spread" : "end");
     train_facts_set(f, "prompt loss", "%.9g", (double)p->prompt_loss);
     train_facts_set(f, "pairs per prompt", "%d", p->pairs_per_prompt);
     train_facts_set(f, "batch", "%d pairs, %d tokens", p->batch_pairs, p->batch_tokens);

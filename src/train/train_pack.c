@@ -145,7 +145,8 @@ static void put_prompt(train_batch *b, const train_set *set, int prompt, int gis
     for (int i = 0; i < p->len + gists; i++) {
         bool is_gist = i >= p->len;
         int32_t id = is_gist ? opt->gist_token : set->ids[p->ids + (size_t)i];
-        put_row(b, id, (op_row){ .pos = i, .mem = -1, .lo = base },
+        int pos = is_gist ? llama_gist_position(opt->gist_spread, p->len, i - p->len) : i;
+        put_row(b, id, (op_row){ .pos = pos, .mem = -1, .lo = base },
                 COND_COUNT);
         b->is_gist[b->T - 1] = is_gist;
         if (i + 1 < p->len)

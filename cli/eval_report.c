@@ -1,0 +1,224 @@
+/* eval_report.c - the results of gist eval as a table, Markdown, JSON, and predictions as CSV.
+ *
+ *     split   condition   n   exact %   ROUGE-L   retention of each   answer's tokens
+ *
+ * Brackets are 95 % bootstrap intervals over prompts; a figure that does not exist is "-", in JSON null.
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "eval_report.h"
+
+static void percent(sbuf *s, const eval_figure *f, bool interval) {
+    if (isnan(f->mean)) {
+        sbuf_str(s, "-");
+        return;
+    }
+    sbuf_fmt(s, "%.1f", 100 * f->mean);
+    if (interval && !isnan(f->low)) sbuf_fmt(s, " [%.1f, %.1f]", 100 * f->low, 100 * f->high);
+}
+
+static const char *text_or_dash(const sbuf *s) {
+    return s->p && !s->failed ? s->p : "-";
+}
+
+/* ---- table ---- */
+
+static void left_out(const eval_split *s, sbuf *out) {
+    if (!s->empty && !s->law && !s->no_room) return;
+    sbuf_fmt(out, "; left out: %d without instruction or output, %d not tokenized alike in parts and as a whole, "
+                  "%d with no room for an answer",
+             s->empty, s->law, s->no_room);
+}
+
+static void table_row(const report_split *s, const report_column *c, bool interval, FILE *out) {
+    sbuf f[4];
+    for (int i = 0; i < 4; i++) {
+        sbuf_init(&f[i], NULL);
+        int by = i % 2 ? EVAL_BY_ROUGE_L : EVAL_BY_EXACT;
+        percent(&f[i], i < 2 ? &c->cell.score[by] : &c->cell.retention[by], interval);
+    }
+    char factor[24] = "-";
+    if (c->factor > 0) snprintf(factor, sizeof factor, "%.1fx", c->factor);
+    fprintf(out, "%-12s %-16s %6d %8s  %-20s %-20s %-22s %-22s %6.1f\n", s->rows.name, c->view.name, c->cell.n, factor,
+            text_or_dash(&f[0]), text_or_dash(&f[1]), text_or_dash(&f[2]), text_or_dash(&f[3]), c->tokens);
+    for (int i = 0; i < 4; i++) sbuf_free(&f[i]);
+}
+
+void report_table(const report *r, FILE *out) {
+    fprintf(out, "%-12s %-16s %6s %8s  %-20s %-20s %-22s %-22s %6s\n", "split", "condition", "n", "factor", "exact %",
+            "ROUGE-L", "retention (exact)", "retention (ROUGE-L)", "tokens");
+    for (int i = 0; i < r->splits; i++)
+        for (int c = 0; c < r->split[i].columns; c++)
+            table_row(&r->split[i], &r->split[i].column[c], r->resamples > 0, out);
+    for (int i = 0; i < r->splits; i++) {
+        sbuf why;
+        sbuf_init(&why, NULL);
+        left_out(&r->split[i].rows, &why);
+        fprintf(out, "%s: %d examples of %d prompts%s\n", r->split[i].rows.name, r->split[i].rows.n,
+                r->split[i].rows.prompts, why.p ? why.p : "");
+        sbuf_free(&why);
+    }
+}
+
+/* ---- Markdown ---- */
+
+void report_markdown(const report *r, sbuf *out) {
+    sbuf_fmt(out, "# Evaluation\n\nModel `%s`", r->model);
+    if (r->pos) sbuf_fmt(out, ", pos_control and TF-IDF `%s`", r->pos);
+    if (r->neg) sbuf_fmt(out, ", neg_control `%s`", r->neg);
+    sbuf_fmt(out,
+             "; greedy, at most %d tokens in all, kernels %s.  Brackets: 95 %% bootstrap intervals over prompts (%d "
+             "resamples, seed %llu).  Retention: (score - no prompt) / (whole prompt - no prompt), in percent.\n",
+             r->max_length, r->kernels, r->resamples, (unsigned long long)r->seed);
+    for (int i = 0; i < r->splits; i++) {
+        const report_split *s = &r->split[i];
+        sbuf_fmt(out, "\n## %s\n\n%d examples of %d prompts", s->rows.name, s->rows.n, s->rows.prompts);
+        left_out(&s->rows, out);
+        sbuf_str(out, ".\n\n| condition | n | factor | exact % | ROUGE-L | retention (exact) | retention (ROUGE-L) | "
+                      "tokens |\n|---|---|---|---|---|---|---|---|\n");
+        for (int c = 0; c < s->columns; c++) {
+            const report_column *col = &s->column[c];
+            sbuf_fmt(out, "| %s | %d | ", col->view.name, col->cell.n);
+            if (col->factor > 0)
+                sbuf_fmt(out, "%.1f", col->factor);
+            else
+                sbuf_str(out, "-");
+            const eval_figure *f[] = { &col->cell.score[EVAL_BY_EXACT], &col->cell.score[EVAL_BY_ROUGE_L],
+                                       &col->cell.retention[EVAL_BY_EXACT], &col->cell.retention[EVAL_BY_ROUGE_L] };
+            for (int k = 0; k < 4; k++) {
+                sbuf_str(out, " | ");
+                percent(out, f[k], r->resamples > 0);
+            }
+            sbuf_fmt(out, " | %.1f |\n", col->tokens);
+        }
+    }
+}
+
+/* ---- JSON ---- */
+
+static json_t *number(double x) {
+    return isnan(x) ? json_null() : json_real(x);
+}
+
+static json_t *figure(const eval_figure *f) {
+    return json_pack("{s:o, s:o, s:o}", "mean", number(100 * f->mean), "low", number(100 * f->low), "high",
+                     number(100 * f->high));
+}
+
+static json_t *column_json(const report_column *c) {
+    const eval_cell *x = &c->cell;
+    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o}", "name", c->view.name, "condition",
+                     c->in ? "gist" : c->view.words ? "tfidf" : train_condition_name(c->view.c), "k", c->view.k,
+                     "words", c->view.words, "examples", x->n, "prompts", x->prompts, "exact",
+                     figure(&x->score[EVAL_BY_EXACT]), "rougeL", figure(&x->score[EVAL_BY_ROUGE_L]), "retention_exact",
+                     figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
+                     figure(&x->retention[EVAL_BY_ROUGE_L]), "tokens", c->tokens, "factor",
+                     c->factor > 0 ? json_real(c->factor) : json_null());
+}
+
+static json_t *split_json(const report_split *s) {
+    json_t *list = json_array();
+    for (int c = 0; list && c < s->columns; c++)
+        if (json_array_append_new(list, column_json(&s->column[c])) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    return json_pack("{s:o, s:o, s:i, s:i, s:{s:i, s:i, s:i}, s:o}", "name",
+                     json_text_of(s->rows.name, strlen(s->rows.name)), "path",
+                     json_text_of(s->rows.path, strlen(s->rows.path)), "examples", s->rows.n, "prompts",
+                     s->rows.prompts, "left_out", "empty", s->rows.empty, "law", s->rows.law, "no_room",
+                     s->rows.no_room, "conditions", list);
+}
+
+static json_t *path_json(const char *path) {
+    return path ? json_text_of(path, strlen(path)) : json_null();
+}
+
+json_t *report_json(const report *r) {
+    char seed[24]; /* may be beyond JSON's integers */
+    snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
+    json_t *list = json_array();
+    for (int i = 0; list && i < r->splits; i++)
+        if (json_array_append_new(list, split_json(&r->split[i])) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    return json_pack("{s:o, s:o, s:o, s:s, s:i, s:i, s:s, s:o}", "model", path_json(r->model), "pos_control",
+                     path_json(r->pos), "neg_control", path_json(r->neg), "kernels", r->kernels, "max_length",
+                     r->max_length, "bootstrap", r->resamples, "seed", seed, "splits", list);
+}
+
+/* ---- predictions ---- */
+
+static void field(sbuf *out, const char *p, size_t len) {
+    sbuf_str(out, ",");
+    eval_csv_field(out, (eval_text){ p, len });
+}
+
+static bool own_key(const char *key) {
+    static const char *const keys[] = { "instruction", "input",         "output", "x",      "y_pred",
+                                        "y_true",      "prompt_tokens", "k",      "tokens", "finish" };
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (strcmp(key, keys[i]) == 0) return true;
+    return false;
+}
+
+/* {key: null} of every other string of any row, in order of appearance; NULL: out of memory. */
+static json_t *other_keys(const eval_split *s) {
+    enum { MOST = 64 };
+    json_t *keys = json_object();
+    for (int i = 0; keys && i < s->n; i++) {
+        const char *key;
+        json_t *v;
+        json_object_foreach((json_t *)(uintptr_t)s->example[i].row, key, v) {
+            if (!json_is_string(v) || own_key(key) || json_object_size(keys) >= MOST || json_object_get(keys, key))
+                continue;
+            if (json_object_set_new(keys, key, json_null()) == 0) continue;
+            json_decref(keys);
+            return NULL;
+        }
+    }
+    return keys;
+}
+
+static void csv_row(const eval_example *e, const report_column *c, const eval_given *g, json_t *keys, sbuf *out) {
+    sbuf x;
+    sbuf_init(&x, NULL);
+    sbuf_str(&x, "Instruction: ");
+    sbuf_add(&x, e->instruction.p, e->instruction.len);
+    if (e->input.len) {
+        sbuf_str(&x, "\nInput: ");
+        sbuf_add(&x, e->input.p, e->input.len);
+    }
+    if (x.failed)
+        out->failed = true;
+    else
+        eval_csv_field(out, (eval_text){ x.p, x.len });
+    sbuf_free(&x);
+    field(out, g->text, g->len);
+    field(out, e->reference.p, e->reference.len);
+    sbuf_fmt(out, ",%d,%d,%d,%s", e->prompt_tokens, c->view.k, g->tokens, g->finish);
+    const char *key;
+    json_t *unused;
+    json_object_foreach(keys, key, unused) {
+        const json_t *v = json_object_get(e->row, key);
+        field(out, json_is_string(v) ? json_string_value(v) : "", json_is_string(v) ? json_string_length(v) : 0);
+    }
+    sbuf_str(out, "\n");
+}
+
+void report_csv(const report_split *s, const report_column *c, sbuf *out) {
+    json_t *keys = other_keys(&s->rows), *unused;
+    const char *key;
+    if (!keys) {
+        out->failed = true;
+        return;
+    }
+    sbuf_str(out, "x,y_pred,y_true,prompt_tokens,k,tokens,finish");
+    json_object_foreach(keys, key, unused) field(out, key, strlen(key));
+    sbuf_str(out, "\n");
+    for (int i = 0; i < s->rows.n; i++)
+        if (c->given[i].text) csv_row(&s->rows.example[i], c, &c->given[i], keys, out);
+    json_decref(keys);
+}
