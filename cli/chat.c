@@ -12,6 +12,11 @@ gist_status chat_open(chat *c, gist_engine *e, gist_session *s, int context, gis
     gist_engine_get_info(e, &info);
     *c = (chat){ .e = e, .s = s, .tp = tok_template_find(info.template_name) };
     bool empty = gist_session_position(s) == 0;
+    tok_ids probe; /* does the vocabulary have what the template needs? */
+    tok_ids_init(&probe, NULL);
+    gist_status status = tok_template_input(engine_tokenizer(e), c->tp, NULL, 0, empty, &probe, err);
+    tok_ids_free(&probe);
+    TRY(status);
     if (empty && chat_has_turns(c) && tok_adds_bos(engine_tokenizer(e)))
         TRY(gist_session_feed(s, &info.bos, 1, NULL, err)); /* stays when the first turn is dropped */
     c->front = gist_session_length(s);

@@ -66,6 +66,7 @@ static void catch_interrupts(bool on) {
 
 typedef struct talk {
     const chat_args *a;
+    const text *prompt; /* in front while no gist is */
     gist_engine *e;
     gist_session *s;
     gist *g; /* NULL: none */
@@ -168,8 +169,9 @@ static void ask(talk *t, const char *input) {
 
 /* ---- what stands in front ---- */
 
-/* Gist files (none: the present gist) or the prompt, in front of an empty session; the turns begin anew. */
-static gist_status begin(talk *t, const option_list *files, const text *prompt, gist_error *err) {
+/* Gist files (none: the present gist) or the prompt, in front of an empty session; the turns begin anew.  After a
+ * failure what was in front is there again. */
+static gist_status begin(talk *t, const option_list *files, gist_error *err) {
     gist *g = t->g;
     if (files->n) TRY(load_gists(files, t->e, t->a->force ? GIST_LOAD_FORCE : 0u, t->a->quiet, &g, err));
     gist_session_reset(t->s);
@@ -184,7 +186,7 @@ static gist_status begin(talk *t, const option_list *files, const text *prompt, 
         gist_free(t->g);
         t->g = g;
     }
-    if (prompt && prompt->p && !g) TRY(gist_session_prompt(t->s, prompt->p, prompt->len, err));
+    if (t->prompt->p && !g) TRY(gist_session_prompt(t->s, t->prompt->p, t->prompt->len, err));
     TRY(chat_open(&t->c, t->e, t->s, t->a->context, err));
     return status;
 }
@@ -263,7 +265,7 @@ static void command_gist(talk *t, char *names) {
     gist_error err = { 0 };
     for (char *name; (name = strsep(&names, " \t")) && files.n < OPTION_LIST_MAX;)
         if (*name) files.item[files.n++] = name;
-    if (begin(t, &files, NULL, &err) != GIST_OK) {
+    if (begin(t, &files, &err) != GIST_OK) {
         t->failed = true;
         fail(&err);
         return;
@@ -325,14 +327,14 @@ static void converse(talk *t) {
 }
 
 static gist_status run_chat(const chat_args *a, const text *prompt, bool *failed, gist_error *err) {
-    talk t = { .a = a, .tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) };
+    talk t = { .a = a, .prompt = prompt, .tty = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) };
     gist_session_options o = GIST_SESSION_OPTIONS_INIT;
     o.context = a->context;
     o.kv = (gist_type)a->kv;
     gist_status status = open_engine(&a->model, a->quiet, &t.e, NULL, err);
     if (status == GIST_OK) status = answer_options(&a->answer, t.e, &t.o, t.bias, err);
     if (status == GIST_OK) status = gist_session_open(t.e, &o, &t.s, err);
-    if (status == GIST_OK) status = begin(&t, &a->gists, prompt, err);
+    if (status == GIST_OK) status = begin(&t, &a->gists, err);
     if (status == GIST_OK) converse(&t);
     *failed = t.failed;
     chat_close(&t.c);

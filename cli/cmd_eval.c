@@ -18,7 +18,7 @@ enum { MODEL_GIST, MODEL_POS, MODEL_NEG, MODELS, MOST_K = 16 };
 typedef struct eval_args {
     model_args model;
     const char *pos, *neg, *conditions, *k, *corpus, *out;
-    option_list data;
+    option_list data, also;
     int limit, batch, max_length, answer_tokens, words, resamples;
     uint64_t seed;
     bool json, quiet, check;
@@ -28,6 +28,8 @@ static const option table[] = {
     OPT_HEADING("Models"),
     OPT_MODEL(eval_args, model),
     OPT_ADAPTER(eval_args, model),
+    OPT_LIST(eval_args, also, 0, "also", "MODEL",
+             "another seed or checkpoint of the model, under the same conditions: means over all of them are told too"),
     OPT_TEXT(eval_args, pos, 0, "pos", "MODEL", NULL,
              "a pos_control model, for pos_control and TF-IDF; default: the model under that condition"),
     OPT_TEXT(eval_args, neg, 0, "neg", "MODEL", NULL, "a neg_control model, the same"),
@@ -68,6 +70,7 @@ typedef struct job {
     char tokenizer[64]; /* fingerprint of the first model's */
     pool *pool;
     const eval_tfidf *tfidf; /* of the split at hand */
+    int model;               /* which of the seeds is at work; 0: the first */
     double shown;
     char label[128];
     gist_error *err;
@@ -80,8 +83,8 @@ static gist_status parse_counts(job *j) {
         char *end;
         long v = strtol(p, &end, 10);
         if (end == p || v < 1 || v > 1024 || (*end && *end != ',') || j->k_count == MOST_K)
-            return err_set(j->err, GIST_ERR_USAGE, "--gists: \"%.60s\" is not a list of at most %d counts from 1 to 1024",
-                           j->a->k, MOST_K);
+            return err_set(j->err, GIST_ERR_USAGE,
+                           "--gists: \"%.60s\" is not a list of at most %d counts from 1 to 1024", j->a->k, MOST_K);
         j->k[j->k_count++] = (int)v;
         if (v > j->K) j->K = (int)v;
         if (!*end) return GIST_OK;
@@ -156,6 +159,8 @@ static gist_status read_arguments(job *j) {
     TRY(parse_counts(j));
     TRY(parse_conditions(j));
     if (j->a->data.n == 0) return err_set(j->err, GIST_ERR_USAGE, "--data NAME=FILE is needed");
+    if (j->a->also.n && (j->a->pos || j->a->neg))
+        return err_set(j->err, GIST_ERR_USAGE, "--also repeats every condition; --pos and --neg cannot be with it");
     for (int i = 0; i < j->a->data.n; i++) {
         TRY(open_split(j, j->a->data.item[i], &j->r.split[i].rows));
         j->r.splits++;
@@ -186,7 +191,9 @@ static gist_status write_predictions(const job *j, const report_split *s, const 
     if (!j->a->out) return GIST_OK;
     sbuf_init(&bytes, NULL);
     report_csv(s, c, &bytes);
-    snprintf(name, sizeof name, "%s.%s.csv", s->rows.name, c->view.name);
+    char model[24] = "";
+    if (j->model) snprintf(model, sizeof model, ".model%d", j->model + 1);
+    snprintf(name, sizeof name, "%s.%s%s.csv", s->rows.name, c->view.name, model);
     gist_status status = write_file(j, name, &bytes);
     sbuf_free(&bytes);
     return status;
@@ -249,8 +256,8 @@ static gist_status differ(const job *j, const eval_split *s, const report_column
         const eval_given *a = &c->given[i], *b = &live[i];
         if (a->len == b->len && a->tokens == b->tokens && memcmp(a->text, b->text, a->len) == 0) continue;
         return err_set(j->err, GIST_ERR_MISMATCH,
-                       "%s:%d: %s: the gist answers \"%.80s\", prompt and gist tokens under the mask \"%.80s\"", s->path,
-                       s->example[i].line, c->view.name, a->text, b->text);
+                       "%s:%d: %s: the gist answers \"%.80s\", prompt and gist tokens under the mask \"%.80s\"",
+                       s->path, s->example[i].line, c->view.name, a->text, b->text);
     }
     return GIST_OK;
 }
@@ -350,12 +357,11 @@ static gist_status run_model(job *j, int model) {
     bool needed = model == MODEL_GIST;
     for (int v = 0; v < j->views; v++) needed = needed || model_of(j, &j->view[v]) == model;
     if (!needed) return GIST_OK;
-    if (model != MODEL_GIST) {
-        m.path = model == MODEL_POS ? j->a->pos : j->a->neg;
-        m.adapter = NULL;
-    }
+    if (j->model) m.path = j->a->also.item[j->model - 1];
+    if (model != MODEL_GIST) m.path = model == MODEL_POS ? j->a->pos : j->a->neg;
+    if (j->model || model != MODEL_GIST) m.adapter = NULL;
     TRY(open_engine(&m, j->a->quiet, &e, NULL, j->err));
-    gist_status status = check_model(j, e, m.path, model == MODEL_GIST);
+    gist_status status = check_model(j, e, m.path, model == MODEL_GIST && !j->model);
     for (int i = 0; i < j->r.splits && status == GIST_OK; i++) status = run_split(j, e, model, &j->r.split[i]);
     gist_engine_close(e);
     return status;
@@ -373,6 +379,16 @@ static int find_column(const report_split *s, train_condition c, int k) {
 static int control(const job *j, const report_split *s, train_condition c, int k) {
     int at = find_column(s, c, k);
     return at >= 0 ? at : find_column(s, c, j->K);
+}
+
+static void release_column(report_column *c, int n) {
+    if (c->in)
+        mem_free(NULL, c->given); /* the texts are others' */
+    else
+        eval_given_free(c->given, n, NULL);
+    mem_free(NULL, c->rows);
+    mem_free(NULL, c->in);
+    *c = (report_column){ .rows = NULL };
 }
 
 /* A column of the largest k for each prompt that compresses it tenfold. */
@@ -406,9 +422,7 @@ static gist_status add_tenfold(const job *j, report_split *s) {
         return GIST_OK;
     }
     s->columns--; /* no prompt is long enough */
-    mem_free(NULL, c->given);
-    mem_free(NULL, c->rows);
-    mem_free(NULL, c->in);
+    release_column(c, 0);
     return GIST_OK;
 }
 
@@ -433,9 +447,7 @@ static gist_status compare(const job *j, report_split *s) {
 
 /* ---- the command ---- */
 
-static gist_status evaluate(job *j) {
-    TRY(read_arguments(j));
-    TRY(pool_create(mem_default(), j->a->model.threads, &j->pool, j->err));
+static gist_status run_and_compare(job *j) {
     for (int m = 0; m < MODELS; m++) TRY(run_model(j, m));
     progress_end();
     for (int i = 0; i < j->r.splits; i++) {
@@ -443,7 +455,51 @@ static gist_status evaluate(job *j) {
         TRY(add_tenfold(j, &j->r.split[i]));
         TRY(compare(j, &j->r.split[i]));
     }
-    TRY(write_results(j));
+    return GIST_OK;
+}
+
+/* Figures of the model at work go from *from to its place in *to. */
+static void keep_figures(const job *j, const report_column *from, report_column *to) {
+    for (int by = 0; by < EVAL_BYS; by++) {
+        to->score[j->model][by] = from->cell.score[by].mean;
+        to->retention[j->model][by] = from->cell.retention[by].mean;
+    }
+}
+
+/* The next seed: its predictions are written, its figures kept beside the first one's, its answers let go. */
+static gist_status run_also(job *j, int model) {
+    report_column *first = mem_alloc(NULL, (size_t)j->r.splits * REPORT_COLUMNS, sizeof *first);
+    if (!first) return err_memory(j->err, "scores");
+    for (int i = 0; i < j->r.splits; i++) {
+        memcpy(first + i * REPORT_COLUMNS, j->r.split[i].column, sizeof j->r.split[i].column);
+        memset(j->r.split[i].column, 0, sizeof j->r.split[i].column);
+    }
+    j->model = model;
+    gist_status status = run_and_compare(j);
+    for (int i = 0; i < j->r.splits; i++)
+        for (int c = 0; c < REPORT_COLUMNS; c++) {
+            report_column *col = &j->r.split[i].column[c];
+            if (status == GIST_OK) keep_figures(j, col, &first[i * REPORT_COLUMNS + c]);
+            release_column(col, j->r.split[i].rows.n);
+            *col = first[i * REPORT_COLUMNS + c];
+        }
+    mem_free(NULL, first);
+    return status;
+}
+
+static gist_status evaluate(job *j) {
+    TRY(read_arguments(j));
+    TRY(pool_create(mem_default(), j->a->model.threads, &j->pool, j->err));
+    TRY(run_and_compare(j));
+    for (int i = 0; i < j->r.splits; i++)
+        for (int c = 0; c < j->r.split[i].columns; c++)
+            keep_figures(j, &j->r.split[i].column[c], &j->r.split[i].column[c]);
+    TRY(write_results(j)); /* the first one's stand even if a later one fails */
+    for (int m = 1; m <= j->a->also.n; m++) {
+        TRY(run_also(j, m));
+        j->r.models++;
+    }
+    if (j->a->also.n) TRY(write_results(j));
     if (j->a->json) return json_print(report_json(&j->r), j->err);
     report_table(&j->r, stdout);
     if (j->a->check) printf("cached-check: every gist's answers are those of prompt and gist tokens under the mask\n");
@@ -453,15 +509,7 @@ static gist_status evaluate(job *j) {
 static void release(job *j) {
     for (int i = 0; i < OPTION_LIST_MAX; i++) {
         report_split *s = &j->r.split[i];
-        for (int c = 0; c < REPORT_COLUMNS; c++) {
-            report_column *col = &s->column[c];
-            if (col->in)
-                mem_free(NULL, col->given); /* the texts are others' */
-            else
-                eval_given_free(col->given, s->rows.n, NULL);
-            mem_free(NULL, col->rows);
-            mem_free(NULL, col->in);
-        }
+        for (int c = 0; c < REPORT_COLUMNS; c++) release_column(&s->column[c], s->rows.n);
         char *name = (char *)(uintptr_t)s->rows.name;
         if (name) eval_split_close(&s->rows);
         mem_free(NULL, name);
@@ -484,6 +532,8 @@ static int run(const command *self, int argc, char **argv) {
     j->r.model = a.model.path;
     j->r.pos = a.pos;
     j->r.neg = a.neg;
+    j->r.also = a.also.item;
+    j->r.models = 1;
     j->r.resamples = a.resamples;
     j->r.seed = a.seed;
     gist_status status = evaluate(j);
@@ -499,11 +549,11 @@ const command cmd_eval = {
     .summary = "answers under each condition, their scores, and what gists retain",
     .usage = "-m MODEL --data NAME=FILE... [--conditions C,C...] [-k N,N...] [-o DIR]",
     .details =
-        "Answers are greedy.  Brackets are 95 % intervals over prompts, which are drawn with all their examples, the same\n"
-        "ones for every condition.  Retention is (score - none) / (upper - none): none, or else neg_control; upper is the\n"
-        "better of full and pos_control.  gist.10x takes for each prompt the largest k given that compresses it tenfold,\n"
-        "and leaves out prompts that are too short.  TF-IDF words: lower-cased runs of letters and digits, idf =\n"
-        "ln((1+N)/(1+df)) + 1 over the different instructions, ties to the first.",
+        "Answers are greedy.  Brackets are 95 % intervals over prompts, drawn with all their examples, the same ones\n"
+        "for every condition.  Retention is (score - none) / (upper - none): none, or else neg_control; upper is the\n"
+        "better of full and pos_control.  gist.10x takes for each prompt the largest k given that compresses it\n"
+        "tenfold, and leaves out prompts that are too short.  TF-IDF words: lower-cased runs of letters and digits,\n"
+        "idf = ln((1+N)/(1+df)) + 1 over the different instructions, ties to the first.",
     .example = "gist eval -m MODEL --data unseen=dev.jsonl --conditions full,gist,none,tfidf -k 1,2,4,8 -o results\n"
                "gist eval -m MODEL --pos POS --neg NEG --data human=human.jsonl \\\n"
                "    --conditions gist,pos_control,neg_control,tfidf --tfidf-corpus train.jsonl",

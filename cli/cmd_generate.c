@@ -229,6 +229,8 @@ static int check(const command *self, const generate_args *a) {
     if (a->force && !a->gists.n) return usage_error(self, "generate: --force is about a gist; -g is missing");
     if (a->samples > 1 && a->logprobs && !a->json)
         return usage_error(self, "generate: --logprobs of several --samples need --json");
+    if (a->samples > 1 && !(a->answer.temperature > 0) && !a->quiet)
+        warn("without --temp all samples are the same answer");
     if (!a->gists.n && !prompt && !a->input && !a->input_file)
         return usage_error(self, "generate: nothing to answer; give a gist (-g), a prompt (-p, -f) or an input (-i)");
     return OPTIONS_GO;

@@ -89,7 +89,7 @@ static void gist_text(const char *path, const gfile *g) {
            size_text(token, one), size_text(token * (uint64_t)g->prompt_tokens, prompt));
     printf("stands for     %d prompt tokens (factor %.1f), template %s, condition %s\n", g->prompt_tokens,
            (double)g->prompt_tokens / g->k, g->template_name, g->condition);
-    printf("positions      %d to %d, keys rotated%s; what follows starts at %d\n", g->first_position, next - 1,
+    printf("positions      from %d, keys rotated%s; what follows starts at %d\n", g->first_position,
            g->rebased ? " back to 0 (rebased)" : "", next);
     printf("not in it      the prompt: neither its text nor its tokens\n");
     printf("model          %s (%s)\n", g->model, g->family);
@@ -217,13 +217,14 @@ static json_t *model_json(const char *path, const model *m) {
         if (op_kv_fits((dtype)t, c->D))
             json_object_set_new(kv, dt_name((dtype)t), json_integer((json_int_t)kv_token(c, (dtype)t)));
     }
-    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:f, s:o, s:s, s:f, s:b, s:I, s:I,"
-                     " s:o, s:I, s:o, s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s}",
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:f, s:o, s:s, s:f, s:b, s:I,"
+                     " s:I, s:o, s:I, s:o, s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s}",
                      "kind", "model", m->w.gguf ? "file" : "directory", path, "format",
                      m->w.gguf ? "gguf" : "safetensors", "family", llama_families[c->family].name, "layers", c->L,
                      "width", c->C, "ffn", c->F, "heads", c->H, "kv_heads", c->G, "head_dim", c->D, "vocab", c->V,
                      "context", c->context, "window", c->window ? json_integer(c->window) : json_null(), "rope_theta",
-                     (double)c->theta, "rope_scaling", scaling_json(&c->rope), "gist_positions", c->gist_spread ? "spread" : "end", "norm_eps", (double)c->eps, "tied_head",
+                     (double)c->theta, "rope_scaling", scaling_json(&c->rope), "gist_positions",
+                     c->gist_spread ? "spread" : "end", "norm_eps", (double)c->eps, "tied_head",
                      (int)c->tied, "parameters", (json_int_t)llama_parameters(c), "weight_bytes",
                      (json_int_t)m->all_bytes, "types", types, "memory_bytes", (json_int_t)m->memory,
                      "kv_bytes_per_token", kv, "tokenizer", "kind", tok_kind(m->tok), "pieces", tok_size(m->tok),

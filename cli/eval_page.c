@@ -14,7 +14,7 @@ static const char *const by_name[EVAL_BYS] = { "ROUGE-L", "exact match" };
 
 static void escaped(sbuf *out, const char *p, size_t len) {
     for (size_t i = 0; i < len; i++) {
-        const char *as = p[i] == '&' ? "&amp;" : p[i] == '<' ? "&lt;" : p[i] == '>' ? "&gt;" : p[i] == '"' ? "&quot;" : 0;
+        const char *as = p[i] == '&' ? "&amp;" : p[i] == '<' ? "&lt;" : p[i] == '>' ? "&gt;" : NULL;
         if (as)
             sbuf_str(out, as);
         else
@@ -24,7 +24,9 @@ static void escaped(sbuf *out, const char *p, size_t len) {
 
 static void legend(sbuf *out, int x, int y) {
     for (int m = 0; m < EVAL_BYS; m++)
-        sbuf_fmt(out, "<rect x=\"%d\" y=\"%d\" width=\"10\" height=\"10\" fill=\"%s\"/><text x=\"%d\" y=\"%d\">%s</text>\n",
+        sbuf_fmt(out,
+                 "<rect x=\"%d\" y=\"%d\" width=\"10\" height=\"10\" fill=\"%s\"/>"
+                 "<text x=\"%d\" y=\"%d\">%s</text>\n",
                  x + 90 * m, y - 9, colour[m], x + 90 * m + 14, y, by_name[m]);
 }
 
@@ -70,7 +72,8 @@ static void grid(const axes *a, sbuf *out) {
                  "text-anchor=\"end\">%.0f%%</text>\n",
                  LEFT, WIDTH - RIGHT, py(a, y), py(a, y), LEFT - 6, py(a, y) + 4, 100 * y);
     for (double x = 1; x <= a->most_x; x *= 2)
-        sbuf_fmt(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0fx</text>\n", px(a, x), HEIGHT - BOTTOM + 18, x);
+        sbuf_fmt(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.0fx</text>\n", px(a, x),
+                 HEIGHT - BOTTOM + 18, x);
 }
 
 /* An interval is drawn as far as the chart reaches. */
@@ -106,8 +109,8 @@ static void bar(const eval_figure *f, int m, double y, sbuf *out) {
     sbuf_fmt(out, "<rect x=\"%d\" y=\"%.1f\" width=\"%.1f\" height=\"8\" fill=\"%s\"/>", LABEL, y, f->mean * full,
              colour[m]);
     if (!isnan(f->low))
-        sbuf_fmt(out, "<line class=\"interval\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>", LABEL + f->low * full,
-                 LABEL + f->high * full, y + 4, y + 4);
+        sbuf_fmt(out, "<line class=\"interval\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%.1f\" y2=\"%.1f\"/>",
+                 LABEL + f->low * full, LABEL + f->high * full, y + 4, y + 4);
     sbuf_fmt(out, "<text class=\"small\" x=\"%.1f\" y=\"%.1f\">%.1f</text>\n",
              LABEL + fmax(f->mean, isnan(f->high) ? 0 : f->high) * full + 4, y + 8, 100 * f->mean);
 }

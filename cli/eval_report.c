@@ -22,6 +22,47 @@ static const char *text_or_dash(const sbuf *s) {
     return s->p && !s->failed ? s->p : "-";
 }
 
+/* ---- several models ---- */
+
+report_spread report_spread_of(const double (*value)[EVAL_BYS], int by, int models) {
+    report_spread s = { 0, 0, (double)INFINITY, -(double)INFINITY };
+    for (int i = 0; i < models; i++) {
+        if (isnan(value[i][by])) return (report_spread){ (double)NAN, (double)NAN, (double)NAN, (double)NAN };
+        s.mean += value[i][by] / models;
+        s.low = fmin(s.low, value[i][by]);
+        s.high = fmax(s.high, value[i][by]);
+    }
+    for (int i = 0; i < models; i++) s.deviation += (value[i][by] - s.mean) * (value[i][by] - s.mean);
+    s.deviation = models > 1 ? sqrt(s.deviation / (models - 1)) : (double)NAN;
+    return s;
+}
+
+static void spread(sbuf *out, const double (*value)[EVAL_BYS], int by, int models) {
+    report_spread s = report_spread_of(value, by, models);
+    if (isnan(s.mean))
+        sbuf_str(out, "-");
+    else
+        sbuf_fmt(out, "%.1f ± %.1f [%.1f .. %.1f]", 100 * s.mean, 100 * s.deviation, 100 * s.low, 100 * s.high);
+}
+
+/* Rows "before split between condition between spread ... after" of every column. */
+static void spreads(const report *r, const report_split *s, const char *before, const char *between, const char *after,
+                    sbuf *out) {
+    for (int c = 0; c < s->columns; c++) {
+        const report_column *col = &s->column[c];
+        sbuf_fmt(out, "%s%s%s%s", before, s->rows.name, between, col->view.name);
+        for (int i = 0; i < 4; i++) {
+            sbuf_str(out, between);
+            spread(out, i < 2 ? col->score : col->retention, i % 2 ? EVAL_BY_ROUGE_L : EVAL_BY_EXACT, r->models);
+        }
+        sbuf_fmt(out, "%s\n", after);
+    }
+}
+
+static const char spread_head[] =
+    "models: mean ± sample standard deviation [smallest .. largest] of exact %, ROUGE-L, retention (exact), retention "
+    "(ROUGE-L)";
+
 /* ---- table ---- */
 
 static void left_out(const eval_split *s, sbuf *out) {
@@ -51,6 +92,14 @@ void report_table(const report *r, FILE *out) {
     for (int i = 0; i < r->splits; i++)
         for (int c = 0; c < r->split[i].columns; c++)
             table_row(&r->split[i], &r->split[i].column[c], r->resamples > 0, out);
+    for (int i = 0; i < r->splits && r->models > 1; i++) {
+        sbuf s;
+        sbuf_init(&s, NULL);
+        spreads(r, &r->split[i], "", "  ", "", &s);
+        if (i == 0) fprintf(out, "\n%d %s\n", r->models, spread_head);
+        fputs(text_or_dash(&s), out);
+        sbuf_free(&s);
+    }
     for (int i = 0; i < r->splits; i++) {
         sbuf why;
         sbuf_init(&why, NULL);
@@ -92,6 +141,11 @@ void report_markdown(const report *r, sbuf *out) {
             }
             sbuf_fmt(out, " | %.1f |\n", col->tokens);
         }
+        if (r->models == 1) continue;
+        sbuf_fmt(out, "\n%d %s.\n\n| split | condition | exact %% | ROUGE-L | retention (exact) | "
+                      "retention (ROUGE-L) |\n|---|---|---|---|---|---|\n",
+                 r->models, spread_head);
+        spreads(r, s, "| ", " | ", " |", out);
     }
 }
 
@@ -106,21 +160,37 @@ static json_t *figure(const eval_figure *f) {
                      number(100 * f->high));
 }
 
-static json_t *column_json(const report_column *c) {
+/* An object per model, the first one's first. */
+static json_t *models_json(const report_column *c, int models) {
+    json_t *list = json_array();
+    for (int i = 0; list && i < models; i++)
+        if (json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o}", "exact",
+                                                  number(100 * c->score[i][EVAL_BY_EXACT]), "rougeL",
+                                                  number(100 * c->score[i][EVAL_BY_ROUGE_L]), "retention_exact",
+                                                  number(100 * c->retention[i][EVAL_BY_EXACT]), "retention_rougeL",
+                                                  number(100 * c->retention[i][EVAL_BY_ROUGE_L]))) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    return list;
+}
+
+static json_t *column_json(const report_column *c, int models) {
     const eval_cell *x = &c->cell;
-    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o}", "name", c->view.name, "condition",
-                     c->in ? "gist" : c->view.words ? "tfidf" : train_condition_name(c->view.c), "k", c->view.k,
+    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o, s:o}", "name", c->view.name,
+                     "condition", c->in ? "gist" : c->view.words ? "tfidf" : train_condition_name(c->view.c), "k",
+                     c->view.k,
                      "words", c->view.words, "examples", x->n, "prompts", x->prompts, "exact",
                      figure(&x->score[EVAL_BY_EXACT]), "rougeL", figure(&x->score[EVAL_BY_ROUGE_L]), "retention_exact",
                      figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
                      figure(&x->retention[EVAL_BY_ROUGE_L]), "tokens", c->tokens, "factor",
-                     c->factor > 0 ? json_real(c->factor) : json_null());
+                     c->factor > 0 ? json_real(c->factor) : json_null(), "models", models_json(c, models));
 }
 
-static json_t *split_json(const report_split *s) {
+static json_t *split_json(const report_split *s, int models) {
     json_t *list = json_array();
     for (int c = 0; list && c < s->columns; c++)
-        if (json_array_append_new(list, column_json(&s->column[c])) != 0) {
+        if (json_array_append_new(list, column_json(&s->column[c], models)) != 0) {
             json_decref(list);
             list = NULL;
         }
@@ -129,6 +199,16 @@ static json_t *split_json(const report_split *s) {
                      json_text_of(s->rows.path, strlen(s->rows.path)), "examples", s->rows.n, "prompts",
                      s->rows.prompts, "left_out", "empty", s->rows.empty, "law", s->rows.law, "no_room",
                      s->rows.no_room, "conditions", list);
+}
+
+static json_t *also_json(const report *r) {
+    json_t *list = json_array();
+    for (int i = 0; list && i + 1 < r->models; i++)
+        if (json_array_append_new(list, json_text_of(r->also[i], strlen(r->also[i]))) != 0) {
+            json_decref(list);
+            list = NULL;
+        }
+    return list;
 }
 
 static json_t *path_json(const char *path) {
@@ -140,11 +220,12 @@ json_t *report_json(const report *r) {
     snprintf(seed, sizeof seed, "%llu", (unsigned long long)r->seed);
     json_t *list = json_array();
     for (int i = 0; list && i < r->splits; i++)
-        if (json_array_append_new(list, split_json(&r->split[i])) != 0) {
+        if (json_array_append_new(list, split_json(&r->split[i], r->models)) != 0) {
             json_decref(list);
             list = NULL;
         }
-    return json_pack("{s:o, s:o, s:o, s:s, s:i, s:i, s:s, s:o}", "model", path_json(r->model), "pos_control",
+    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:i, s:i, s:s, s:o}", "model", path_json(r->model), "also",
+                     also_json(r), "pos_control",
                      path_json(r->pos), "neg_control", path_json(r->neg), "kernels", r->kernels, "max_length",
                      r->max_length, "bootstrap", r->resamples, "seed", seed, "splits", list);
 }

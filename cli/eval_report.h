@@ -15,6 +15,7 @@ typedef struct report_column {
     double tokens;     /* mean length of the answers */
     double factor;     /* mean of prompt tokens / gist tokens; 0: nothing is compressed */
     eval_cell cell;
+    double score[1 + OPTION_LIST_MAX][EVAL_BYS], retention[1 + OPTION_LIST_MAX][EVAL_BYS]; /* means of each model */
 } report_column;
 
 typedef struct report_split {
@@ -25,11 +26,19 @@ typedef struct report_split {
 
 typedef struct report {
     const char *model, *pos, *neg; /* paths; pos, neg NULL: the model itself */
+    const char *const *also; /* [models - 1] further seeds or checkpoints; everything else is of `model` */
+    int models;
     const char *kernels;
     report_split split[OPTION_LIST_MAX];
     int splits, resamples, max_length;
     uint64_t seed;
 } report;
+
+typedef struct report_spread {
+    double mean, deviation, low, high; /* of the models: sample standard deviation, smallest, largest; NaN: none */
+} report_spread;
+/* value[m][by] of the first `models` models. */
+report_spread report_spread_of(const double (*value)[EVAL_BYS], int by, int models);
 
 void report_table(const report *r, FILE *out);
 void report_markdown(const report *r, sbuf *out);

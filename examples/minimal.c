@@ -3,7 +3,7 @@
  *     cc minimal.c $(pkg-config --cflags --libs gist) -o minimal
  *     ./minimal MODEL "You are a shop assistant. We open at nine, on Sundays at noon." "When do you open on Sunday?"
  *
- * MODEL is a Hugging Face directory.  Also valid C++.
+ * MODEL is a Hugging Face directory or a .gguf file.  Also valid C++.
  */
 #include <gist.h>
 

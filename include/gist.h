@@ -207,7 +207,8 @@ GIST_API gist_status gist_session_fork(gist_session *session, gist_session **out
 GIST_API gist_status gist_session_prompt(gist_session *session, const char *prompt, size_t len, gist_error *err);
 GIST_API int gist_session_length(const gist_session *session);   /* tokens of its own so far */
 GIST_API int gist_session_position(const gist_session *session); /* position the next token will get */
-/* Put the next token at `position` (an empty session only): what a prompt that is not there would have taken up. */
+/* Put the next token at `position` (an empty session only): what a prompt that is not there would have taken up.
+ * UNSUPPORTED: before the end of an attached gist, in a model with a sliding window. */
 GIST_API gist_status gist_session_set_position(gist_session *session, int position, gist_error *err);
 
 /* ---- gists --------------------------------------------------------------------------------------------------- */
@@ -252,10 +253,10 @@ enum { GIST_LOAD_FORCE = 1 };
 GIST_API gist_status gist_load(gist_engine *engine, const char *path, unsigned flags, gist **out, gist_error *err);
 /* The same without a model, to describe a file: such a gist cannot be attached. */
 GIST_API gist_status gist_inspect(const char *path, gist **out, gist_error *err);
-/* One gist of several, as if they stood one after another: rows in order, keys re-rotated to positions 0, 1, 2, ...
- * (of one gist: what `rebase` would have made of it).  The parts were computed without seeing each other; what a model
- * makes of that is for you to measure.  Errors: MISMATCH for parts of different models, adapters, templates or KV
- * types; LIMIT for more than 1024 rows.  The parts are not needed afterwards. */
+/* One gist of several, as if they stood one after another: rows in order, the keys of each part re-rotated as a whole
+ * to positions from 0 on (of one gist: what `rebase` would have made of it).  The parts were computed without seeing
+ * each other; what a model makes of that is for you to measure.  Errors: MISMATCH for parts of different models,
+ * adapters, templates or KV types; LIMIT for more than 1024 rows.  The parts are not needed afterwards. */
 GIST_API gist_status gist_compose(gist_engine *engine, const gist *const *parts, size_t n, gist **out,
                                   gist_error *err);
 GIST_API void gist_free(gist *g);

@@ -12,7 +12,8 @@
 
 enum { N = 7, V_MAX = 512, IDS = 1200 };
 static const tiny_model model = { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_LLAMA, false };
-static const tiny_model wide = { 2, 40, 56, 3, 1, 64, 2048, DT_F32, false, true, 4, FAMILY_QWEN2, false }; /* q8_0 fits */
+/* heads that q8_0 fits */
+static const tiny_model wide = { 2, 40, 56, 3, 1, 64, 2048, DT_F32, false, true, 4, FAMILY_QWEN2, false };
 static const tiny_model sliding = { 2, 20, 28, 4, 2, 10, 2048, DT_F32, false, true, 1, FAMILY_MISTRAL, false };
 static const char *const prompts[] = { "Translate it.", "Sum the numbers of the other one, and say it.", "Be short" };
 static const gist_type kv_types[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_F16 };
@@ -413,6 +414,24 @@ static void test_fork(void **state) {
         }
 }
 
+/* What a window shows of a gist and the tokens behind it is an interval only when they follow it. */
+static void test_window_behind_gist(void **state) {
+    (void)state;
+    bench b;
+    gist_info info;
+    gist_error err = { 0 };
+    open_sliding(&b, levels - 1);
+    gist_get_info(b.g[1], &info);
+    gist_session *s = begin(&b, 1);
+    int end = gist_session_position(s);
+    assert_int_equal(end, info.first_position + info.k);
+    assert_fails(gist_session_set_position(s, end - 1, &err), &err, GIST_ERR_UNSUPPORTED, "a sliding window");
+    assert_int_equal(gist_session_position(s), end);
+    assert_ok(gist_session_set_position(s, end + 5, NULL), NULL);
+    gist_session_close(s);
+    close_bench(&b);
+}
+
 /* A fork copies nothing but what a gist makes it copy, once: counted in blocks. */
 static void test_fork_cost(void **state) {
     (void)state;
@@ -512,6 +531,7 @@ int main(void) {
         cmocka_unit_test(test_feed),     cmocka_unit_test(test_feed_refused),
         cmocka_unit_test(test_generate), cmocka_unit_test(test_outcomes),
         cmocka_unit_test(test_fork),     cmocka_unit_test(test_fork_cost),
+        cmocka_unit_test(test_window_behind_gist),
         cmocka_unit_test(test_samples),  cmocka_unit_test(test_samples_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,6 +114,12 @@ answers 3 "a template of one turn"
 says "template paper has one turn" "is told"
 [ "$(sed -n 1p out)" = "$(sed -n 3p out)" ]
 result "every line is a request by itself"
+"$gist" compress -m tiny -p "Be brief." -k 2 -q --kv f32 -o wide.gist || exit 1
+printf 'one\n/gist wide.gist\none\n' >lines
+talk -m tiny $short -p "You answer for a shop." --kv bf16
+says "leave the KV type open" "a gist that does not fit the session is refused"
+[ "$(wc -l <out)" -eq 2 ] && [ "$(sed -n 1p out)" = "$(sed -n 2p out)" ]
+result "and the prompt is still in front"
 printf '' >lines
 talk -m tiny
 answers 0 "no input, no answer"

@@ -147,7 +147,8 @@ static void types_and_fallbacks(void **state) {
     gguf_close(&g);
 }
 
-/* A type that cannot hold a value, a tensor of another shape, one too many: refused by name, nothing written. */
+/* A type that cannot hold a value, a tensor of another shape, one too many, rotary scaling that no reader could find
+ * again: refused by name, nothing written. */
 static void models_that_do_not_fit(void **state) {
     (void)state;
     char dir[TEST_PATH], out[TEST_PATH];
@@ -157,10 +158,11 @@ static void models_that_do_not_fit(void **state) {
     assert_ok(weights_open(&w, NULL, dir, &err), &err);
     log_sink quiet = { 0 };
     test_tmp(out, "misfit.gguf");
-    for (int c = 0; c < 3; c++) {
+    for (int c = 0; c < 5; c++) {
         llama_config cfg = tiny;
         if (c == 0) cfg.F = 128;
         if (c == 1) cfg.L = 1;
+        if (c > 2) cfg.rope = (llama_rope){ ROPE_LLAMA3, 8, c == 3 ? 2.0f : 1.0f, 4, c == 3 ? 16 : 24 };
         llama_copy copy = { .alloc = mem_default(), .cfg = &cfg, .from = &w, .type = DT_F16, .log = &quiet };
         gguf_writer g;
         gguf_writer_init(&g, NULL);
@@ -168,6 +170,7 @@ static void models_that_do_not_fit(void **state) {
         assert_fails(llama_copy_gguf(&copy, &g, out, &err), &err, c == 0 ? GIST_ERR_FORMAT : GIST_ERR_UNSUPPORTED,
                      c == 0   ? "this model needs [128,64]"
                      : c == 1 ? "is not part of a llama model with 1 layers"
+                     : c > 2  ? "could not be found again"
                               : "lm_head.weight holds a value that f16 cannot");
         gguf_writer_free(&g);
         assert_false(path_exists(out));

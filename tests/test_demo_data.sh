@@ -53,6 +53,14 @@ check "the first 20 unseen prompts are those that results were reported on" know
 count() { [ "$(grep -o '"prompt_id": "[^"]*"' unseen.jsonl | uniq | sort -u | wc -l)" -eq 500 ]; }
 check "500 unseen prompts" count
 
+check "lists of words" data --split list --prompts 500 --seed 3 -o list.jsonl
+lists() {
+    data --split list --prompts 500 --seed 3 | cmp - list.jsonl &&
+        awk -F'"' '{ rows++ } index($4, $12) == 0 || $16 != "list" { print; bad = 1 } END { exit bad || rows < 2000 }' \
+            list.jsonl
+}
+check "... are the same again, and every answer stands in its list" lists
+
 # ---- checking ------------------------------------------------------------------------------------------------------
 
 check "rows are sound, splits share no name, entity, triple or prompt; seen inputs are new" \

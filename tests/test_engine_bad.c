@@ -268,10 +268,14 @@ static void test_other_models(void **state) {
         tiny_model t;
         gist_status status;
         const char *said;
-    } shapes[] = { { { 2, 12, 20, 2, 1, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false }, GIST_ERR_MISMATCH, "1 layers" },
-                   { { 1, 12, 20, 2, 2, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false }, GIST_ERR_MISMATCH, "heads" },
-                   { { 1, 12, 20, 2, 1, 8, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false }, GIST_ERR_MISMATCH, "x 6" },
-                   { { 1, 12, 20, 2, 1, 6, 8, DT_F32, false, true, 5, FAMILY_LLAMA, false }, GIST_ERR_LIMIT, "context is 8" },
+    } shapes[] = { { { 2, 12, 20, 2, 1, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false },
+                     GIST_ERR_MISMATCH, "1 layers" },
+                   { { 1, 12, 20, 2, 2, 6, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false },
+                     GIST_ERR_MISMATCH, "heads" },
+                   { { 1, 12, 20, 2, 1, 8, 64, DT_F32, false, true, 5, FAMILY_LLAMA, false },
+                     GIST_ERR_MISMATCH, "x 6" },
+                   { { 1, 12, 20, 2, 1, 6, 8, DT_F32, false, true, 5, FAMILY_LLAMA, false },
+                     GIST_ERR_LIMIT, "context is 8" },
                    { { 1, 12, 20, 2, 1, 6, 64, DT_F32, false, true, 5, FAMILY_QWEN2, false },
                      GIST_ERR_MISMATCH,
                      "made by a llama model, this one is qwen2" } };

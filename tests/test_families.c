@@ -349,7 +349,7 @@ static void test_blocks(void **state) {
     static const gist_type types[] = { GIST_TYPE_Q8_0, GIST_TYPE_Q4_0, GIST_TYPE_Q4_K };
     for (int family = 0; family < FAMILIES; family++)
         for (int i = 0; i < 3; i++) {
-            tiny_model t = { 2, 256, 256, 4, 2, 64, 256, DT_F32, family % 2, true, 9, (llama_family)family };
+            tiny_model t = { 2, 256, 256, 4, 2, 64, 256, DT_F32, family % 2, true, 9, (llama_family)family, false };
             char dir[TEST_PATH], file[TEST_PATH], what[64];
             convert_options o = { .threads = 1, .type = types[i], .force = true };
             convert_report report;

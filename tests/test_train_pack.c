@@ -82,8 +82,8 @@ static void see_rows(seen *s, const train_batch *b, int t) {
 }
 
 /* The separate sequence of one pair and what its row i of the rest sees. */
-static void see_separately(seen *s, const train_set *set, const train_pair *q, train_condition c, int k, int K, bool spread,
-                           int i) {
+static void see_separately(seen *s, const train_set *set, const train_pair *q, train_condition c, int k, int K,
+                           bool spread, int i) {
     const train_prompt *p = &set->prompt[q->prompt];
     int gists = c == COND_FULL ? 0 : k, from = p->len + gists; /* where the rest begins */
     int lo = c == COND_GIST ? p->len : c == COND_NEG_CONTROL || c == COND_NONE ? from : 0;

@@ -103,6 +103,10 @@ printf '\n' >empty.jsonl
 ends 1 "empty.jsonl: has no pairs" "an empty file" $tune -p "say it" --pairs empty.jsonl -o x.gist
 ends 1 "has no inputs" "no inputs" $tune -p "say it" --inputs empty.jsonl -o x.gist
 ends 1 "No such file" "a file that is not there" $tune -p "say it" --pairs nowhere.jsonl -o x.gist
+"$gist" convert -q tiny tiny.gguf --type q8_0 >out || exit 1
+ends 1 "training begins from a Hugging Face directory" "a GGUF file is refused before anything is drawn" \
+    tune -m tiny.gguf -p "say it" --sample 2 -o x.gist
+ends 1 "training begins from a Hugging Face directory" "and by train" train --init tiny.gguf --data data.jsonl -o x
 check "no failure wrote a gist" test ! -e x.gist
 start=$SECONDS
 ends 1 "cannot create" "an output that cannot be written is refused before the training" tune -m tiny -p "say it" -k 2 \

@@ -13,6 +13,7 @@ static gist_status same_text(const char *what, const char *a, const char *b, siz
     return err_set(err, GIST_ERR_MISMATCH, "gist %zu has %s \"%s\", the first one \"%s\"", i, what, b, a);
 }
 
+/* i counts from 1, as users do. */
 static gist_status check_part(const gist_engine *e, const gist *first, const gist *g, size_t i, gist_error *err) {
     const gfile *a = &first->head, *b = &g->head;
     if (!g->e) return err_set(err, GIST_ERR_USAGE, "gist %zu was only inspected; load it with an engine", i);
@@ -73,7 +74,7 @@ static gist_status join_rows(gist *g, const gist *const *parts, size_t n, gist_e
 
 gist_status gist_compose(gist_engine *e, const gist *const *parts, size_t n, gist **out, gist_error *err) {
     if (n == 0) return err_set(err, GIST_ERR_USAGE, "no gists to compose");
-    for (size_t i = 0; i < n; i++) TRY(check_part(e, parts[0], parts[i], i, err));
+    for (size_t i = 0; i < n; i++) TRY(check_part(e, parts[0], parts[i], i + 1, err));
     gist *g = gist_new(e->alloc, e);
     if (!g) return err_memory(err, "gist");
     gist_status status = describe(g, parts, n, err);

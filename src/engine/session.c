@@ -139,6 +139,11 @@ gist_status gist_session_set_position(gist_session *s, int position, gist_error 
     if (position < 0 || position >= s->e->model.cfg.context)
         return err_set(err, GIST_ERR_LIMIT, "position %d is not below the model's context of %d", position,
                        s->e->model.cfg.context);
+    int end = s->attached ? s->attached->head.first_position + s->attached->head.k : 0;
+    if (s->e->model.cfg.window && position < end) /* what a window shows would be no interval */
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "position %d lies before the gist's end at %d, and this model has a sliding window", position,
+                       end);
     s->position = position;
     return GIST_OK;
 }
@@ -170,9 +175,10 @@ void session_hide_before(gist_session *s, int first) {
 
 void session_rewind(gist_session *s, int length) {
     if (length >= s->length) return;
-    s->position -= s->length - length;
+    int dropped = s->length - length;
+    s->position -= dropped;
     s->length = length;
-    s->gists = 0;
+    s->gists = s->gists > dropped ? s->gists - dropped : 0;
     if (s->first_visible > length) s->first_visible = length;
     if (s->base > length) s->base = length;
 }

@@ -3,8 +3,8 @@
  *     retention = (score - lower) / (upper - lower)      over the prompts that the condition has
  *
  * Examples of a prompt are not independent, so a resample draws prompts and all their examples with them; it draws the
- * same ones for every column, so a ratio of columns is resampled as a pair.  Which column is `upper` is decided once, on
- * the whole sample.  A ratio whose denominator is not positive does not exist, nor then does an interval in whose
+ * same ones for every column, so a ratio of columns is resampled as a pair.  Which column is `upper` is decided once,
+ * on the whole sample.  A ratio whose denominator is not positive does not exist, nor then does an interval in whose
  * resamples that happens.
  */
 #include <math.h>

@@ -22,10 +22,10 @@ typedef struct runner {
     const eval_run_options *o;
     const gist_allocator *alloc;
     int32_t gist_token;
-    front *fronts;         /* [batch] */
-    int n;                 /* of them in use */
-    gist_session **session; /* [batch] */
-    gist_request *request; /* [batch] */
+    front *fronts;                  /* [batch + 1] */
+    int n;                          /* of them in use */
+    gist_session **session;         /* [batch] */
+    gist_request *request;          /* [batch] */
     gist_generate_options *options; /* [batch] */
     sbuf text;
     gist_error *err;
@@ -48,6 +48,7 @@ static gist_status feed_prompt(runner *r, front *f, const eval_example *e, gist_
     TRY(gist_session_prompt(f->s, t.p, t.len, err));
     for (int i = 0; i < (r->v->c == COND_FULL ? 0 : r->v->k); i++)
         TRY(gist_session_feed(f->s, &r->gist_token, 1, NULL, err));
+    if (r->v->c == COND_GIST) session_hide_before(f->s, e->prompt_tokens);
     return GIST_OK;
 }
 
@@ -67,11 +68,7 @@ static void free_front(front *f) {
 }
 
 static gist_status open_session(runner *r, const front *f, const eval_example *e, gist_session **s, gist_error *err) {
-    if (f->s) {
-        TRY(gist_session_fork(f->s, s, err));
-        if (r->v->c == COND_GIST) session_hide_before(*s, e->prompt_tokens);
-        return GIST_OK;
-    }
+    if (f->s) return gist_session_fork(f->s, s, err);
     TRY(gist_session_open(r->e, NULL, s, err));
     if (f->g) return gist_session_attach(*s, f->g, err);
     return gist_session_set_position(*s, e->prompt_tokens + (r->v->c == COND_NONE ? r->o->gists : r->v->k), err);
@@ -110,8 +107,9 @@ static gist_status answer(runner *r, const int *order, int n, eval_given *given)
         status = gist_generate_batch(r->request, (size_t)n, r->err);
         for (int i = 0; i < n && r->request[i].session; i++) {
             gist_request *q = &r->request[i];
-            if (status == GIST_OK) status = q->status == GIST_OK ? keep(r, &q->answer, &given[order[i]])
-                                                                  : failed(r, &r->split->example[order[i]], &q->error);
+            if (status == GIST_OK)
+                status = q->status == GIST_OK ? keep(r, &q->answer, &given[order[i]])
+                                              : failed(r, &r->split->example[order[i]], &q->error);
             gist_answer_free(q->session, &q->answer);
         }
     }

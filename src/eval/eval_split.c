@@ -47,7 +47,8 @@ static gist_status add_row(eval_split *s, const json_t *row, int line, int *cap,
     TRY(text_of(s, row, "input", false, line, &e.input, err));
     TRY(text_of(s, row, "output", true, line, &e.reference, err));
     s->read++;
-    if (eval_strip(e.instruction.p, e.instruction.len).len == 0 || eval_strip(e.reference.p, e.reference.len).len == 0) {
+    bool unasked = eval_strip(e.instruction.p, e.instruction.len).len == 0;
+    if (unasked || eval_strip(e.reference.p, e.reference.len).len == 0) {
         s->empty++;
         return GIST_OK;
     }
@@ -113,7 +114,8 @@ static int by_hash(const void *a, const void *b) {
 /* Number the prompts in order of appearance, and list the examples prompt by prompt. */
 static gist_status group(eval_split *s, gist_error *err) {
     keyed *key = mem_alloc(s->alloc, (size_t)s->n, sizeof *key);
-    int *order = mem_alloc(s->alloc, (size_t)s->n, sizeof *order), *next = mem_calloc(s->alloc, (size_t)s->n + 1, sizeof *next);
+    int *order = mem_alloc(s->alloc, (size_t)s->n, sizeof *order);
+    int *next = mem_calloc(s->alloc, (size_t)s->n + 1, sizeof *next);
     gist_status status = key && order && next ? GIST_OK : err_memory(err, s->path);
     if (status == GIST_OK) {
         for (int i = 0; i < s->n; i++)
@@ -191,8 +193,7 @@ static gist_status failed(const fitting *f, const eval_example *e, const gist_er
     return err_set(f->err, why->code, "%s:%d: %.300s", f->s->path, e->line, why->msg);
 }
 
-/* The answer's first `room` tokens as text: at s->cut.p + the offset that is left in reference.p's place until all of
- * the buffer is there. */
+/* The answer's first `room` tokens as text, at s->cut.p + *offset; reference.p is NULL until that buffer is whole. */
 static void cut_reference(fitting *f, eval_example *e, int room, size_t *offset) {
     tok_stream stream;
     *offset = f->s->cut.len;

@@ -89,6 +89,7 @@ static gist_status plan_all(plan *p, gist_error *err) {
         if (!llama_known_tensor(c->cfg, weights_at(c->from, i)->name, c->from->gguf))
             return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a %s model with %d layers",
                            weights_at(c->from, i)->name, llama_families[c->cfg->family].name, c->cfg->L);
+    if (p->gguf) TRY(llama_gguf_check_rope(c->cfg, err));
     size_t most = (size_t)llama_weight_rows * (size_t)c->cfg->L + 1;
     p->item = mem_alloc(c->alloc, most, sizeof *p->item);
     p->view = mem_alloc(c->alloc, most, sizeof *p->view);

@@ -97,6 +97,19 @@ static bool recover(llama_config *c, const float *found, float *mine) {
     return false;
 }
 
+gist_status llama_gguf_check_rope(const llama_config *c, gist_error *err) {
+    float factor[GFILE_MAX_WIDTH / 2], mine[GFILE_MAX_WIDTH / 2];
+    llama_config again = *c;
+    llama_rope_factors(c, factor);
+    if (c->rope.kind != ROPE_LLAMA3 ||
+        (recover(&again, factor, mine) && memcmp(mine, factor, (size_t)c->D / 2 * sizeof *mine) == 0))
+        return GIST_OK;
+    return err_set(err, GIST_ERR_UNSUPPORTED,
+                   "a GGUF file holds the factors of llama3's rotary scaling alone: factor %g, frequency factors %g "
+                   "and %g, original context %d could not be found again",
+                   (double)c->rope.factor, (double)c->rope.low, (double)c->rope.high, c->rope.original);
+}
+
 static gist_status read_factors(llama_config *c, const gguf_file *g, gist_error *err) {
     float found[GFILE_MAX_WIDTH / 2], mine[GFILE_MAX_WIDTH / 2];
     char shape[64];

@@ -373,5 +373,7 @@ gist_status llama_copy_gguf(llama_copy *c, gguf_writer *w, const char *path, gis
 /* The keys of a GGUF file that llama_config_gguf reads.  general.file_type is llama_copy_gguf's, unless a GGUF file's
  * types are kept. */
 void llama_add_keys(gguf_writer *w, const llama_config *c);
+/* Would llama_config_gguf find the config's rotary scaling again, to the bit?  UNSUPPORTED: no. */
+gist_status llama_gguf_check_rope(const llama_config *c, gist_error *err);
 
 #endif

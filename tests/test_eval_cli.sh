@@ -1,0 +1,81 @@
+#!/bin/bash
+# test_eval_cli.sh - gist eval as a user meets it: conditions, files, agreement with generate and score, refusals.
+#
+#     GIST=build/release/gist bash tests/test_eval_cli.sh        TAP on standard output; tests/run sets GIST, GIST_BUILD
+#
+# The models are tiny and random (dev/make_tiny.c, made here); what the parts compute is test_eval.c's business.
+. "$(dirname "$0")/cli_common.sh"
+tiny_models
+./make_tiny tiny && ./make_tiny other --seed 2 || exit 1
+for i in 1 2 3; do
+    printf '{"instruction": "say the number %s to everybody, please", "input": "one, \\"two\\"", "output": "%s, yes", "kind": "a,b"}\n' $i $i
+    printf '{"instruction": "say the number %s to everybody, please", "output": "no"}\n' $i
+done >dev.jsonl
+all=full,gist,none,tfidf,pos_control,neg_control
+
+ends 0 "every condition" eval -m tiny --data dev=dev.jsonl --conditions $all -k 1,2 -n 8 -o res --tfidf-words 3 --cached-check
+prints "gist.k2" "conditions are listed"
+prints "gist.10x" "the tenfold row too"
+prints "dev: 6 examples of 3 prompts" "examples and prompts are counted"
+prints "cached-check: every gist's answers" "cached and uncached answers agree"
+for c in full gist.k1 gist.k2 none tfidf tfidf.3words pos_control.k1 neg_control.k2; do
+    check "predictions of $c" grep -q '^x,y_pred,y_true,prompt_tokens,k,tokens,finish,kind$' "res/dev.$c.csv"
+done
+for f in results.json results.md results.html; do check "it leaves $f" test -s "res/$f"; done
+check "a page with charts" grep -q '<svg' res/results.html
+check "nothing temporary is left" eval '! ls res | grep -q tmp'
+cp out table
+ends 0 "score reads the predictions" score res/dev.gist.k2.csv --bootstrap 0
+prints "6 pairs" "all of them"
+want=$(grep '^dev *gist.k2 ' table | awk '{ print $5 }')
+[ "$(sed -n 's/^exact *//p' out)" = "${want}0" ]
+result "and finds the same exact match"
+
+"$gist" compress -m tiny -p "say the number 1 to everybody, please" -k 2 -o one.gist >out 2>err
+run generate -m tiny -g one.gist -i 'one, "two"' -n 8 --json
+text=$(sed -n 's/.*"ids": \[\([^]]*\)\].*/\1/p' out | wc -w)
+check "an answer has generate's length" grep -q "^Input: one, \"\"two\"\"\",.*,2,$text,[a-z]*,\"a,b\"$" res/dev.gist.k2.csv
+
+ends 0 "--json" eval -m tiny --data dev=dev.jsonl -k 2 -n 8 --batch 1 --json --limit 4 -q
+prints '"examples": 4' "--limit"
+[ "$(wc -l <out)" -eq 1 ]
+result "one object on one line"
+ends 0 "batches of one" eval -m tiny --data dev=dev.jsonl --conditions $all -k 1,2 -n 8 -o single --tfidf-words 3 --batch 1 -t 1
+cmp -s res/dev.gist.k1.csv single/dev.gist.k1.csv && cmp -s res/dev.full.csv single/dev.full.csv && cmp -s res/results.json single/results.json
+result "give the same bytes"
+ends 0 "models for the controls" eval -m tiny --pos other --neg other --data dev=dev.jsonl --conditions $all -n 8 -o three --tfidf-corpus dev.jsonl
+cmp -s single/dev.gist.k1.csv three/dev.gist.k1.csv && ! cmp -s single/dev.pos_control.k1.csv three/dev.pos_control.k1.csv &&
+    ! cmp -s single/dev.neg_control.k1.csv three/dev.neg_control.k1.csv
+result "answer in their place"
+
+printf '{"instruction": "say %%s", "output": "yes"}\n' 1 2 | sed 's/%s/1/' >short.jsonl
+ends 0 "prompts too short for tenfold" eval -m tiny --data dev=short.jsonl -k 8 -n 4
+! grep -q gist.10x out
+result "have no such row"
+ends 0 "several seeds" eval -m tiny --also other --also tiny --data dev=dev.jsonl -k 1,2 -n 8 -o seeds
+prints "3 models: mean" "are told with their spread"
+cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model3.csv && ! cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model2.csv &&
+    cmp -s seeds/dev.gist.k1.csv single/dev.gist.k1.csv
+result "each with its predictions"
+[ "$(grep -c '"retention_exact": null' seeds/results.json)" -gt 0 ] && grep -q '"models": \[' seeds/results.json
+result "each with its figures"
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+ends 2 "no data" eval -m tiny
+says "--data NAME=FILE is needed" "is named"
+ends 2 "data without a name" eval -m tiny --data dev.jsonl
+ends 2 "one name twice" eval -m tiny --data a=dev.jsonl --data a=dev.jsonl
+ends 2 "a name that leads elsewhere" eval -m tiny --data ../a=dev.jsonl
+ends 2 "an unknown condition" eval -m tiny --data dev=dev.jsonl --conditions full,best
+says '"best" is none of full' "is named"
+ends 2 "a condition twice" eval -m tiny --data dev=dev.jsonl --conditions full,full
+ends 2 "seeds and control models" eval -m tiny --also other --neg other --data dev=dev.jsonl
+ends 2 "no count" eval -m tiny --data dev=dev.jsonl -k 1,x
+ends 2 "more tokens than the context" eval -m tiny --data dev=dev.jsonl --max-tokens 4096
+printf '{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n' >bad.jsonl
+ends 1 "a row without an output" eval -m tiny --data dev=bad.jsonl
+says 'bad.jsonl:2: "output" is missing' "is named with file and line"
+ends 1 "a control model that is not there" eval -m tiny --neg none --data dev=dev.jsonl --conditions gist,neg_control -n 4 -o kept
+check "what was answered before is kept" test -s kept/dev.gist.k1.csv
+done_testing
