@@ -90,7 +90,7 @@ __attribute__((target("avx512f,avx512bw"))) static float peak_int8_avx512(float 
         EACH(IDOT16)
     }
     EACH(IADD16)
-    return (float)_mm512_reduce_add_epi32(all);
+    return (float)_mm_cvtsi128_si32(_mm512_castsi512_si128(all));
 }
 
 /* gcc 12 copies the sums of the intrinsic through other registers and spills them. */
@@ -102,7 +102,7 @@ __attribute__((target("avx512f,avx512vnni"))) static float peak_vnni(float x) {
         EACH(VDOT16)
     }
     EACH(IADD16)
-    return (float)_mm512_reduce_add_epi32(all);
+    return (float)_mm_cvtsi128_si32(_mm512_castsi512_si128(all));
 }
 #endif
 
