@@ -59,12 +59,12 @@ gist_status bench_prompt(train_batch *b, int32_t *ids, int prompt, int k, int pa
 }
 
 gist_status bench_step(train_model *tm, const train_batch *b, int64_t step, double *seconds, gist_error *err) {
-    adamw o = { .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.01f };
+    optimiser o = { .lr = 1e-4f, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .decay = 0.01f };
     train_loss loss;
     double start = time_now();
     train_model_zero_grad(tm);
     TRY(train_model_step(tm, b, 1, &loss, err));
-    train_model_adamw(tm, &o, step);
+    train_model_update(tm, &o, step);
     *seconds = time_now() - start;
     return GIST_OK;
 }

@@ -529,14 +529,14 @@ static void test_training(void **state) {
         int32_t ids[20];
         train_loss loss[2];
         gist_error err = { 0 };
-        adamw o = { 1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1 };
+        optimiser o = { 1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1 };
         uint64_t seed = 3;
         for (int i = 0; i < 20; i++) ids[i] = 4 + (int32_t)(test_rand(&seed) % 70);
         for (int i = 0; i < 2; i++) {
             train_open(&s[i], models[m], level[levels - 1], i + 1, i);
             for (int t = 1; t <= 3; t++) {
                 assert_ok(step(&s[i], ids, ids + 1, 19, 5, true, 0, &loss[i], &err), &err);
-                train_model_adamw(s[i].tm, &o, t);
+                train_model_update(s[i].tm, &o, t);
             }
         }
         assert_memory_equal(train_model_w(s[0].tm), train_model_w(s[1].tm),

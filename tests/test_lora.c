@@ -283,11 +283,11 @@ static char *make_dir(char dir[TEST_PATH], const char *name) {
 static double train_steps(setup *s, int steps, double *first) {
     train_loss loss = { 0 };
     for (int i = 0; i < steps; i++) {
-        adamw o = { 0.02f, 0.9f, 0.999f, 1e-8f, 0.01f, 1 };
+        optimiser o = { 0.02f, 0.9f, 0.999f, 1e-8f, 0.01f, 1 };
         train_model_zero_grad(s->tm);
         assert_ok(train_model_step(s->tm, &s->b, 1, &loss, NULL), NULL);
         if (i == 0) *first = loss.total;
-        train_model_adamw(s->tm, &o, i + 1);
+        train_model_update(s->tm, &o, i + 1);
     }
     assert_ok(train_model_eval(s->tm, &s->b, &loss, NULL), NULL);
     return loss.total;

@@ -259,8 +259,8 @@ static void run_adamw(const char *run, gist_kernels level, float clip) {
         double expected = (double)at(losses, (size_t)step);
         if (fabs(loss.total - expected) > 1e-4 * expected)
             fail_msg("%s step %d: loss %.7g, expected %.7g", run, step, loss.total, expected);
-        adamw o = { at(lr, (size_t)step), 0.9f, 0.999f, 1e-8f, 0.1f, clip };
-        train_model_adamw(s.tm, &o, step + 1);
+        optimiser o = { at(lr, (size_t)step), 0.9f, 0.999f, 1e-8f, 0.1f, clip };
+        train_model_update(s.tm, &o, step + 1);
     }
     for (int i = 0; i < train_model_tensors(s.tm); i++) {
         const train_tensor *t = train_model_tensor(s.tm, i);

@@ -47,6 +47,9 @@
 #define TOL_LOSS_VALUE                1e-6   /* of 1 + loss: the sum over the vocabulary is f32 in 16 lanes */
 #define TOL_ADAMW_LEVEL               1e-6   /* some ten roundings; bias corrections are rounded once from double */
 #define TOL_ADAMW_EXACT               1e-6
+#define TOL_MUON_F32                  1e-4   /* five rounds of three products; a small singular value, and what rounding
+                                                did to it, grows up to 3.4 times in each */
+#define TOL_MUON_BF16                 1e-1   /* the same with v in the place of u; a step is a tenth of w here */
 
 /* Whole models against transformers in f32 (issue: the bounds that must hold). */
 #define TOL_LOGITS_F32                1e-4   /* f32 weights (or f16, bf16 widened exactly), KV cache in f32 */

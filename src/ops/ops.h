@@ -225,6 +225,14 @@ typedef struct op_adamw_step {
     int64_t t;
 } op_adamw_step;
 void op_adamw_update(op_ctx *ctx, float *w, float *m, float *v, const float *g, size_t n, const op_adamw_step *s);
+/* Muon (muon.c) for a matrix w [N,K] with momentum m [N,K]; g is multiplied by scale first.  type: f32 or bf16, of the
+ * products that orthogonalise.  scratch: op_muon_scratch bytes. */
+typedef struct op_muon_step {
+    float lr, momentum, decay, scale;
+} op_muon_step;
+size_t op_muon_scratch(dtype type, int N, int K);
+void op_muon_update(op_ctx *ctx, float *w, float *m, const float *g, int N, int K, dtype type, const op_muon_step *s,
+                    void *scratch);
 /* sum of squares in double, in 64 parts of 16 lanes by index: the same for any number of threads */
 double op_sum_squares(op_ctx *ctx, const float *x, size_t n);
 

@@ -167,6 +167,7 @@ typedef struct train_tensor {
     int64_t shape[2];
     size_t at, count;
     bool decay;  /* weight decay applies: matrices, not norms */
+    bool hidden; /* a matrix of a block, which Muon may train; not embedding, head, adapter or memory */
     bool frozen;
 } train_tensor;
 
@@ -206,11 +207,13 @@ gist_status train_model_eval(train_model *tm, const train_batch *b, train_loss *
 void train_model_zero_grad(train_model *tm);
 double train_model_grad_norm(const train_model *tm); /* over trained tensors; fixed order */
 
-typedef struct adamw {
-    float lr, beta1, beta2, eps, decay, clip; /* clip 0: none */
-} adamw;
-/* One AdamW update (Loshchilov, Hutter 2019; bias correction as in PyTorch) with step t >= 1, then repack. */
-void train_model_adamw(train_model *tm, const adamw *o, int64_t t);
+typedef struct optimiser {
+    float lr, beta1, beta2, eps, decay, clip; /* AdamW; clip 0: none */
+    float muon; /* > 0: matrices of blocks are trained by Muon with this momentum, the rest by AdamW */
+} optimiser;
+/* One update with step t >= 1, then repack: AdamW (Loshchilov, Hutter 2019; bias correction as in PyTorch), or Muon
+ * beside it (op_muon_update). */
+void train_model_update(train_model *tm, const optimiser *o, int64_t t);
 
 int train_model_tensors(const train_model *tm);
 const train_tensor *train_model_tensor(const train_model *tm, int i);
@@ -263,7 +266,7 @@ typedef struct train_tune_options {
     bool distill;          /* match the model's own distribution under the full prompt; otherwise the answers given */
     int batch;             /* pairs per step */
     int64_t steps, warmup, eval_every; /* eval_every 0: only first and last */
-    adamw optimiser;       /* lr: the peak */
+    optimiser optimiser;       /* lr: the peak */
     train_schedule_kind schedule;
     float floor;
     uint64_t seed;
@@ -440,7 +443,7 @@ typedef struct train_run_options {
     train_pack_options pack;
     int accumulate;           /* batches per step */
     int64_t steps;
-    adamw optimiser;          /* lr: the peak */
+    optimiser optimiser;          /* lr: the peak */
     train_schedule_kind schedule;
     int64_t warmup;
     float floor;

@@ -110,6 +110,7 @@ static gist_status list_facts(const loop *l, train_facts *f, gist_error *err) {
                     shortest(o->floor).s);
     train_facts_set(f, "adamw", "%s %s %s", shortest(o->optimiser.beta1).s, shortest(o->optimiser.beta2).s,
                     shortest(o->optimiser.eps).s);
+    if (o->optimiser.muon > 0) train_facts_set(f, "muon", "%s", shortest(o->optimiser.muon).s);
     train_facts_set(f, "decay", "%s", shortest(o->optimiser.decay).s);
     train_facts_set(f, "clip", "%s", shortest(o->optimiser.clip).s);
     train_facts_set(f, "best by", "%s", o->best ? o->best : "the first metric");
@@ -301,9 +302,9 @@ static gist_status one_step(loop *l, gist_error *err) {
     TRY(add_gradients(l, labels, &r, &flops, err));
     r.grad_norm = train_model_grad_norm(l->tm);
     if (!isfinite(r.grad_norm)) return not_finite(l, "gradient", -1, err);
-    adamw update = o->optimiser;
+    optimiser update = o->optimiser;
     update.lr = r.lr = train_schedule(o->schedule, o->optimiser.lr, t, o->steps, o->warmup, o->floor);
-    train_model_adamw(l->tm, &update, t);
+    train_model_update(l->tm, &update, t);
 
     r.seconds = time_now() - start;
     l->seconds_here += r.seconds;

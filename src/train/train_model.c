@@ -37,6 +37,7 @@ static void lay_out_base(train_model *tm, bool frozen) {
             train_tensor *t = train_add_tensor(tm, rows, cols);
             snprintf(t->name, sizeof t->name, r->hf, layer);
             t->decay = r->kind != WEIGHT_VECTOR;
+            t->hidden = r->kind == WEIGHT_MATRIX && r->per_layer;
             t->frozen = frozen;
         }
     }
@@ -290,11 +291,16 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
     arena_init(&ar, NULL, 0);
     take_acts(tm, &ar);
     tm->act_bytes = ar.peak;
-    tm->act_block = mem_alloc(tm->alloc, ar.peak, 1);
+    for (int i = 0; i < tm->trained_tensors; i++) { /* what update_matrix borrows */
+        const train_tensor *t = &tm->tensors[i];
+        size_t muon = t->hidden ? op_muon_scratch(tm->opt.type, (int)t->shape[0], (int)t->shape[1]) : 0;
+        if (muon > tm->act_bytes) tm->act_bytes = muon;
+    }
+    tm->act_block = mem_alloc(tm->alloc, tm->act_bytes, 1);
     if (!tm->act_block)
         return err_set(err, GIST_ERR_MEMORY,
                        "out of memory: %zu MiB of activations for %d rows (smaller batches or --recompute need less)",
-                       ar.peak >> 20, tm->opt.max_rows);
+                       tm->act_bytes >> 20, tm->opt.max_rows);
     arena_init(&ar, tm->act_block, tm->act_bytes);
     take_acts(tm, &ar);
     return GIST_OK;
@@ -373,7 +379,13 @@ double train_model_grad_norm(const train_model *tm) {
     return sqrt(sum);
 }
 
-void train_model_adamw(train_model *tm, const adamw *o, int64_t t) {
+/* Muon's scratch is taken from the activations, which an update needs no more. */
+static void update_matrix(train_model *tm, const train_tensor *x, const op_muon_step *s) {
+    op_muon_update(&tm->ctx, tm->w + x->at, tm->m + x->at, tm->g + x->at, (int)x->shape[0], (int)x->shape[1],
+                   tm->opt.type, s, tm->act_block);
+}
+
+void train_model_update(train_model *tm, const optimiser *o, int64_t t) {
     float scale = 1;
     if (o->clip > 0) { /* PyTorch's clip_grad_norm_ */
         double norm = train_model_grad_norm(tm);
@@ -382,7 +394,10 @@ void train_model_adamw(train_model *tm, const adamw *o, int64_t t) {
     for (int i = 0; i < tm->trained_tensors; i++) {
         const train_tensor *x = &tm->tensors[i];
         op_adamw_step s = { o->lr, o->beta1, o->beta2, o->eps, x->decay ? o->decay : 0, scale, t };
-        op_adamw_update(&tm->ctx, tm->w + x->at, tm->m + x->at, tm->v + x->at, tm->g + x->at, x->count, &s);
+        if (o->muon > 0 && x->hidden)
+            update_matrix(tm, x, &(op_muon_step){ o->lr, o->muon, o->decay, scale });
+        else
+            op_adamw_update(&tm->ctx, tm->w + x->at, tm->m + x->at, tm->v + x->at, tm->g + x->at, x->count, &s);
     }
     train_model_repack(tm);
 }

@@ -167,7 +167,7 @@ static gist_status one_step(tuner *u, const train_set *set, int64_t step, const 
                             train_tune_result *r) {
     const train_tune_options *o = u->o;
     train_loss loss;
-    adamw a = o->optimiser;
+    optimiser a = o->optimiser;
     double began = time_now();
     TRY(next_batch(u, set));
     train_model_zero_grad(u->tm);
@@ -181,7 +181,7 @@ static gist_status one_step(tuner *u, const train_set *set, int64_t step, const 
                                  .loss = mean_loss(&loss, o->distill),
                                  .lr = a.lr,
                                  .grad_norm = train_model_grad_norm(u->tm) };
-    train_model_adamw(u->tm, &a, step);
+    train_model_update(u->tm, &a, step);
     double now = time_now();
     report.seconds_left = (now - start) / (double)step * (double)(o->steps - step);
     report.tokens_per_second = now > began ? u->b.T / (now - began) : 0;
