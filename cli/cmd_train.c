@@ -50,7 +50,7 @@ static const option table[] = {
     OPT_HEADING("What is learned"),
     OPT_TEXT(train_args, condition, 0, "condition", "C", "gist",
              "gist, full, none, pos_control, neg_control, or mix:gist=0.5,full=0.25,none=0.25"),
-    OPT_TEXT(train_args, k, 'k', "gists", "N,N...", "1", "gist tokens; several: one is drawn per pair, nested"),
+    OPT_TEXT(train_args, k, 'k', "gists", "N,N...", "1", "gist tokens; several: one is drawn per pair, nested; given twice: twice as often"),
     OPT_CHOICE(train_args, objective, 0, "objective", "lm|distill|both", "lm",
                "answers; the model's own distribution under the full prompt; both"),
     OPT_FLOAT(train_args, distill_weight, 0, "distill-weight", "X", 0, 1e6, "1", "of the distillation loss"),
@@ -326,6 +326,7 @@ static gist_status set_options(job *j, gist_error *err) {
                                       .lm = a->objective == OBJECTIVE_DISTILL ? 0 : 1,
                                       .distill = a->objective == OBJECTIVE_LM ? 0 : a->distill_weight };
     j->model.gist_token = j->base.gist_token;
+    j->model.muon = a->optimiser != 0;
     j->model.only_gist = a->train_only != 0;
     j->model.lora = (llama_lora_config){ a->lora_rank, a->lora_alpha, 0, a->lora_at || a->train_only };
     if (a->lora_rank) TRY(llama_lora_targets(a->lora_targets, &j->model.lora.targets, err));
@@ -451,6 +452,8 @@ static int run(const command *self, int argc, char **argv) {
         return usage_error(self, "train: --lora-at and --merge need --lora-rank");
     if (a.merge && (a.lora_at || a.train_only))
         return usage_error(self, "train: an adapter that acts at gist tokens only cannot be merged");
+    if (a.optimiser && (a.lora_rank || a.train_only))
+        return usage_error(self, "train: --optimiser muon is for a whole model, not for an adapter");
     if (a.answers && a.val.n == 0) return usage_error(self, "train: --answers needs a --val to answer");
     if (a.steps && a.epochs) return usage_error(self, "train: give --steps or --epochs, not both");
     gist_error err = { 0 };

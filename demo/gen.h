@@ -141,6 +141,11 @@ void prompt_free(prompt *p);
 gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked,
                         gist_error *err);
 
+/* The same prompt with another value for one of its facts, and only those pairs whose answer that changes: was[i] is
+ * what pair i's answer was.  No pairs: no fact could be changed alone. */
+gist_status prompt_edit(prompt *p, char was[PROMPT_MAX_PAIRS][TEXT_MAX], const words *w, split s, uint64_t seed,
+                        uint64_t index, gist_error *err);
+
 /* ---- lists: gen_list.c ---- */
 
 /* List number `index` of `seed`, in training's words; kind "list". */

@@ -64,8 +64,7 @@ static void write_table(list *l, prompt *p) {
     for (int tries = 0; tries < 6; tries++) {
         int i = text_below(&l->g, rows);
         add_pair(l, p, "value", "[{w}?|What is {w}?|Tell me about {w}.]", l->word[2 * i], l->word[2 * i + 1]);
-        if (tries % 3 == 0)
-            add_pair(l, p, "key", "[Who has {w}?|Which is {w}?]", l->word[2 * i + 1], l->word[2 * i]);
+        if (tries % 3 == 0) add_pair(l, p, "key", "[Who has {w}?|Which is {w}?]", l->word[2 * i + 1], l->word[2 * i]);
     }
 }
 

@@ -43,6 +43,7 @@ typedef struct draft {
     pair ask[MAX_ASKS];
     fact_brief cut[MAX_ASKS];
     int asks;
+    int edit, drawn; /* fact number `edit` of those drawn gets another value; -1: none */
 } draft;
 
 enum { OWN_BINDS = 16 };
@@ -163,6 +164,22 @@ static const char *day_of(draft *d, const char *group) {
     return day_names[0];
 }
 
+/* Another value for fact i, without moving the draft's own dice: everything else stays as it was. */
+static void edit_value(draft *d, const fact_kind *kind, fact *f, int i) {
+    rng dice = d->g.r;
+    double bits = d->g.bits;
+    char value[TEXT_MAX];
+    bool fresh = false;
+    for (int tries = 0; !fresh && tries < 50; tries++) {
+        say_into(d, value, kind->value, NULL);
+        fresh = true;
+        for (int j = 0; j <= i; j++) fresh = fresh && strcmp(value, f[j].value) != 0;
+    }
+    if (fresh) copy_text(f[i].value, value);
+    d->g.r = dice;
+    d->g.bits = bits;
+}
+
 /* Draw n facts with distinct keys and values; false when the lists do not give them. */
 static bool draw_facts(draft *d, const fact_kind *kind, fact *f, int n) {
     int group = kind->how == HOW_HOURS ? text_value(&d->g, DAY_GROUPS) : 0;
@@ -182,10 +199,12 @@ static bool draw_facts(draft *d, const fact_kind *kind, fact *f, int n) {
         bool fresh = true;
         for (int j = 0; j < i; j++)
             fresh = fresh && strcmp(f[i].key, f[j].key) != 0 && strcmp(f[i].value, f[j].value) != 0;
-        if (fresh)
-            i++;
-        else
+        if (!fresh) {
             d->g.bits = before;
+            continue;
+        }
+        if (d->drawn++ == d->edit) edit_value(d, kind, f, i);
+        i++;
     }
     return true;
 }
@@ -566,7 +585,7 @@ static void compose(draft *d, prompt *p) {
              d->styles > 1 ? d->style[1]->sub : "");
 }
 
-gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked,
+static gist_status draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, int edit, bool marked,
                         gist_error *err) {
     char at[96];
     int n =
@@ -578,6 +597,7 @@ gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint6
     if (!d) return err_memory(err, "prompt");
     d->g.w = w;
     d->g.s = s;
+    d->edit = edit;
     rng_seed(&d->g.r, rd_u64(&r));
     for (int i = 0; i < MAX_BLOCKS; i++) sbuf_init(&d->block[i], NULL);
     p->text.len = 0;
@@ -589,5 +609,48 @@ gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint6
     if (!failed && !marked) unmark_all(p);
     for (int i = 0; i < MAX_BLOCKS; i++) sbuf_free(&d->block[i]);
     mem_free(NULL, d);
+    return st;
+}
+
+gist_status prompt_draw(prompt *p, const words *w, split s, uint64_t seed, uint64_t index, bool marked,
+                        gist_error *err) {
+    return draw(p, w, s, seed, index, -1, marked, err);
+}
+
+/* Do the texts differ in one place only, no longer than a value? */
+static bool one_place(const sbuf *a, const sbuf *b) {
+    size_t least = a->len < b->len ? a->len : b->len, most = a->len > b->len ? a->len : b->len, front = 0, back = 0;
+    while (front < least && a->p[front] == b->p[front]) front++;
+    while (back < least - front && a->p[a->len - 1 - back] == b->p[b->len - 1 - back]) back++;
+    return most - front - back > 0 && most - front - back < 40;
+}
+
+/* Keep of `after` the pairs whose input `before` has too, with another answer; whether there is one. */
+static bool changed_pairs(const prompt *before, prompt *after, char was[][TEXT_MAX]) {
+    int n = 0;
+    for (int i = 0; i < after->pairs && i < before->pairs; i++) {
+        const pair *a = &before->pair[i], *b = &after->pair[i];
+        if (strcmp(a->input, b->input) != 0 || strcmp(a->output, b->output) == 0) continue;
+        copy_text(was[n], a->output);
+        after->pair[n++] = *b;
+    }
+    after->pairs = n;
+    after->seen = 0;
+    return n > 0;
+}
+
+gist_status prompt_edit(prompt *p, char was[PROMPT_MAX_PAIRS][TEXT_MAX], const words *w, split s, uint64_t seed,
+                        uint64_t index, gist_error *err) {
+    enum { MOST = 24 };
+    prompt before;
+    prompt_init(&before);
+    gist_status st = prompt_draw(&before, w, s, seed, index, false, err);
+    bool found = false;
+    for (int e = 0; e < MOST && st == GIST_OK && !found; e++) {
+        st = draw(p, w, s, seed, index, (int)((index + (uint64_t)e) % MOST), false, err);
+        found = st == GIST_OK && one_place(&before.text, &p->text) && changed_pairs(&before, p, was);
+    }
+    if (!found) p->pairs = p->seen = 0;
+    prompt_free(&before);
     return st;
 }

@@ -7,8 +7,10 @@
 static const char usage[] =
     "gist-demo - data for the demonstration: system prompts, inputs, answers, all drawn from a seed\n"
     "\n"
-    "  gist-demo data --split list|train|seen|dev|unseen [--seed 1] [--prompts 1000] [-o FILE]\n"
-    "      rows {instruction, input, output, kind, sub, style, fact, prompt_id, bits} as JSON Lines\n"
+    "  gist-demo data --split list|train|seen|dev|unseen [--seed 1] [--prompts 1000] [--edited] [-o FILE]\n"
+    "      rows {instruction, input, output, kind, sub, style, fact, prompt_id, bits} as JSON Lines;\n"
+    "      --edited: one fact of each prompt has another value, only inputs whose answer that changes, with the\n"
+    "      answer they had as \"was\"\n"
     "  gist-demo vocab -o DIR [--size 4096] [--seed 1] [--prompts 20000]\n"
     "      train a vocabulary on training prompts; writes tokenizer.json and tokenizer_config.json\n"
     "  gist-demo stats [--tokenizer DIR] FILE...\n"
@@ -23,7 +25,7 @@ typedef struct options {
     const char *split, *out, *tokenizer, *train, *seen;
     uint64_t seed;
     int prompts, size, index;
-    bool hand;
+    bool hand, edited;
     const char **files;
     int count;
 } options;
@@ -58,6 +60,10 @@ static int parse(int argc, const char **argv, options *o) {
         size_t t = 0;
         if (strcmp(arg, "--hand") == 0) {
             o->hand = true;
+            continue;
+        }
+        if (strcmp(arg, "--edited") == 0) {
+            o->edited = true;
             continue;
         }
         if (arg[0] != '-') {
@@ -105,11 +111,12 @@ static void put_member(sbuf *b, const char *key, const char *s) {
     put_string(b, s, strlen(s));
 }
 
-static void put_row(sbuf *b, const prompt *p, const pair *a, const sbuf *instruction, const char *id) {
+static void put_row(sbuf *b, const prompt *p, const pair *a, const char *was, const sbuf *instruction, const char *id) {
     sbuf_str(b, "{\"instruction\": ");
     sbuf_add(b, instruction->p, instruction->len);
     put_member(b, "input", a->input);
     put_member(b, "output", a->output);
+    if (was) put_member(b, "was", was);
     put_member(b, "kind", a->kind);
     put_member(b, "sub", a->sub);
     put_member(b, "style", p->style);
@@ -126,10 +133,11 @@ static void put_row(sbuf *b, const prompt *p, const pair *a, const sbuf *instruc
     sbuf_fmt(b, ", \"bits\": %.1f}\n", p->bits);
 }
 
-/* What --split names: prompts of a split, training's with the inputs left out there, or lists. */
+/* What --split names: prompts of a split, training's with the inputs left out there, or lists; edited: one fact of
+ * each prompt is another. */
 typedef struct source {
     split s;
-    bool seen, list;
+    bool seen, list, edited;
 } source;
 
 static gist_status find_source(const char *name, source *out, gist_error *err) {
@@ -148,9 +156,9 @@ static gist_status draw(prompt *p, const words *w, source from, uint64_t seed, i
                      : prompt_draw(p, w, from.s, seed, (uint64_t)index, false, err);
 }
 
-static gist_status write_rows(const words *w, source from, uint64_t seed, int prompts, out_file *o,
-                              gist_error *err) {
+static gist_status write_rows(const words *w, source from, uint64_t seed, int prompts, out_file *o, gist_error *err) {
     prompt p;
+    char was[PROMPT_MAX_PAIRS][TEXT_MAX];
     sbuf b, instruction;
     gist_status st = GIST_OK;
     prompt_init(&p);
@@ -158,14 +166,14 @@ static gist_status write_rows(const words *w, source from, uint64_t seed, int pr
     sbuf_init(&instruction, NULL);
     for (int i = 0; i < prompts && st == GIST_OK; i++) {
         char id[64];
-        st = draw(&p, w, from, seed, i, err);
+        st = from.edited ? prompt_edit(&p, was, w, from.s, seed, (uint64_t)i, err) : draw(&p, w, from, seed, i, err);
         if (st != GIST_OK) break;
         snprintf(id, sizeof id, "%s-%llu-%d", from.list ? "list" : split_names[from.s], (unsigned long long)seed, i);
         b.len = instruction.len = 0;
         put_string(&instruction, p.text.p, p.text.len);
         const pair *a = from.seen ? p.pair + p.pairs : p.pair;
         for (int j = 0; j < (from.seen ? p.seen : p.pairs) && !instruction.failed; j++)
-            put_row(&b, &p, &a[j], &instruction, id);
+            put_row(&b, &p, &a[j], from.edited ? was[j] : NULL, &instruction, id);
         if (b.failed || instruction.failed)
             st = err_memory(err, "rows");
         else
@@ -180,6 +188,9 @@ static gist_status write_rows(const words *w, source from, uint64_t seed, int pr
 static gist_status do_data(const words *w, const options *o, gist_error *err) {
     source from;
     TRY(find_source(o->split, &from, err));
+    from.edited = o->edited;
+    if (from.edited && (from.list || from.seen))
+        return err_set(err, GIST_ERR_USAGE, "--edited is for train, dev and unseen");
     int prompts = o->prompts < 0 ? 1000 : o->prompts;
     if (!o->out) {
         out_file to_stdout = { .f = stdout };

@@ -53,6 +53,14 @@ check "the first 20 unseen prompts are those that results were reported on" know
 count() { [ "$(grep -o '"prompt_id": "[^"]*"' unseen.jsonl | uniq | sort -u | wc -l)" -eq 500 ]; }
 check "500 unseen prompts" count
 
+check "edited prompts" data --split unseen --prompts 200 --seed 5 --edited -o edited.jsonl
+edited() { # nearly every prompt can be edited, and the answer changes
+    [ "$(grep -o '"prompt_id": "[^"]*"' edited.jsonl | uniq | sort -u | wc -l)" -ge 190 ] &&
+        awk -F'"' '$12 == $16 { print; bad = 1 } END { exit bad }' edited.jsonl
+}
+check "... whose answers are others than before" edited
+check "lists cannot be edited" fails 2 "--edited is for" "$demo" data --split list --edited
+
 check "lists of words" data --split list --prompts 500 --seed 3 -o list.jsonl
 lists() {
     data --split list --prompts 500 --seed 3 | cmp - list.jsonl &&

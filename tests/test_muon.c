@@ -81,7 +81,8 @@ enum { SHAPES = sizeof shape / sizeof *shape };
 
 static void run(int l, dtype type, int N, int K, double bound) {
     size_t n = (size_t)N * (size_t)K;
-    float *w = random_floats(n, 1, 1), *m = block(n, sizeof *m), *one = random_floats(n, 1, 1), *m1 = block(n, sizeof *m);
+    float *w = random_floats(n, 1, 1), *m = block(n, sizeof *m), *one = random_floats(n, 1, 1),
+          *m1 = block(n, sizeof *m);
     double *exact = doubles_of(w, n), *exact_m = block(n, sizeof *exact_m);
     steps(ctx_of(l, 4), w, m, N, K, type, exact, exact_m);
     steps(ctx_of(l, 1), one, m1, N, K, type, NULL, NULL);

@@ -146,10 +146,10 @@ typedef void (*pool_fn)(void *ctx, int task, int worker);
 int pool_cores(void); /* cores this process may run on */
 gist_status pool_create(const gist_allocator *alloc, int threads, pool **out, gist_error *err);
 void pool_free(pool *p);
-int pool_size(const pool *p);
+int pool_size(const pool *p); /* NULL: 1 */
 /* Run fn for every task in [0,n) and return when all are done.  The caller works too.  One caller at a time runs;
  * others wait.  Not re-entrant: fn must not call pool_run on the same pool. */
-void pool_run(pool *p, pool_fn fn, void *ctx, int n);
+void pool_run(pool *p, pool_fn fn, void *ctx, int n); /* p NULL: the caller alone */
 
 /* ---- random numbers ---- */
 

@@ -138,6 +138,10 @@ static void run_piece(void *arg, int task, int worker) {
 
 void pool_run(pool *p, pool_fn fn, void *ctx, int n) {
     if (n <= 0) return;
+    if (!p) {
+        for (int i = 0; i < n; i++) fn(ctx, i, 0);
+        return;
+    }
     pthread_mutex_lock(&p->caller);
     if (p->started == 0 || n == 1) {
         for (int i = 0; i < n; i++) fn(ctx, i, 0);
@@ -202,5 +206,5 @@ void pool_free(pool *p) {
 }
 
 int pool_size(const pool *p) {
-    return p->size;
+    return p ? p->size : 1;
 }

@@ -28,10 +28,11 @@ typedef struct muon_job {
 } muon_job;
 
 typedef struct muon_buffers {
-    float *X, *Y;      /* [N,K] */
-    float *A, *A2, *P; /* [n,n], n the shorter side */
-    void *rows;        /* an operand */
-    void *panels;      /* a packed matrix */
+    float *X, *Y;        /* [N,K] */
+    float *A, *A2, *P;   /* [n,n], n the shorter side */
+    void *rows;          /* an operand, */
+    void *panels;        /* a packed matrix, */
+    const void *operand; /* and where the operand is: f32 rows are used as they lie */
 } muon_buffers;
 
 static int shorter(int N, int K) {
@@ -95,35 +96,65 @@ static void update_rows(void *arg, int first, int last) {
 
 /* ---- products ---- */
 
-/* y [T,n] = x [T,k] W^T for W [n,k], both f32 */
-static void times(op_ctx *ctx, muon_buffers *b, dtype type, float *y, const float *x, const float *W, int T, int n,
-                  int k) {
-    op_weight p = { type, n, k, b->panels };
-    op_weight_pack(ctx, &p, W, DT_F32, n);
-    op_linear_fwd(ctx, y, op_operand(ctx, b->rows, x, &p, T), &p, T);
+enum { TILE = 16 };
+
+/* What lies left of the diagonal's panels is the mirror of what lies above them. */
+static void mirror(op_ctx *ctx, float *A, int n) {
+    size_t ld = (size_t)n;
+    for (int r = OP_PANEL; r < n; r += TILE)
+        for (int c = 0; c < r / OP_PANEL * OP_PANEL; c += TILE) {
+            float *to = A + (size_t)r * ld + (size_t)c;
+            const float *from = A + (size_t)c * ld + (size_t)r;
+            if (n - r >= TILE) {
+                ctx->k->transpose(to, ld, from, ld);
+                continue;
+            }
+            for (int i = 0; i < n - r; i++)
+                for (int j = 0; j < TILE; j++) to[(size_t)i * ld + (size_t)j] = from[(size_t)j * ld + (size_t)i];
+        }
 }
 
-/* A [n,n] = X X^T, or X^T X where that is smaller. */
-static void gram(op_ctx *ctx, muon_buffers *b, dtype type, int N, int K) {
-    if (N <= K) {
-        times(ctx, b, type, b->A, b->X, b->X, N, N, K);
-        return;
+/* y [n,n] = W W^T of a packed matrix W [n,k], whose rows are also the operand in b->rows: only the diagonal's panels
+ * and what lies above them are computed. */
+static void square(op_ctx *ctx, muon_buffers *b, float *y, const op_weight *W) {
+    int n = W->N;
+    size_t ldx = (size_t)(W->type == DT_BF16 ? W->K + (W->K & 1) : W->K);
+    size_t panel = op_weight_bytes(W->type, OP_PANEL, W->K);
+    for (int p = 0; p < n; p += OP_PANEL) {
+        int cols = n - p < OP_PANEL ? n - p : OP_PANEL;
+        ctx->k->gemm[W->type](y + p, (size_t)n, b->operand, ldx,
+                              (const uint8_t *)W->panels + (size_t)(p / OP_PANEL) * panel, p + cols, W->K, cols, false);
     }
-    op_weight p = { type, K, N, b->panels };
-    op_weight_pack_t(ctx, &p, b->X);
-    op_operand_t(ctx, b->rows, b->X, type, N, K);
-    op_linear_fwd(ctx, b->A, b->rows, &p, K);
+    mirror(ctx, y, n);
+}
+
+/* A [n,n] = X X^T, or X^T X where that is smaller; then A2 = A A^T. */
+static void gram(op_ctx *ctx, muon_buffers *b, dtype type, int N, int K) {
+    op_weight p = { type, N <= K ? N : K, N <= K ? K : N, b->panels };
+    if (N <= K) {
+        op_weight_pack(ctx, &p, b->X, DT_F32, N);
+        b->operand = op_operand(ctx, b->rows, b->X, &p, N);
+    } else {
+        op_weight_pack_t(ctx, &p, b->X);
+        op_operand_t(ctx, b->rows, b->X, type, N, K);
+        b->operand = b->rows;
+    }
+    square(ctx, b, b->A, &p);
+    p.K = p.N;
+    op_weight_pack(ctx, &p, b->A, DT_F32, p.N);
+    b->operand = op_operand(ctx, b->rows, b->A, &p, p.N);
+    square(ctx, b, b->A2, &p);
 }
 
 /* Y [N,K] = P X, or X P; P is symmetric. */
 static void apply(op_ctx *ctx, muon_buffers *b, dtype type, int N, int K) {
-    if (N > K) {
-        times(ctx, b, type, b->Y, b->X, b->P, N, K, K);
-        return;
-    }
-    op_weight p = { type, K, N, b->panels };
-    op_weight_pack_t(ctx, &p, b->X);
-    op_linear_fwd(ctx, b->Y, op_operand(ctx, b->rows, b->P, &p, N), &p, N);
+    const float *rows = N <= K ? b->P : b->X;
+    op_weight p = { type, K, N <= K ? N : K, b->panels };
+    if (N <= K)
+        op_weight_pack_t(ctx, &p, b->X);
+    else
+        op_weight_pack(ctx, &p, b->P, DT_F32, K);
+    op_linear_fwd(ctx, b->Y, op_operand(ctx, b->rows, rows, &p, N), &p, N);
 }
 
 void op_muon_update(op_ctx *ctx, float *w, float *m, const float *g, int N, int K, dtype type, const op_muon_step *s,
@@ -140,7 +171,6 @@ void op_muon_update(op_ctx *ctx, float *w, float *m, const float *g, int N, int 
     op_scale(ctx, b.X, 1 / (norm > smallest_norm ? norm : smallest_norm), N, K);
     for (int i = 0; i < ROUNDS; i++) {
         gram(ctx, &b, type, N, K);
-        times(ctx, &b, type, b.A2, b.A, b.A, n, n, n);
         j.C = n;
         op_for_rows(ctx, quintic_rows, &j, n, (size_t)n);
         apply(ctx, &b, type, N, K);

@@ -182,6 +182,7 @@ typedef struct train_model_options {
     bool only_gist;      /* <GIST>'s embedding trains, and lora when it acts at gist positions only; nothing else */
     int32_t gist_token;  /* its id, where one of these is set; -1 otherwise */
     int memory_rows;     /* k > 0: the keys and values of a memory of k rows train, the model is frozen (train_tune) */
+    bool muon;           /* updates may use it: scratch is set aside */
     dtype memory_type;   /* what they are rounded to in the forward pass; their gradients pass straight through */
 } train_model_options;
 

@@ -17,6 +17,9 @@ int train_views(const train_pack_options *o, train_view view[TRAIN_MAX_VIEWS]) {
         const char *name = train_condition_name((train_condition)c);
         int ks = c == COND_GIST ? o->k_count : 1;
         for (int i = 0; i < ks; i++) {
+            bool again = false; /* a k given twice is only drawn more often */
+            for (int j = 0; j < i; j++) again = again || o->k[j] == o->k[i];
+            if (again) continue;
             train_view *v = &view[n++];
             *v = (train_view){ .c = (train_condition)c, .k = c == COND_GIST ? o->k[i] : train_pack_largest_k(o) };
             if (ks > 1)

@@ -10,6 +10,7 @@
  */
 #include "train/train_model_int.h"
 
+#include <assert.h>
 #include <math.h>
 
 enum { ALIGN = 16 };
@@ -102,8 +103,7 @@ static void init_scratch(train_model *tm, uint64_t seed) {
         float start = ends_with(t->name, ".bias") ? 0.0f : 1.0f;
         rng r;
         rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
-        for (size_t j = 0; j < t->count; j++)
-            tm->w[t->at + j] = t->dims == 1 ? start : (float)(scale * rng_normal(&r));
+        for (size_t j = 0; j < t->count; j++) tm->w[t->at + j] = t->dims == 1 ? start : (float)(scale * rng_normal(&r));
     }
 }
 
@@ -281,6 +281,17 @@ static void take_acts(train_model *tm, arena *ar) {
     for (int l = 0; l < c->L; l++) tm->kv[l * tm->stores] = tm->s.kv[0]; /* one store serves every block in turn */
 }
 
+/* Bytes for Muon's update of the largest matrix. */
+static size_t muon_scratch(const train_model *tm) {
+    size_t most = 0;
+    for (int i = 0; tm->opt.muon && i < tm->trained_tensors; i++) {
+        const train_tensor *t = &tm->tensors[i];
+        size_t n = t->hidden ? op_muon_scratch(tm->opt.type, (int)t->shape[0], (int)t->shape[1]) : 0;
+        if (n > most) most = n;
+    }
+    return (most + 63) / 64 * 64;
+}
+
 static gist_status make_acts(train_model *tm, gist_error *err) {
     size_t L = (size_t)tm->model.cfg.L;
     tm->stores = tm->opt.memory_rows ? 2 : 1;
@@ -291,11 +302,8 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
     arena_init(&ar, NULL, 0);
     take_acts(tm, &ar);
     tm->act_bytes = ar.peak;
-    for (int i = 0; i < tm->trained_tensors; i++) { /* what update_matrix borrows */
-        const train_tensor *t = &tm->tensors[i];
-        size_t muon = t->hidden ? op_muon_scratch(tm->opt.type, (int)t->shape[0], (int)t->shape[1]) : 0;
-        if (muon > tm->act_bytes) tm->act_bytes = muon;
-    }
+    size_t muon = muon_scratch(tm) * (size_t)pool_size(tm->ctx.pool); /* what updates borrow */
+    if (muon > tm->act_bytes) tm->act_bytes = muon;
     tm->act_block = mem_alloc(tm->alloc, tm->act_bytes, 1);
     if (!tm->act_block)
         return err_set(err, GIST_ERR_MEMORY,
@@ -379,10 +387,21 @@ double train_model_grad_norm(const train_model *tm) {
     return sqrt(sum);
 }
 
-/* Muon's scratch is taken from the activations, which an update needs no more. */
-static void update_matrix(train_model *tm, const train_tensor *x, const op_muon_step *s) {
-    op_muon_update(&tm->ctx, tm->w + x->at, tm->m + x->at, tm->g + x->at, (int)x->shape[0], (int)x->shape[1],
-                   tm->opt.type, s, tm->act_block);
+/* Matrices are tasks, each on one thread: what they are made of is too small to share.  Scratch is taken from the
+ * activations, which an update needs no more. */
+typedef struct muon_job {
+    train_model *tm;
+    const op_muon_step *step;
+} muon_job;
+
+static void muon_task(void *arg, int task, int worker) {
+    const muon_job *j = arg;
+    train_model *tm = j->tm;
+    const train_tensor *x = &tm->tensors[task];
+    op_ctx alone = { tm->ctx.k, NULL };
+    if (x->hidden)
+        op_muon_update(&alone, tm->w + x->at, tm->m + x->at, tm->g + x->at, (int)x->shape[0], (int)x->shape[1],
+                       tm->opt.type, j->step, (uint8_t *)tm->act_block + (size_t)worker * muon_scratch(tm));
 }
 
 void train_model_update(train_model *tm, const optimiser *o, int64_t t) {
@@ -394,11 +413,12 @@ void train_model_update(train_model *tm, const optimiser *o, int64_t t) {
     for (int i = 0; i < tm->trained_tensors; i++) {
         const train_tensor *x = &tm->tensors[i];
         op_adamw_step s = { o->lr, o->beta1, o->beta2, o->eps, x->decay ? o->decay : 0, scale, t };
-        if (o->muon > 0 && x->hidden)
-            update_matrix(tm, x, &(op_muon_step){ o->lr, o->muon, o->decay, scale });
-        else
+        if (!(o->muon > 0 && x->hidden))
             op_adamw_update(&tm->ctx, tm->w + x->at, tm->m + x->at, tm->v + x->at, tm->g + x->at, x->count, &s);
     }
+    muon_job j = { tm, &(op_muon_step){ o->lr, o->muon, o->decay, scale } };
+    assert(o->muon <= 0 || tm->opt.muon);
+    if (o->muon > 0) pool_run(tm->ctx.pool, muon_task, &j, tm->trained_tensors);
     train_model_repack(tm);
 }
 
