@@ -1,14 +1,18 @@
 /* gist_demo.c - the demonstration's data program; usage below, what the data is: docs/results/demo-data.md. */
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "gen.h"
 
 static const char usage[] =
     "gist-demo - data for the demonstration: system prompts, inputs, answers, all drawn from a seed\n"
     "\n"
-    "  gist-demo data --split list|train|seen|dev|unseen [--seed 1] [--prompts 1000] [--edited] [-o FILE]\n"
+    "  gist-demo data --split list|train|seen|dev|unseen [--seed 1] [--prompts 1000] [--longest N]\n"
+    "                  [--edited] [-o FILE]\n"
     "      rows {instruction, input, output, kind, sub, style, fact, prompt_id, bits} as JSON Lines;\n"
+    "      --longest N: leave out prompts of more than N words;\n"
     "      --edited: one fact of each prompt has another value, only inputs whose answer that changes, with the\n"
     "      answer they had as \"was\"\n"
     "  gist-demo vocab -o DIR [--size 4096] [--seed 1] [--prompts 20000]\n"
@@ -24,7 +28,7 @@ static const char usage[] =
 typedef struct options {
     const char *split, *out, *tokenizer, *train, *seen;
     uint64_t seed;
-    int prompts, size, index;
+    int prompts, size, index, longest;
     bool hand, edited;
     const char **files;
     int count;
@@ -45,7 +49,7 @@ static bool number(const char *s, uint64_t most, uint64_t *out) {
 }
 
 static int parse(int argc, const char **argv, options *o) {
-    *o = (options){ .split = "train", .seed = 1, .prompts = -1, .size = 4096 };
+    *o = (options){ .split = "train", .seed = 1, .prompts = -1, .size = 4096, .longest = INT_MAX };
     o->files = argv; /* in place: what is read is never ahead of what is kept */
     for (int i = 2; i < argc; i++) {
         const struct {
@@ -54,7 +58,8 @@ static int parse(int argc, const char **argv, options *o) {
         } table[] = { { "--split", &o->split, NULL },         { "-o", &o->out, NULL },
                       { "--tokenizer", &o->tokenizer, NULL }, { "--train", &o->train, NULL },
                       { "--seen", &o->seen, NULL },           { "--prompts", NULL, &o->prompts },
-                      { "--size", NULL, &o->size },           { "--index", NULL, &o->index } };
+                      { "--size", NULL, &o->size },           { "--index", NULL, &o->index },
+                      { "--longest", NULL, &o->longest } };
         const char *arg = argv[i];
         uint64_t v = 0;
         size_t t = 0;
@@ -138,6 +143,7 @@ static void put_row(sbuf *b, const prompt *p, const pair *a, const char *was, co
 typedef struct source {
     split s;
     bool seen, list, edited;
+    int longest; /* words of a prompt; longer ones are left out */
 } source;
 
 static gist_status find_source(const char *name, source *out, gist_error *err) {
@@ -156,6 +162,12 @@ static gist_status draw(prompt *p, const words *w, source from, uint64_t seed, i
                      : prompt_draw(p, w, from.s, seed, (uint64_t)index, false, err);
 }
 
+static int word_count(const char *s) { /* runs of characters between white space */
+    int n = 0;
+    for (s += strspn(s, " \n"); *s; s += strspn(s, " \n"), n++) s += strcspn(s, " \n");
+    return n;
+}
+
 static gist_status write_rows(const words *w, source from, uint64_t seed, int prompts, out_file *o, gist_error *err) {
     prompt p;
     char was[PROMPT_MAX_PAIRS][TEXT_MAX];
@@ -167,7 +179,7 @@ static gist_status write_rows(const words *w, source from, uint64_t seed, int pr
     for (int i = 0; i < prompts && st == GIST_OK; i++) {
         char id[64];
         st = from.edited ? prompt_edit(&p, was, w, from.s, seed, (uint64_t)i, err) : draw(&p, w, from, seed, i, err);
-        if (st != GIST_OK) break;
+        if (st != GIST_OK || word_count(p.text.p) > from.longest) continue;
         snprintf(id, sizeof id, "%s-%llu-%d", from.list ? "list" : split_names[from.s], (unsigned long long)seed, i);
         b.len = instruction.len = 0;
         put_string(&instruction, p.text.p, p.text.len);
@@ -189,6 +201,7 @@ static gist_status do_data(const words *w, const options *o, gist_error *err) {
     source from;
     TRY(find_source(o->split, &from, err));
     from.edited = o->edited;
+    from.longest = o->longest;
     if (from.edited && (from.list || from.seen))
         return err_set(err, GIST_ERR_USAGE, "--edited is for train, dev and unseen");
     int prompts = o->prompts < 0 ? 1000 : o->prompts;

@@ -529,7 +529,7 @@ static void test_training(void **state) {
         int32_t ids[20];
         train_loss loss[2];
         gist_error err = { 0 };
-        optimiser o = { 1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1 };
+        optimiser o = { 1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1, 0 };
         uint64_t seed = 3;
         for (int i = 0; i < 20; i++) ids[i] = 4 + (int32_t)(test_rand(&seed) % 70);
         for (int i = 0; i < 2; i++) {

@@ -283,7 +283,7 @@ static char *make_dir(char dir[TEST_PATH], const char *name) {
 static double train_steps(setup *s, int steps, double *first) {
     train_loss loss = { 0 };
     for (int i = 0; i < steps; i++) {
-        optimiser o = { 0.02f, 0.9f, 0.999f, 1e-8f, 0.01f, 1 };
+        optimiser o = { 0.02f, 0.9f, 0.999f, 1e-8f, 0.01f, 1, 0 };
         train_model_zero_grad(s->tm);
         assert_ok(train_model_step(s->tm, &s->b, 1, &loss, NULL), NULL);
         if (i == 0) *first = loss.total;

@@ -259,7 +259,7 @@ static void run_adamw(const char *run, gist_kernels level, float clip) {
         double expected = (double)at(losses, (size_t)step);
         if (fabs(loss.total - expected) > 1e-4 * expected)
             fail_msg("%s step %d: loss %.7g, expected %.7g", run, step, loss.total, expected);
-        optimiser o = { at(lr, (size_t)step), 0.9f, 0.999f, 1e-8f, 0.1f, clip };
+        optimiser o = { at(lr, (size_t)step), 0.9f, 0.999f, 1e-8f, 0.1f, clip, 0 };
         train_model_update(s.tm, &o, step + 1);
     }
     for (int i = 0; i < train_model_tensors(s.tm); i++) {
