@@ -199,9 +199,9 @@ $(ONE): FORCE
 	    $(TEST_LIBS) $(LIBS)
 	@bash tests/run $(BUILD) $(BUILD)/$@
 
-demo: deps ## build and show the mechanics on a tiny model
-	@$(MAKE) --no-print-directory all
-	@sh dev/demo $(BUILD)/gist
+demo: deps ## compress an unseen prompt, answer without it, with it and from its gist; SEED=2 draws another
+	@$(MAKE) --no-print-directory all $(BUILD)/gist-demo
+	@sh dev/demo $(BUILD) $(SEED)
 
 check: ## everything CI runs: tests, sanitizers, both compilers, style, includes, exports
 	@bash .ci/run

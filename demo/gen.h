@@ -68,6 +68,8 @@ bool text_chance(gen *g, double p);
 size_t text_unmark(char *s, size_t len);    /* remove NAME_MARK in place; the new length */
 int text_tokens(const char *s, size_t len); /* word-like tokens: words, marks of names, punctuation, pairs of digits */
 
+void row_string(sbuf *b, const char *s, size_t len); /* as a JSON string */
+
 /* ---- the grammar: gen_grammar.c ---- */
 
 typedef struct domain {
@@ -132,6 +134,7 @@ typedef struct prompt {
     sbuf text;
     pair pair[PROMPT_MAX_PAIRS + PROMPT_MAX_SEEN];
     int pairs, seen; /* pair[0..pairs) are for training, pair[pairs..pairs+seen) for the seen split */
+    int all;         /* pair[0..all) are sound; a split's files leave out those behind pairs + seen */
     char style[64];  /* the format rules' labels, "none" or "json" or "upper+stars" */
     double bits;
 } prompt;

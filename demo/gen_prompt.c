@@ -522,8 +522,7 @@ static void choose_pairs(draft *d, prompt *p, bool seen) {
         order[i] = order[j];
         order[j] = t;
     }
-    int room = PROMPT_MAX_PAIRS + (seen ? PROMPT_MAX_SEEN : 0);
-    for (int i = 0; i < d->asks && total < room; i++) {
+    for (int i = 0; i < d->asks && total < PROMPT_MAX_PAIRS + PROMPT_MAX_SEEN; i++) {
         const pair *a = &d->ask[order[i]];
         bool again = false;
         for (int j = 0; j < total; j++) again = again || strcmp(p->pair[j].input, a->input) == 0;
@@ -533,6 +532,7 @@ static void choose_pairs(draft *d, prompt *p, bool seen) {
         total++;
     }
     n = !seen ? total : total >= 12 ? total - PROMPT_MAX_SEEN : total - total / 3;
+    p->all = total;
     p->pairs = n > PROMPT_MAX_PAIRS ? PROMPT_MAX_PAIRS : n;
     p->seen = seen ? total - p->pairs : 0;
     if (p->seen > PROMPT_MAX_SEEN) p->seen = PROMPT_MAX_SEEN;
@@ -540,7 +540,7 @@ static void choose_pairs(draft *d, prompt *p, bool seen) {
 
 static void unmark_all(prompt *p) {
     p->text.len = text_unmark(p->text.p, p->text.len);
-    for (int i = 0; i < p->pairs + p->seen; i++) {
+    for (int i = 0; i < p->all; i++) {
         pair *a = &p->pair[i];
         char *all[] = { a->input, a->output, a->entity, a->attribute, a->value };
         for (size_t j = 0; j < sizeof all / sizeof *all; j++) text_unmark(all[j], strlen(all[j]));
@@ -634,7 +634,7 @@ static bool changed_pairs(const prompt *before, prompt *after, char was[][TEXT_M
         copy_text(was[n], a->output);
         after->pair[n++] = *b;
     }
-    after->pairs = n;
+    after->pairs = after->all = n;
     after->seen = 0;
     return n > 0;
 }
@@ -650,7 +650,7 @@ gist_status prompt_edit(prompt *p, char was[PROMPT_MAX_PAIRS][TEXT_MAX], const w
         st = draw(p, w, s, seed, index, (int)((index + (uint64_t)e) % MOST), false, err);
         found = st == GIST_OK && one_place(&before.text, &p->text) && changed_pairs(&before, p, was);
     }
-    if (!found) p->pairs = p->seen = 0;
+    if (!found) p->pairs = p->seen = p->all = 0;
     prompt_free(&before);
     return st;
 }

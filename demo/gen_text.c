@@ -137,3 +137,19 @@ int text_tokens(const char *s, size_t len) {
     }
     return n;
 }
+
+void row_string(sbuf *b, const char *s, size_t len) {
+    sbuf_str(b, "\"");
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c == '\n')
+            sbuf_str(b, "\\n");
+        else if (c == '"' || c == '\\')
+            sbuf_fmt(b, "\\%c", c);
+        else if (c < 32)
+            sbuf_fmt(b, "\\u%04x", c);
+        else
+            sbuf_add(b, s + i, 1);
+    }
+    sbuf_str(b, "\"");
+}

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "gen.h"
+#include "tour.h"
 
 static const char usage[] =
     "gist-demo - data for the demonstration: system prompts, inputs, answers, all drawn from a seed\n"
@@ -22,13 +23,19 @@ static const char usage[] =
     "  gist-demo check [--train FILE] [--seen FILE] [--hand] FILE...\n"
     "      every file is sound; no two of them share a name, an entity, a triple or a prompt (--train counts);\n"
     "      --seen asks --train's prompts other inputs; --hand: files written by hand, checked for form only\n"
+    "  gist-demo tour -m MODEL -o DIR [--seed 1] [--prompts 50]\n"
+    "      an unseen prompt compressed, its inputs answered three ways, totals over --prompts; files into DIR\n"
+    "  gist-demo tuned -m MODEL -g FILE [--seed 1] [--index 0] [-k N]\n"
+    "      inputs of prompt --index before and after its gist was tuned to FILE\n"
+    "  gist-demo replay -m MODEL -o FILE [--seed 1] [--prompts 40]\n"
+    "      answers that do not depend on the kernels, as rows\n"
     "  gist-demo show [--split train] [--seed 1] [--index 0]\n"
     "      one prompt with its inputs and answers\n";
 
 typedef struct options {
-    const char *split, *out, *tokenizer, *train, *seen;
+    const char *split, *out, *tokenizer, *train, *seen, *model, *gist;
     uint64_t seed;
-    int prompts, size, index, longest;
+    int prompts, size, index, longest, k;
     bool hand, edited;
     const char **files;
     int count;
@@ -59,7 +66,9 @@ static int parse(int argc, const char **argv, options *o) {
                       { "--tokenizer", &o->tokenizer, NULL }, { "--train", &o->train, NULL },
                       { "--seen", &o->seen, NULL },           { "--prompts", NULL, &o->prompts },
                       { "--size", NULL, &o->size },           { "--index", NULL, &o->index },
-                      { "--longest", NULL, &o->longest } };
+                      { "--longest", NULL, &o->longest },
+                      { "-m", &o->model, NULL },              { "-g", &o->gist, NULL },
+                      { "-k", NULL, &o->k } };
         const char *arg = argv[i];
         uint64_t v = 0;
         size_t t = 0;
@@ -95,25 +104,9 @@ static int parse(int argc, const char **argv, options *o) {
 
 /* ---- rows ---- */
 
-static void put_string(sbuf *b, const char *s, size_t len) {
-    sbuf_str(b, "\"");
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c == '\n')
-            sbuf_str(b, "\\n");
-        else if (c == '"' || c == '\\')
-            sbuf_fmt(b, "\\%c", c);
-        else if (c < 32)
-            sbuf_fmt(b, "\\u%04x", c);
-        else
-            sbuf_add(b, s + i, 1);
-    }
-    sbuf_str(b, "\"");
-}
-
 static void put_member(sbuf *b, const char *key, const char *s) {
     sbuf_fmt(b, ", \"%s\": ", key);
-    put_string(b, s, strlen(s));
+    row_string(b, s, strlen(s));
 }
 
 static void put_row(sbuf *b, const prompt *p, const pair *a, const char *was, const sbuf *instruction, const char *id) {
@@ -127,11 +120,11 @@ static void put_row(sbuf *b, const prompt *p, const pair *a, const char *was, co
     put_member(b, "style", p->style);
     if (a->entity[0]) {
         sbuf_str(b, ", \"fact\": [");
-        put_string(b, a->entity, strlen(a->entity));
+        row_string(b, a->entity, strlen(a->entity));
         sbuf_str(b, ", ");
-        put_string(b, a->attribute, strlen(a->attribute));
+        row_string(b, a->attribute, strlen(a->attribute));
         sbuf_str(b, ", ");
-        put_string(b, a->value, strlen(a->value));
+        row_string(b, a->value, strlen(a->value));
         sbuf_str(b, "]");
     }
     put_member(b, "prompt_id", id);
@@ -182,7 +175,7 @@ static gist_status write_rows(const words *w, source from, uint64_t seed, int pr
         if (st != GIST_OK || word_count(p.text.p) > from.longest) continue;
         snprintf(id, sizeof id, "%s-%llu-%d", from.list ? "list" : split_names[from.s], (unsigned long long)seed, i);
         b.len = instruction.len = 0;
-        put_string(&instruction, p.text.p, p.text.len);
+        row_string(&instruction, p.text.p, p.text.len);
         const pair *a = from.seen ? p.pair + p.pairs : p.pair;
         for (int j = 0; j < (from.seen ? p.seen : p.pairs) && !instruction.failed; j++)
             put_row(&b, &p, &a[j], from.edited ? was[j] : NULL, &instruction, id);
@@ -255,12 +248,18 @@ static gist_status dispatch(const char *command, const words *w, const options *
     if (strcmp(command, "vocab") == 0)
         return vocab_write(w, o->out, o->size, o->seed, o->prompts < 0 ? 20000 : o->prompts, err);
     if (strcmp(command, "check") == 0) return do_check(w, o, err);
+    if (strcmp(command, "replay") == 0)
+        return replay_write(w, o->model, o->seed, o->prompts < 0 ? 40 : o->prompts, o->out, err);
+    tour_options tour = { o->model, o->out, o->seed, o->prompts < 0 ? 50 : o->prompts };
+    if (strcmp(command, "tour") == 0) return tour_show(w, &tour, err);
+    if (strcmp(command, "tuned") == 0) return tour_tuned(w, &tour, o->index, o->k, o->gist, err);
     for (int i = 0; i < o->count; i++) TRY(rows_stats(o->files[i], o->tokenizer, err));
     return GIST_OK;
 }
 
 int main(int argc, char **argv) {
-    static const char *const commands[] = { "data", "vocab", "stats", "check", "show" };
+    static const char *const commands[] = { "data", "vocab", "stats", "check", "show", "tour", "tuned", "replay" };
+    enum { VOCAB = 1, STATS, CHECK, SHOW, TOUR, TUNED, REPLAY };
     options o;
     size_t c = 0;
     if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
@@ -273,8 +272,10 @@ int main(int argc, char **argv) {
     if (!args) return 1;
     for (int i = 0; i < argc; i++) args[i] = argv[i];
     int rc = parse(argc, args, &o);
-    if (rc == 0 && c == 1 && !o.out) rc = wrong("-o DIR is missing in", argv[1]);
-    if (rc == 0 && (c == 2 || c == 3) && o.count == 0 && !o.train) rc = wrong("no file given to", argv[1]);
+    if (rc == 0 && (c == VOCAB || c == TOUR || c == REPLAY) && !o.out) rc = wrong("-o is missing in", argv[1]);
+    if (rc == 0 && (c == STATS || c == CHECK) && o.count == 0 && !o.train) rc = wrong("no file given to", argv[1]);
+    if (rc == 0 && c >= TOUR && !o.model) rc = wrong("-m MODEL is missing in", argv[1]);
+    if (rc == 0 && c == TUNED && !o.gist) rc = wrong("-g FILE is missing in", argv[1]);
     if (rc == 0 && o.seen && !o.train) rc = wrong("--seen needs", "--train");
     words *w = NULL;
     gist_error err = { 0 };
