@@ -22,8 +22,10 @@ typedef struct train_args {
     const char *init, *config, *tokenizer, *data, *condition, *k, *template_name, *out, *best;
     option_list val;
     int limit, val_limit, max_length, objective, batch, batch_tokens, pairs_per_prompt, accumulate, steps, epochs;
-    int optimiser, gist_positions, schedule, save_every, eval_every, answers, answer_tokens, type, save_type, threads, kernels;
-    float lr, warmup, floor, decay, beta1, beta2, eps, clip, momentum, distill_weight, teacher_lm, input_loss, prompt_loss;
+    int optimiser, gist_positions, schedule, save_every, eval_every, answers, answer_tokens, type, save_type, threads,
+        kernels;
+    float lr, warmup, floor, decay, beta1, beta2, eps, clip, momentum, distill_weight, teacher_lm, input_loss,
+        prompt_loss;
     uint64_t seed;
     const char *lora_targets;
     int lora_rank, lora_at, train_only;
@@ -50,7 +52,8 @@ static const option table[] = {
     OPT_HEADING("What is learned"),
     OPT_TEXT(train_args, condition, 0, "condition", "C", "gist",
              "gist, full, none, pos_control, neg_control, or mix:gist=0.5,full=0.25,none=0.25"),
-    OPT_TEXT(train_args, k, 'k', "gists", "N,N...", "1", "gist tokens; several: one is drawn per pair, nested; given twice: twice as often"),
+    OPT_TEXT(train_args, k, 'k', "gists", "N,N...", "1",
+             "gist tokens; several: one is drawn per pair, nested; given twice: twice as often"),
     OPT_CHOICE(train_args, objective, 0, "objective", "lm|distill|both", "lm",
                "answers; the model's own distribution under the full prompt; both"),
     OPT_FLOAT(train_args, distill_weight, 0, "distill-weight", "X", 0, 1e6, "1", "of the distillation loss"),
@@ -307,8 +310,7 @@ static gist_status set_options(job *j, gist_error *err) {
     o->resume = a->resume;
     o->accumulate = a->accumulate;
     o->steps = a->steps;
-    o->optimiser = (optimiser){ a->lr, a->beta1, a->beta2, a->eps, a->decay, a->clip,
-                                    a->optimiser ? a->momentum : 0 };
+    o->optimiser = (optimiser){ a->lr, a->beta1, a->beta2, a->eps, a->decay, a->clip, a->optimiser ? a->momentum : 0 };
     o->schedule = (train_schedule_kind)a->schedule;
     o->floor = a->floor;
     o->seed = a->seed;

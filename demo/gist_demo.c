@@ -62,13 +62,12 @@ static int parse(int argc, const char **argv, options *o) {
         const struct {
             const char *name, **text;
             int *value;
-        } table[] = { { "--split", &o->split, NULL },         { "-o", &o->out, NULL },
-                      { "--tokenizer", &o->tokenizer, NULL }, { "--train", &o->train, NULL },
-                      { "--seen", &o->seen, NULL },           { "--prompts", NULL, &o->prompts },
-                      { "--size", NULL, &o->size },           { "--index", NULL, &o->index },
-                      { "--longest", NULL, &o->longest },
-                      { "-m", &o->model, NULL },              { "-g", &o->gist, NULL },
-                      { "-k", NULL, &o->k } };
+        } table[] = {
+            { "--split", &o->split, NULL }, { "-o", &o->out, NULL },        { "--tokenizer", &o->tokenizer, NULL },
+            { "--train", &o->train, NULL }, { "--seen", &o->seen, NULL },   { "--prompts", NULL, &o->prompts },
+            { "--size", NULL, &o->size },   { "--index", NULL, &o->index }, { "--longest", NULL, &o->longest },
+            { "-m", &o->model, NULL },      { "-g", &o->gist, NULL },       { "-k", NULL, &o->k }
+        };
         const char *arg = argv[i];
         uint64_t v = 0;
         size_t t = 0;

@@ -108,9 +108,10 @@ static gist_status show_one(const words *w, gist_engine *e, const tour_options *
             printf("   written to %s\n\n", path);
             printf("3. Answers (+ right, - wrong); behind the gist the prompt's text is gone\n\n");
             print_table(&a, p.pairs < SHOWN_PAIRS ? p.pairs : SHOWN_PAIRS);
-            printf("\n   time to the first token, median of %d inputs: %.2f ms without any cache, %.2f ms from the whole\n"
-                   "   prompt's cache in memory, %.2f ms from the gist file (read, verified, attached)\n",
-                   p.pairs, t.uncached, t.cached, t.from_gist);
+            printf(
+                "\n   time to the first token, median of %d inputs: %.2f ms without any cache, %.2f ms from the whole\n"
+                "   prompt's cache in memory, %.2f ms from the gist file (read, verified, attached)\n",
+                p.pairs, t.uncached, t.cached, t.from_gist);
         }
         ask_close(&a);
     }
@@ -190,7 +191,8 @@ static gist_status write_lost(const words *w, const tour_options *o, const loss 
 
 static gist_status show_totals(const words *w, gist_engine *e, const tour_options *o, gist_error *err) {
     totals t = { 0 };
-    printf("\n4. The same for %d unseen prompts, each compressed at least tenfold where it can be; the first wrong answers\n"
+    printf("\n4. The same for %d unseen prompts, each compressed at least tenfold where it can be; the first wrong "
+           "answers\n"
            "   from gists:\n\n",
            o->prompts);
     for (int i = 0; i < o->prompts; i++) TRY(count_one(&t, w, e, o->seed, i, err));

@@ -1,8 +1,8 @@
 /* tour.h - the demonstration model asked three ways: without its prompt, with it, from a gist.
  *
- *   ask.c     answers to a prompt's inputs, by the public interface of the library   ask_*
- *   tour.c    what `make demo` prints                                                tour_*
- *   replay.c  answers that every kernel level must give                              replay_write
+ *   ask.c          answers to a prompt's inputs, by the public interface of the library   ask_*
+ *   tour.c         what `make demo` prints                                                tour_*
+ *   demo_replay.c  answers that every kernel level must give                              replay_write
  */
 #ifndef DEMO_TOUR_H
 #define DEMO_TOUR_H
@@ -48,7 +48,6 @@ gist_status tour_show(const words *w, const tour_options *o, gist_error *err);
 gist_status tour_tuned(const words *w, const tour_options *o, int index, int k, const char *tuned, gist_error *err);
 
 /* Rows {instruction, input, k, answer}: answers from gists of unseen prompts that every kernel level must give. */
-gist_status replay_write(const words *w, const char *model, uint64_t seed, int rows, const char *path,
-                         gist_error *err);
+gist_status replay_write(const words *w, const char *model, uint64_t seed, int rows, const char *path, gist_error *err);
 
 #endif

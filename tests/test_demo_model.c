@@ -1,7 +1,7 @@
 /* test_demo_model.c - the shipped model's answers from gists: the same texts on every kernel level of this CPU.
  *
- * tests/data/demo/answers.jsonl was written by `gist-demo replay`, which keeps only answers whose every token leaves 1.5 or
- * more between the two best logits.  Kernel levels differ in the rounding of bf16 products: by far less (tolerances.h).
+ * tests/data/demo/answers.jsonl was written by `gist-demo replay`, which keeps only answers whose every token leaves
+ * 1.5 or more between the two best logits.  Kernel levels differ in the rounding of bf16 products: by far less.
  */
 #include "testing.h"
 

@@ -4,10 +4,10 @@
  *   X = u / |u|            5 times:  A = X X^T,  X = (a I + b A + c A^2) X        Newton-Schulz, a quintic
  *   w = (1 - lr decay) w - lr 0.2 sqrt(max(N,K)) X              the root mean square of an AdamW step
  *
- * A gradient of a layer has few large directions; orthogonalised, the rare ones move as far as the common ones.  Source:
- * Jordan et al. 2024, "Muon"; the scale, with which AdamW's learning rate serves both: Liu et al. 2025, "Muon is
- * Scalable for LLM Training"; torch.optim.Muon is the reference.  A is made of the shorter side: where N > K it is X^T X,
- * and the product comes from the right.  The products are the linear maps' own kernels.
+ * A gradient of a layer has few large directions; orthogonalised, the rare ones move as far as the common ones.
+ * Source: Jordan et al. 2024, "Muon"; the scale, with which AdamW's learning rate serves both: Liu et al. 2025, "Muon
+ * is Scalable for LLM Training"; torch.optim.Muon is the reference.  A is made of the shorter side: where N > K it is
+ * X^T X, and the product comes from the right.  The products are the linear maps' own kernels.
  */
 #include <math.h>
 

@@ -14,7 +14,14 @@
 #include "ops/ops_int.h"
 
 #define INLINE static inline __attribute__((always_inline))
-enum { ROWS = 16, VEC = 16, STEP = 32 /* inputs of a tile */, KBLOCK = 512, TILE_BYTES = 64, PANEL_STEP = STEP * OP_PANEL };
+enum {
+    ROWS = 16,
+    VEC = 16,
+    STEP = 32 /* inputs of a tile */,
+    KBLOCK = 512,
+    TILE_BYTES = 64,
+    PANEL_STEP = STEP * OP_PANEL
+};
 enum { PANEL_STRIDE = 2 * OP_PANEL * (int)sizeof(uint16_t) /* from one pair of inputs to the next */ };
 
 typedef struct tile_config { /* as LDTILECFG reads it */
@@ -141,7 +148,8 @@ static void panel_64(float *y, size_t ldy, const uint16_t *x, size_t ldx, const 
         if (pass == 0 ? blocks == 0 : left == 0) continue;
         bool wide = pass == 1 && left <= ROWS, lower = !wide;
         configure(pass == 0 || left > ROWS ? ROWS : left, pass == 0 ? ROWS : wide ? 0 : left - ROWS, wide);
-        int first = pass == 0 ? 0 : blocks * 2 * ROWS, rows = pass == 0 ? 2 * ROWS : left, last = pass == 0 ? first + blocks * rows : T;
+        int first = pass == 0 ? 0 : blocks * 2 * ROWS, rows = pass == 0 ? 2 * ROWS : left,
+            last = pass == 0 ? first + blocks * rows : T;
         for (int k0 = 0; k0 < K; k0 += KBLOCK) {
             int k1 = K - k0 > KBLOCK ? k0 + KBLOCK : K;
             bool tail = k1 == K && rest, more = add || k0 > 0;
@@ -149,8 +157,8 @@ static void panel_64(float *y, size_t ldy, const uint16_t *x, size_t ldx, const 
                 for (int t = first; t < last; t += rows) {
                     const uint16_t *xt = x + (size_t)t * ldx;
                     if (tail) copy_tail(x_tail, xt + whole, ldx, rows, rest);
-                    inputs in = { xt + k0, panel + (size_t)k0 * OP_PANEL, ldx, (k1 - k0) / STEP,
-                                  tail ? x_tail[0] : NULL, panel_tail };
+                    inputs in = { xt + k0,          panel + (size_t)k0 * OP_PANEL, ldx,
+                                  (k1 - k0) / STEP, tail ? x_tail[0] : NULL,       panel_tail };
                     float *yt = y + (size_t)t * ldy + v * VEC;
                     if (wide)
                         block_64(yt, ldy, &in, more);
@@ -177,7 +185,6 @@ void op_gemm_bf16_amx(float *y, size_t ldy, const void *x, size_t ldx, const voi
         for (int r = 0; add && r < rows; r++)
             memcpy(edge + r * OP_PANEL, y + (size_t)(t + r) * ldy, (size_t)cols * sizeof *y);
         panel_64(edge, OP_PANEL, (const uint16_t *)x + (size_t)t * ldx, ldx, panel, rows, K, add);
-        for (int r = 0; r < rows; r++)
-            memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
+        for (int r = 0; r < rows; r++) memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
     }
 }

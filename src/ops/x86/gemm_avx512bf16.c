@@ -17,8 +17,8 @@ enum { ROWS = 6, VECS = 4, KBLOCK = 512, EDGE_ROWS = 32 };
 INLINE void tile(float *y, size_t ldy, const uint16_t *x, size_t ldx, const uint16_t *panel, int k0, int k1, bool add,
                  int rows) {
     __m512 acc[ROWS][VECS];
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECS; v++)
-        acc[r][v] = add ? _mm512_loadu_ps(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : _mm512_setzero_ps();
+    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < VECS; v++) acc[r][v] =
+        add ? _mm512_loadu_ps(y + (size_t)r * ldy + (size_t)(v * OP_LANES)) : _mm512_setzero_ps();
     const uint16_t *w = panel + (size_t)k0 * OP_PANEL;
     const uint16_t *upper = x + k0, *lower = upper + 3 * ldx; /* rows 0..2 and 3..5: two pointers reach all six */
     for (int k = k0; k < k1; k += 2, w += 2 * OP_PANEL, upper += 2, lower += 2) {
@@ -68,12 +68,12 @@ void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, co
         for (int r = 0; add && r < rows; r++)
             memcpy(edge + r * OP_PANEL, y + (size_t)(t + r) * ldy, (size_t)cols * sizeof *y);
         panel_64(edge, OP_PANEL, (const uint16_t *)x + (size_t)t * ldx, ldx, panel, rows, K, add);
-        for (int r = 0; r < rows; r++)
-            memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
+        for (int r = 0; r < rows; r++) memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
     }
 }
 
-/* VCVTNE2PS2BF16 rounds as f32_to_bf16 does, but for subnormal numbers, which it flushes: runs with one go the slow way. */
+/* VCVTNE2PS2BF16 rounds as f32_to_bf16 does, but for subnormal numbers, which it flushes: runs with one go the slow
+ * way. */
 void op_round_bf16_avx512bf16(uint16_t *y, const float *x, int n) {
     enum { PAIR = 2 * OP_LANES, SUBNORMAL = 0x20 };
     int i = 0;

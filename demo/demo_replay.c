@@ -1,7 +1,7 @@
-/* replay.c - answers that do not depend on the kernels.
+/* demo_replay.c - answers that do not depend on the kernels.
  *
- * A token of probability p leaves at least ln(p / (1 - p)) between the two best logits.  Only answers are kept whose every
- * token, the one that ends it included, leaves `margin` by that bound. */
+ * A token of probability p leaves at least ln(p / (1 - p)) between the two best logits.  Only answers are kept whose
+ * every token, the one that ends it included, leaves `margin` by that bound. */
 #include <math.h>
 
 #include "tour.h"
@@ -43,7 +43,8 @@ static gist_status answer(const asked *a, const char *input, char text[TEXT_MAX]
     return st;
 }
 
-static gist_status write_prompt(out_file *o, gist_engine *e, const prompt *p, double margin, int *left, gist_error *err) {
+static gist_status write_prompt(out_file *o, gist_engine *e, const prompt *p, double margin, int *left,
+                                gist_error *err) {
     asked a;
     sbuf row;
     gist_status st = ask_open(&a, e, p, 0, err);
