@@ -209,8 +209,8 @@ static json_t *column_json(const report_column *c, int models) {
     return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o}", "name",
                      c->view.name, "condition", condition_of(c), "k", c->view.k, "budget", c->view.budget,
                      "words", c->view.words, "examples", x->n, "prompts", x->prompts, "exact",
-                     report_figure(&x->score[EVAL_BY_EXACT]), "rougeL", report_figure(&x->score[EVAL_BY_ROUGE_L]), "retention_exact",
-                     report_figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
+                     report_figure(&x->score[EVAL_BY_EXACT]), "rougeL", report_figure(&x->score[EVAL_BY_ROUGE_L]),
+                     "retention_exact", report_figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
                      report_figure(&x->retention[EVAL_BY_ROUGE_L]), "tokens", c->tokens, "factor",
                      c->factor > 0 ? json_real(c->factor) : json_null(), "stale", report_figure(&c->stale), "models",
                      models_json(c, models));
@@ -227,7 +227,8 @@ static json_t *split_json(const report_split *s, int models) {
                      json_text_of(s->rows.name, strlen(s->rows.name)), "path",
                      json_text_of(s->rows.path, strlen(s->rows.path)), "examples", s->rows.n, "prompts",
                      s->rows.prompts, "left_out", "empty", s->rows.empty, "law", s->rows.law, "no_room",
-                     s->rows.no_room, "conditions", list, "by", report_groups_json(s), "curve", report_curve_json(s));
+                     s->rows.no_room, "conditions", list, "by", report_groups_json(s), "curve",
+                     report_curve_json(s));
 }
 
 static json_t *also_json(const report *r) {

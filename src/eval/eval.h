@@ -160,8 +160,8 @@ gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template
                            gist_error *err);
 void eval_split_close(eval_split *s);
 
-/* other[s->prompts]: for each prompt an example of another one, drawn by seed: a random cycle through all prompts, passing
- * over those beside which an input of the prompt has no room (max_length, gists).  Two prompts are needed. */
+/* other[s->prompts]: for each prompt an example of another one, drawn by seed: a random cycle through all prompts,
+ * passing over those beside which an input of the prompt has no room (max_length, gists).  Two prompts are needed. */
 gist_status eval_other_prompts(const eval_split *s, int gists, int max_length, uint64_t seed, int *other,
                                gist_error *err);
 

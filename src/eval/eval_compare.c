@@ -9,7 +9,7 @@
  */
 #include <math.h>
 
-#include "eval_int.h"
+#include "eval/eval_int.h"
 
 static const int metric[EVAL_BYS] = { EVAL_ROUGE_L, EVAL_EXACT };
 

@@ -1,7 +1,7 @@
 /* eval_interval.c - percentiles of resampled means: the ends of every interval that this room gives. */
 #include <stdlib.h>
 
-#include "eval_int.h"
+#include "eval/eval_int.h"
 
 static int ascending(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;

@@ -5,7 +5,7 @@
  * A resample's random numbers come from its own number and the seed, and its sums run in the order of its draws, so
  * nothing depends on which thread did what.
  */
-#include "eval_int.h"
+#include "eval/eval_int.h"
 
 const char *const eval_metric_names[EVAL_METRICS] = { "rouge1", "rouge2", "rougeL", "rougeLsum", "exact" };
 
