@@ -9,20 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "eval_report.h"
-
-enum { MODEL_GIST, MODEL_POS, MODEL_NEG, MODELS, MOST_K = 16 };
-
-typedef struct eval_args {
-    model_args model;
-    const char *pos, *neg, *conditions, *k, *corpus, *out;
-    option_list data, also;
-    int limit, batch, max_length, answer_tokens, words, resamples;
-    uint64_t seed;
-    bool json, quiet, check;
-} eval_args;
+#include "eval_job.h"
 
 static const option table[] = {
     OPT_HEADING("Models"),
@@ -43,7 +31,8 @@ static const option table[] = {
             "most tokens of an answer; 0: what --max-tokens leaves"),
     OPT_HEADING("Conditions"),
     OPT_TEXT(eval_args, conditions, 0, "conditions", "C,C...", "full,gist,none",
-             "full, gist, none, tfidf, pos_control, neg_control"),
+             "full, gist, none, tfidf (a word), tfidf_k (words of as many tokens as each k), pos_control, neg_control"),
+    OPT_FLAG(eval_args, other, 0, "other-gist", "answer behind another prompt's gist too, which --seed draws"),
     OPT_TEXT(eval_args, k, 'k', "gists", "N,N...", "1", "gist tokens, of gist, pos_control and neg_control"),
     OPT_TEXT(eval_args, corpus, 0, "tfidf-corpus", "FILE", NULL,
              "rows whose instructions are the documents (the training data); default: each split's own"),
@@ -53,86 +42,107 @@ static const option table[] = {
              "answer every gist condition again from prompt and gist tokens under the mask; a difference is a failure"),
     OPT_HEADING("Output"),
     OPT_TEXT(eval_args, out, 'o', "out", "DIR", NULL,
-             "predictions as SPLIT.CONDITION.csv, results.json, results.md and results.html"),
+             "predictions as SPLIT.CONDITION.csv, results.json, .md and .html, SPLIT.retention.csv and .svg"),
+    OPT_LIST(eval_args, by, 0, "by", "KEY", "scores by each value of this member of the rows too (\"kind\")"),
+    OPT_LIST(eval_args, ratio, 0, "ratio", "N,N...",
+             "a row gist.Nx: for each prompt the largest k that compresses it so; default: 10"),
     OPT_INT(eval_args, resamples, 0, "bootstrap", "N", 0, 100000, "1000", "resamples for the 95 % intervals; 0: none"),
-    OPT_SEED(eval_args, seed, 0, "seed", "0", "of the resamples"),
+    OPT_SEED(eval_args, seed, 0, "seed", "0", "of the resamples and of --other-gist"),
     OPT_JSON(eval_args, json),
     OPT_QUIET(eval_args, quiet),
     OPT_INT(eval_args, batch, 0, "batch", "N", 1, 1024, "16", "answers at a time; results do not depend on it"),
     OPT_MACHINE(eval_args, model),
 };
 
-typedef struct job {
-    const eval_args *a;
-    report r;
-    eval_view view[REPORT_COLUMNS];
-    int views, k[MOST_K], k_count, K;
-    char tokenizer[64]; /* fingerprint of the first model's */
-    pool *pool;
-    const eval_tfidf *tfidf; /* of the split at hand */
-    int model;               /* which of the seeds is at work; 0: the first */
-    double shown;
-    char label[128];
-    gist_error *err;
-} job;
-
 /* ---- arguments with a syntax of their own ---- */
 
-static gist_status parse_counts(job *j) {
-    for (const char *p = j->a->k;; p++) {
+/* A list of counts "N,N..." appended to out[*n]. */
+static gist_status parse_counts(const job *j, const char *name, const char *given, int *out, int *n, int most) {
+    for (const char *p = given;; p++) {
         char *end;
         long v = strtol(p, &end, 10);
-        if (end == p || v < 1 || v > 1024 || (*end && *end != ',') || j->k_count == MOST_K)
-            return err_set(j->err, GIST_ERR_USAGE,
-                           "--gists: \"%.60s\" is not a list of at most %d counts from 1 to 1024", j->a->k, MOST_K);
-        j->k[j->k_count++] = (int)v;
-        if (v > j->K) j->K = (int)v;
+        if (end == p || v < 1 || v > 1024 || (*end && *end != ',') || *n == most)
+            return err_set(j->err, GIST_ERR_USAGE, "--%s: \"%.60s\" is not a list of at most %d counts from 1 to 1024",
+                           name, given, most);
+        for (int i = 0; i < *n; i++)
+            if (out[i] == v) return err_set(j->err, GIST_ERR_USAGE, "--%s: %ld is given twice", name, v);
+        out[(*n)++] = (int)v;
         if (!*end) return GIST_OK;
         p = end;
     }
 }
 
-static gist_status add_view(job *j, train_condition c, int k, int words, const char *name) {
-    eval_view v = { .c = c, .k = k, .words = words };
-    bool counted = k > 0 && words == 0;
-    snprintf(v.name, sizeof v.name, counted ? "%s.k%d" : "%s", name, k);
+static gist_status parse_lists(job *j) {
+    TRY(parse_counts(j, "gists", j->a->k, j->k, &j->k_count, MOST_K));
+    for (int i = 0; i < j->k_count; i++)
+        if (j->k[i] > j->K) j->K = j->k[i];
+    for (int i = 0; i < j->a->ratio.n; i++)
+        TRY(parse_counts(j, "ratio", j->a->ratio.item[i], j->ratio, &j->ratios, MOST_RATIOS));
+    if (j->ratios == 0) j->ratio[j->ratios++] = REPORT_FACTOR;
+    j->r.ratio = j->ratio[0];
+    if (j->a->by.n > REPORT_KEYS)
+        return err_set(j->err, GIST_ERR_USAGE, "--by: at most %d members", REPORT_KEYS);
+    return GIST_OK;
+}
+
+static gist_status add_view(job *j, eval_view v, const char *name) {
+    snprintf(v.name, sizeof v.name, "%s", name);
     for (int i = 0; i < j->views; i++)
         if (strcmp(j->view[i].name, v.name) == 0)
             return err_set(j->err, GIST_ERR_USAGE, "condition %s is asked for twice", v.name);
-    if (j->views == REPORT_COLUMNS - 1) /* one is left for gist.10x */
-        return err_set(j->err, GIST_ERR_USAGE, "more than %d conditions", REPORT_COLUMNS - 1);
+    if (j->views == REPORT_COLUMNS - MOST_RATIOS)
+        return err_set(j->err, GIST_ERR_USAGE, "more than %d conditions", REPORT_COLUMNS - MOST_RATIOS);
     j->view[j->views++] = v;
     return GIST_OK;
 }
 
+/* `v` once for each k: its gist tokens, or the budget of a TF-IDF condition. */
+static gist_status add_counted(job *j, eval_view v, const char *name, bool budget) {
+    char full[48];
+    for (int i = 0; i < j->k_count; i++) {
+        snprintf(full, sizeof full, "%s.k%d", name, j->k[i]);
+        *(budget ? &v.budget : &v.k) = j->k[i];
+        TRY(add_view(j, v, full));
+    }
+    return GIST_OK;
+}
+
 /* The control's own form where there is a pos_control model, else the form without gist tokens. */
-static gist_status add_tfidf(job *j) {
+static gist_status add_tfidf(job *j, bool counted) {
     char name[32];
-    train_condition c = j->a->pos ? COND_POS_CONTROL : COND_FULL;
-    int k = j->a->pos ? j->k[0] : 0;
-    TRY(add_view(j, c, k, 1, "tfidf"));
-    snprintf(name, sizeof name, "tfidf.%dwords", j->a->words);
-    return j->a->words ? add_view(j, c, k, j->a->words, name) : GIST_OK;
+    eval_view v = { .c = j->a->pos ? COND_POS_CONTROL : COND_FULL, .k = j->a->pos ? j->k[0] : 0 };
+    if (counted) return add_counted(j, v, "tfidf", true);
+    v.words = 1;
+    TRY(add_view(j, v, "tfidf"));
+    v.words = j->a->words;
+    snprintf(name, sizeof name, "tfidf.%dwords", v.words);
+    return v.words ? add_view(j, v, name) : GIST_OK;
+}
+
+static bool is(const char *p, size_t len, const char *name) {
+    return len == strlen(name) && memcmp(p, name, len) == 0;
 }
 
 static gist_status parse_conditions(job *j) {
     for (const char *p = j->a->conditions;; p++) {
         size_t len = strcspn(p, ",");
-        train_condition c = COND_COUNT;
-        if (len == 5 && memcmp(p, "tfidf", len) == 0) {
-            TRY(add_tfidf(j));
-        } else if (!train_condition_find(p, len, &c)) {
+        eval_view v = { .c = COND_COUNT };
+        if (is(p, len, "tfidf") || is(p, len, "tfidf_k")) {
+            TRY(add_tfidf(j, is(p, len, "tfidf_k")));
+        } else if (!train_condition_find(p, len, &v.c)) {
             return err_set(j->err, GIST_ERR_USAGE,
-                           "--conditions: \"%.*s\" is none of full, gist, none, tfidf, pos_control, neg_control",
+                           "--conditions: \"%.*s\" is none of full, gist, none, tfidf, tfidf_k, pos_control, "
+                           "neg_control",
                            (int)(len < 60 ? len : 60), p);
-        } else if (c == COND_FULL || c == COND_NONE) {
-            TRY(add_view(j, c, 0, 0, train_condition_name(c)));
+        } else if (v.c == COND_FULL || v.c == COND_NONE) {
+            TRY(add_view(j, v, train_condition_name(v.c)));
         } else {
-            for (int i = 0; i < j->k_count; i++) TRY(add_view(j, c, j->k[i], 0, train_condition_name(c)));
+            TRY(add_counted(j, v, train_condition_name(v.c), false));
         }
         p += len;
-        if (!*p) return GIST_OK;
+        if (!*p) break;
     }
+    return j->a->other ? add_counted(j, (eval_view){ .c = COND_GIST, .other = true }, "other_gist", false) : GIST_OK;
 }
 
 /* NAME=FILE; the name becomes part of file names. */
@@ -156,7 +166,7 @@ static gist_status open_split(job *j, const char *given, eval_split *out) {
 }
 
 static gist_status read_arguments(job *j) {
-    TRY(parse_counts(j));
+    TRY(parse_lists(j));
     TRY(parse_conditions(j));
     if (j->a->data.n == 0) return err_set(j->err, GIST_ERR_USAGE, "--data NAME=FILE is needed");
     if (j->a->also.n && (j->a->pos || j->a->neg))
@@ -170,290 +180,14 @@ static gist_status read_arguments(job *j) {
     return GIST_OK;
 }
 
-/* ---- files ---- */
-
-static gist_status write_file(const job *j, const char *name, const sbuf *bytes) {
-    out_file out;
-    char *path = bytes->failed ? NULL : path_join(NULL, j->a->out, name);
-    if (!path) return err_memory(j->err, name);
-    gist_status status = out_open(&out, mem_default(), path, j->err);
-    if (status == GIST_OK) {
-        out_write(&out, bytes->p, bytes->len);
-        status = out_commit(&out, j->err);
-    }
-    mem_free(NULL, path);
-    return status;
-}
-
-static gist_status write_predictions(const job *j, const report_split *s, const report_column *c) {
-    char name[160];
-    sbuf bytes;
-    if (!j->a->out) return GIST_OK;
-    sbuf_init(&bytes, NULL);
-    report_csv(s, c, &bytes);
-    char model[24] = "";
-    if (j->model) snprintf(model, sizeof model, ".model%d", j->model + 1);
-    snprintf(name, sizeof name, "%s.%s%s.csv", s->rows.name, c->view.name, model);
-    gist_status status = write_file(j, name, &bytes);
-    sbuf_free(&bytes);
-    return status;
-}
-
-static gist_status write_results(const job *j) {
-    sbuf bytes;
-    if (!j->a->out) return GIST_OK;
-    sbuf_init(&bytes, NULL);
-    json_t *root = report_json(&j->r);
-    char *dumped = root ? json_dumps(root, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
-    json_decref(root);
-    if (!dumped) return err_memory(j->err, "results.json");
-    sbuf_str(&bytes, dumped);
-    sbuf_str(&bytes, "\n");
-    free(dumped);
-    gist_status status = write_file(j, "results.json", &bytes);
-    bytes.len = 0;
-    report_markdown(&j->r, &bytes);
-    if (status == GIST_OK) status = write_file(j, "results.md", &bytes);
-    bytes.len = 0;
-    report_page(&j->r, &bytes);
-    if (status == GIST_OK) status = write_file(j, "results.html", &bytes);
-    sbuf_free(&bytes);
-    return status;
-}
-
-/* ---- one condition ---- */
-
-static bool show(void *ctx, int done, int all) {
-    job *j = ctx;
-    if (!j->a->quiet && isatty(STDERR_FILENO) && time_now() - j->shown > 0.1) {
-        j->shown = time_now();
-        progress("%s: %d of %d", j->label, done, all);
-    }
-    return false;
-}
-
-static gist_status score_column(const job *j, const eval_split *s, report_column *c) {
-    gist_error why = { 0 };
-    eval_pair *pair = mem_alloc(NULL, (size_t)s->n, sizeof *pair);
-    c->rows = mem_alloc(NULL, (size_t)s->n, sizeof *c->rows);
-    gist_status status = pair && c->rows ? GIST_OK : err_memory(j->err, "scores");
-    for (int i = 0; status == GIST_OK && i < s->n; i++) {
-        const eval_example *e = &s->example[i];
-        pair[i] = (eval_pair){ eval_strip(c->given[i].text, c->given[i].len),
-                               eval_strip(e->reference.p, e->reference.len), e->line };
-        c->tokens += (double)c->given[i].tokens / s->n;
-        c->factor += c->view.c == COND_GIST ? (double)e->prompt_tokens / c->view.k / s->n : 0;
-    }
-    eval_pairs pairs = { .alloc = mem_default(), .pair = pair, .n = s->n };
-    if (status == GIST_OK && eval_score_pairs(&pairs, j->pool, c->rows, &why) != GIST_OK)
-        status = err_set(j->err, why.code, "%s: %s", s->path, why.msg);
-    mem_free(NULL, pair);
-    return status;
-}
-
-static gist_status differ(const job *j, const eval_split *s, const report_column *c, const eval_given *live) {
-    for (int i = 0; i < s->n; i++) {
-        const eval_given *a = &c->given[i], *b = &live[i];
-        if (a->len == b->len && a->tokens == b->tokens && memcmp(a->text, b->text, a->len) == 0) continue;
-        return err_set(j->err, GIST_ERR_MISMATCH,
-                       "%s:%d: %s: the gist answers \"%.80s\", prompt and gist tokens under the mask \"%.80s\"",
-                       s->path, s->example[i].line, c->view.name, a->text, b->text);
-    }
-    return GIST_OK;
-}
-
-static gist_status cached_check(job *j, gist_engine *e, const eval_split *s, const report_column *c,
-                                eval_run_options o) {
-    eval_given *live = mem_calloc(NULL, (size_t)s->n, sizeof *live);
-    if (!live) return err_memory(j->err, "answers");
-    o.live = true;
-    snprintf(j->label, sizeof j->label, "%.40s, %s uncached", s->name, c->view.name);
-    gist_status status = eval_run(e, s, &c->view, &o, live, j->err);
-    if (status == GIST_OK) status = differ(j, s, c, live);
-    eval_given_free(live, s->n, NULL);
-    return status;
-}
-
-static gist_status run_view(job *j, gist_engine *e, report_split *s, report_column *c) {
-    const eval_args *a = j->a;
-    eval_run_options o = { .gists = j->K, .max_length = j->r.max_length, .max_tokens = a->answer_tokens,
-                           .batch = a->batch, .tfidf = j->tfidf, .ctx = j, .stop = show };
-    c->given = mem_calloc(NULL, (size_t)s->rows.n, sizeof *c->given);
-    if (!c->given) return err_memory(j->err, "answers");
-    snprintf(j->label, sizeof j->label, "%.40s, %s", s->rows.name, c->view.name);
-    TRY(eval_run(e, &s->rows, &c->view, &o, c->given, j->err));
-    TRY(write_predictions(j, s, c));
-    if (a->check && c->view.c == COND_GIST) TRY(cached_check(j, e, &s->rows, c, o));
-    return score_column(j, &s->rows, c);
-}
-
-/* ---- TF-IDF: each different instruction is one document ---- */
-
-static gist_status count_words(const eval_split *s, eval_tfidf *t, gist_error *err) {
-    for (int i = 0; i < s->n; i++) {
-        const eval_example *e = &s->example[s->order[i]];
-        if (i == 0 || s->example[s->order[i - 1]].prompt != e->prompt) TRY(eval_tfidf_add(t, e->instruction, err));
-    }
-    return GIST_OK;
-}
-
-static gist_status read_documents(const job *j, const eval_split *s, eval_tfidf **out) {
-    eval_split corpus = { .alloc = mem_default() };
-    TRY(eval_tfidf_create(mem_default(), out, j->err));
-    if (!j->a->corpus) return count_words(s, *out, j->err);
-    gist_status status = eval_split_open(&corpus, "corpus", j->a->corpus, 0, mem_default(), j->err);
-    if (status == GIST_OK) status = count_words(&corpus, *out, j->err);
-    eval_split_close(&corpus);
-    return status;
-}
-
-/* ---- models ---- */
-
-static int model_of(const job *j, const eval_view *v) {
-    if (j->a->pos && (v->c == COND_POS_CONTROL || v->words)) return MODEL_POS;
-    return j->a->neg && v->c == COND_NEG_CONTROL ? MODEL_NEG : MODEL_GIST;
-}
-
-/* The first model fits the splits; the others must read them alike. */
-static gist_status check_model(job *j, gist_engine *e, const char *path, bool first) {
-    gist_engine_info info;
-    gist_engine_get_info(e, &info);
-    int most = j->a->max_length ? j->a->max_length : info.context < 512 ? info.context : 512;
-    if (!first) {
-        if (strcmp(j->tokenizer, info.tokenizer_fingerprint) != 0)
-            return err_set(j->err, GIST_ERR_MISMATCH, "%s: its tokenizer is not that of %s", path, j->a->model.path);
-        if (info.context >= j->r.max_length) return GIST_OK;
-        most = j->r.max_length;
-    }
-    if (most > info.context)
-        return err_set(j->err, GIST_ERR_USAGE, "%s: its context is %d tokens, --max-tokens %d", path, info.context,
-                       most);
-    snprintf(j->tokenizer, sizeof j->tokenizer, "%s", info.tokenizer_fingerprint);
-    j->r.max_length = most;
-    j->r.kernels = gist_kernels_name(info.kernels);
-    for (int i = 0; i < j->r.splits; i++)
-        TRY(eval_split_fit(&j->r.split[i].rows, engine_tokenizer(e), tok_template_find(info.template_name), j->K, most,
-                           j->err));
-    return GIST_OK;
-}
-
-static gist_status run_split(job *j, gist_engine *e, int model, report_split *s) {
-    eval_tfidf *words = NULL;
-    gist_status status = GIST_OK;
-    for (int v = 0; v < j->views && status == GIST_OK; v++) {
-        if (model_of(j, &j->view[v]) != model) continue;
-        s->column[v].view = j->view[v];
-        if (j->view[v].words && !words) status = read_documents(j, &s->rows, &words);
-        j->tfidf = words;
-        if (status == GIST_OK) status = run_view(j, e, s, &s->column[v]);
-    }
-    eval_tfidf_free(words);
-    return status;
-}
-
-static gist_status run_model(job *j, int model) {
-    model_args m = j->a->model;
-    gist_engine *e = NULL;
-    bool needed = model == MODEL_GIST;
-    for (int v = 0; v < j->views; v++) needed = needed || model_of(j, &j->view[v]) == model;
-    if (!needed) return GIST_OK;
-    if (j->model) m.path = j->a->also.item[j->model - 1];
-    if (model != MODEL_GIST) m.path = model == MODEL_POS ? j->a->pos : j->a->neg;
-    if (j->model || model != MODEL_GIST) m.adapter = NULL;
-    TRY(open_engine(&m, j->a->quiet, &e, NULL, j->err));
-    gist_status status = check_model(j, e, m.path, model == MODEL_GIST && !j->model);
-    for (int i = 0; i < j->r.splits && status == GIST_OK; i++) status = run_split(j, e, model, &j->r.split[i]);
-    gist_engine_close(e);
-    return status;
-}
-
-/* ---- comparing ---- */
-
-static int find_column(const report_split *s, train_condition c, int k) {
-    for (int i = 0; i < s->columns; i++)
-        if (s->column[i].view.c == c && s->column[i].view.k == k && !s->column[i].view.words) return i;
-    return -1;
-}
-
-/* The control for a column of k gist tokens: with as many, else with the most. */
-static int control(const job *j, const report_split *s, train_condition c, int k) {
-    int at = find_column(s, c, k);
-    return at >= 0 ? at : find_column(s, c, j->K);
-}
-
-static void release_column(report_column *c, int n) {
-    if (c->in)
-        mem_free(NULL, c->given); /* the texts are others' */
-    else
-        eval_given_free(c->given, n, NULL);
-    mem_free(NULL, c->rows);
-    mem_free(NULL, c->in);
-    *c = (report_column){ .rows = NULL };
-}
-
-/* A column of the largest k for each prompt that compresses it tenfold. */
-static gist_status add_tenfold(const job *j, report_split *s) {
-    report_column *c = &s->column[s->columns];
-    size_t n = (size_t)s->rows.n;
-    if (find_column(s, COND_GIST, j->k[0]) < 0) return GIST_OK;
-    *c = (report_column){ .view = { .c = COND_GIST } };
-    snprintf(c->view.name, sizeof c->view.name, "gist.%dx", REPORT_FACTOR);
-    c->given = mem_calloc(NULL, n, sizeof *c->given);
-    c->rows = mem_calloc(NULL, n, sizeof *c->rows);
-    c->in = mem_calloc(NULL, n, 1);
-    s->columns++; /* released with the others */
-    if (!c->given || !c->rows || !c->in) return err_memory(j->err, "scores");
-    int found = 0;
-    for (size_t i = 0; i < n; i++) {
-        int tokens = s->rows.example[i].prompt_tokens;
-        int k = eval_largest_k(j->k, j->k_count, tokens, REPORT_FACTOR);
-        if (k == 0) continue;
-        const report_column *of = &s->column[find_column(s, COND_GIST, k)];
-        c->given[i] = of->given[i];
-        c->rows[i] = of->rows[i];
-        c->in[i] = 1;
-        c->tokens += of->given[i].tokens;
-        c->factor += (double)tokens / k;
-        found++;
-    }
-    if (found) {
-        c->tokens /= found;
-        c->factor /= found;
-        return GIST_OK;
-    }
-    s->columns--; /* no prompt is long enough */
-    release_column(c, 0);
-    return GIST_OK;
-}
-
-static gist_status compare(const job *j, report_split *s) {
-    eval_column column[REPORT_COLUMNS];
-    eval_cell cell[REPORT_COLUMNS];
-    int *prompt = mem_alloc(NULL, (size_t)s->rows.n, sizeof *prompt);
-    if (!prompt) return err_memory(j->err, "scores");
-    for (int i = 0; i < s->rows.n; i++) prompt[i] = s->rows.example[i].prompt;
-    for (int c = 0; c < s->columns; c++) {
-        int k = s->column[c].view.k, none = find_column(s, COND_NONE, 0);
-        column[c] = (eval_column){ .rows = s->column[c].rows, .in = s->column[c].in,
-                                   .lower = none >= 0 ? none : control(j, s, COND_NEG_CONTROL, k),
-                                   .upper = { find_column(s, COND_FULL, 0), control(j, s, COND_POS_CONTROL, k) } };
-    }
-    gist_status status = eval_compare(column, s->columns, prompt, s->rows.n, s->rows.prompts, j->a->resamples,
-                                      j->a->seed, mem_default(), cell, j->err);
-    for (int c = 0; status == GIST_OK && c < s->columns; c++) s->column[c].cell = cell[c];
-    mem_free(NULL, prompt);
-    return status;
-}
-
 /* ---- the command ---- */
 
 static gist_status run_and_compare(job *j) {
-    for (int m = 0; m < MODELS; m++) TRY(run_model(j, m));
+    for (int m = 0; m < MODELS; m++) TRY(eval_answer_model(j, m));
     progress_end();
     for (int i = 0; i < j->r.splits; i++) {
         j->r.split[i].columns = j->views;
-        TRY(add_tenfold(j, &j->r.split[i]));
-        TRY(compare(j, &j->r.split[i]));
+        TRY(eval_find_figures(j, &j->r.split[i]));
     }
     return GIST_OK;
 }
@@ -480,7 +214,7 @@ static gist_status run_also(job *j, int model) {
         for (int c = 0; c < REPORT_COLUMNS; c++) {
             report_column *col = &j->r.split[i].column[c];
             if (status == GIST_OK) keep_figures(j, col, &first[i * REPORT_COLUMNS + c]);
-            release_column(col, j->r.split[i].rows.n);
+            eval_release_column(col, j->r.split[i].rows.n);
             *col = first[i * REPORT_COLUMNS + c];
         }
     mem_free(NULL, first);
@@ -494,12 +228,12 @@ static gist_status evaluate(job *j) {
     for (int i = 0; i < j->r.splits; i++)
         for (int c = 0; c < j->r.split[i].columns; c++)
             keep_figures(j, &j->r.split[i].column[c], &j->r.split[i].column[c]);
-    TRY(write_results(j)); /* the first one's stand even if a later one fails */
+    TRY(eval_write_results(j)); /* the first one's stand even if a later one fails */
     for (int m = 1; m <= j->a->also.n; m++) {
         TRY(run_also(j, m));
         j->r.models++;
     }
-    if (j->a->also.n) TRY(write_results(j));
+    if (j->a->also.n) TRY(eval_write_results(j));
     if (j->a->json) return json_print(report_json(&j->r), j->err);
     report_table(&j->r, stdout);
     if (j->a->check) printf("cached-check: every gist's answers are those of prompt and gist tokens under the mask\n");
@@ -509,7 +243,8 @@ static gist_status evaluate(job *j) {
 static void release(job *j) {
     for (int i = 0; i < OPTION_LIST_MAX; i++) {
         report_split *s = &j->r.split[i];
-        for (int c = 0; c < REPORT_COLUMNS; c++) release_column(&s->column[c], s->rows.n);
+        for (int c = 0; c < REPORT_COLUMNS; c++) eval_release_column(&s->column[c], s->rows.n);
+        eval_release_groups(s);
         char *name = (char *)(uintptr_t)s->rows.name;
         if (name) eval_split_close(&s->rows);
         mem_free(NULL, name);
@@ -553,7 +288,8 @@ const command cmd_eval = {
         "for every condition.  Retention is (score - none) / (upper - none): none, or else neg_control; upper is the\n"
         "better of full and pos_control.  gist.10x takes for each prompt the largest k given that compresses it\n"
         "tenfold, and leaves out prompts that are too short.  TF-IDF words: lower-cased runs of letters and digits,\n"
-        "idf = ln((1+N)/(1+df)) + 1 over the different instructions, ties to the first.",
+        "idf = ln((1+N)/(1+df)) + 1 over the different instructions, ties to the first.  A row's member \"was\" is an\n"
+        "answer that was right before its prompt was edited; how often it is given is told as stale.",
     .example = "gist eval -m MODEL --data unseen=dev.jsonl --conditions full,gist,none,tfidf -k 1,2,4,8 -o results\n"
                "gist eval -m MODEL --pos POS --neg NEG --data human=human.jsonl \\\n"
                "    --conditions gist,pos_control,neg_control,tfidf --tfidf-corpus train.jsonl",

@@ -9,7 +9,7 @@
 
 #include "eval_report.h"
 
-static void percent(sbuf *s, const eval_figure *f, bool interval) {
+void report_percent(sbuf *s, const eval_figure *f, bool interval) {
     if (isnan(f->mean)) {
         sbuf_str(s, "-");
         return;
@@ -72,26 +72,40 @@ static void left_out(const eval_split *s, sbuf *out) {
              s->empty, s->law, s->no_room);
 }
 
-static void table_row(const report_split *s, const report_column *c, bool interval, FILE *out) {
-    sbuf f[4];
+static bool any_edited(const report *r) {
+    for (int i = 0; i < r->splits; i++)
+        if (r->split[i].edited) return true;
+    return false;
+}
+
+static void table_row(const report_split *s, const report_column *c, bool interval, bool stale, FILE *out) {
+    sbuf f[5];
+    for (int i = 0; i < 5; i++) sbuf_init(&f[i], NULL);
     for (int i = 0; i < 4; i++) {
-        sbuf_init(&f[i], NULL);
         int by = i % 2 ? EVAL_BY_ROUGE_L : EVAL_BY_EXACT;
-        percent(&f[i], i < 2 ? &c->cell.score[by] : &c->cell.retention[by], interval);
+        report_percent(&f[i], i < 2 ? &c->cell.score[by] : &c->cell.retention[by], interval);
     }
     char factor[24] = "-";
     if (c->factor > 0) snprintf(factor, sizeof factor, "%.1fx", c->factor);
-    fprintf(out, "%-12s %-16s %6d %8s  %-20s %-20s %-22s %-22s %6.1f\n", s->rows.name, c->view.name, c->cell.n, factor,
+    if (stale) report_percent(&f[4], &c->stale, interval);
+    fprintf(out, "%-12s %-16s %6d %8s  %-20s %-20s %-22s %-22s %6.1f", s->rows.name, c->view.name, c->cell.n, factor,
             text_or_dash(&f[0]), text_or_dash(&f[1]), text_or_dash(&f[2]), text_or_dash(&f[3]), c->tokens);
-    for (int i = 0; i < 4; i++) sbuf_free(&f[i]);
+    fprintf(out, stale ? "  %s\n" : "\n", text_or_dash(&f[4]));
+    for (int i = 0; i < 5; i++) sbuf_free(&f[i]);
 }
 
 void report_table(const report *r, FILE *out) {
-    fprintf(out, "%-12s %-16s %6s %8s  %-20s %-20s %-22s %-22s %6s\n", "split", "condition", "n", "factor", "exact %",
-            "ROUGE-L", "retention (exact)", "retention (ROUGE-L)", "tokens");
+    bool stale = any_edited(r);
+    fprintf(out, "%-12s %-16s %6s %8s  %-20s %-20s %-22s %-22s %6s%s\n", "split", "condition", "n", "factor",
+            "exact %", "ROUGE-L", "retention (exact)", "retention (ROUGE-L)", "tokens", stale ? "  stale %" : "");
     for (int i = 0; i < r->splits; i++)
         for (int c = 0; c < r->split[i].columns; c++)
-            table_row(&r->split[i], &r->split[i].column[c], r->resamples > 0, out);
+            table_row(&r->split[i], &r->split[i].column[c], r->resamples > 0, stale, out);
+    sbuf by;
+    sbuf_init(&by, NULL);
+    report_groups_text(r, &by);
+    if (by.len) fputs(text_or_dash(&by), out);
+    sbuf_free(&by);
     for (int i = 0; i < r->splits && r->models > 1; i++) {
         sbuf s;
         sbuf_init(&s, NULL);
@@ -124,8 +138,10 @@ void report_markdown(const report *r, sbuf *out) {
         const report_split *s = &r->split[i];
         sbuf_fmt(out, "\n## %s\n\n%d examples of %d prompts", s->rows.name, s->rows.n, s->rows.prompts);
         left_out(&s->rows, out);
-        sbuf_str(out, ".\n\n| condition | n | factor | exact % | ROUGE-L | retention (exact) | retention (ROUGE-L) | "
-                      "tokens |\n|---|---|---|---|---|---|---|---|\n");
+        sbuf_fmt(out,
+                 ".\n\n| condition | n | factor | exact %% | ROUGE-L | retention (exact) | retention (ROUGE-L) | "
+                 "tokens |%s\n|---|---|---|---|---|---|---|---|%s\n",
+                 s->edited ? " stale % |" : "", s->edited ? "---|" : "");
         for (int c = 0; c < s->columns; c++) {
             const report_column *col = &s->column[c];
             sbuf_fmt(out, "| %s | %d | ", col->view.name, col->cell.n);
@@ -137,10 +153,17 @@ void report_markdown(const report *r, sbuf *out) {
                                        &col->cell.retention[EVAL_BY_EXACT], &col->cell.retention[EVAL_BY_ROUGE_L] };
             for (int k = 0; k < 4; k++) {
                 sbuf_str(out, " | ");
-                percent(out, f[k], r->resamples > 0);
+                report_percent(out, f[k], r->resamples > 0);
             }
-            sbuf_fmt(out, " | %.1f |\n", col->tokens);
+            sbuf_fmt(out, " | %.1f |", col->tokens);
+            if (s->edited) {
+                sbuf_str(out, " ");
+                report_percent(out, &col->stale, r->resamples > 0);
+                sbuf_str(out, " |");
+            }
+            sbuf_str(out, "\n");
         }
+        report_details_markdown(r, s, out);
         if (r->models == 1) continue;
         sbuf_fmt(out, "\n%d %s.\n\n| split | condition | exact %% | ROUGE-L | retention (exact) | "
                       "retention (ROUGE-L) |\n|---|---|---|---|---|---|\n",
@@ -155,7 +178,7 @@ static json_t *number(double x) {
     return isnan(x) ? json_null() : json_real(x);
 }
 
-static json_t *figure(const eval_figure *f) {
+json_t *report_figure(const eval_figure *f) {
     return json_pack("{s:o, s:o, s:o}", "mean", number(100 * f->mean), "low", number(100 * f->low), "high",
                      number(100 * f->high));
 }
@@ -175,16 +198,22 @@ static json_t *models_json(const report_column *c, int models) {
     return list;
 }
 
+static const char *condition_of(const report_column *c) {
+    if (c->in) return "gist";
+    if (c->view.words || c->view.budget) return "tfidf";
+    return c->view.other ? "other_gist" : train_condition_name(c->view.c);
+}
+
 static json_t *column_json(const report_column *c, int models) {
     const eval_cell *x = &c->cell;
-    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o, s:o}", "name", c->view.name,
-                     "condition", c->in ? "gist" : c->view.words ? "tfidf" : train_condition_name(c->view.c), "k",
-                     c->view.k,
+    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o}", "name",
+                     c->view.name, "condition", condition_of(c), "k", c->view.k, "budget", c->view.budget,
                      "words", c->view.words, "examples", x->n, "prompts", x->prompts, "exact",
-                     figure(&x->score[EVAL_BY_EXACT]), "rougeL", figure(&x->score[EVAL_BY_ROUGE_L]), "retention_exact",
-                     figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
-                     figure(&x->retention[EVAL_BY_ROUGE_L]), "tokens", c->tokens, "factor",
-                     c->factor > 0 ? json_real(c->factor) : json_null(), "models", models_json(c, models));
+                     report_figure(&x->score[EVAL_BY_EXACT]), "rougeL", report_figure(&x->score[EVAL_BY_ROUGE_L]),
+                     "retention_exact", report_figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
+                     report_figure(&x->retention[EVAL_BY_ROUGE_L]), "tokens", c->tokens, "factor",
+                     c->factor > 0 ? json_real(c->factor) : json_null(), "stale", report_figure(&c->stale), "models",
+                     models_json(c, models));
 }
 
 static json_t *split_json(const report_split *s, int models) {
@@ -194,11 +223,12 @@ static json_t *split_json(const report_split *s, int models) {
             json_decref(list);
             list = NULL;
         }
-    return json_pack("{s:o, s:o, s:i, s:i, s:{s:i, s:i, s:i}, s:o}", "name",
+    return json_pack("{s:o, s:o, s:i, s:i, s:{s:i, s:i, s:i}, s:o, s:o, s:o}", "name",
                      json_text_of(s->rows.name, strlen(s->rows.name)), "path",
                      json_text_of(s->rows.path, strlen(s->rows.path)), "examples", s->rows.n, "prompts",
                      s->rows.prompts, "left_out", "empty", s->rows.empty, "law", s->rows.law, "no_room",
-                     s->rows.no_room, "conditions", list);
+                     s->rows.no_room, "conditions", list, "by", report_groups_json(s), "curve",
+                     report_curve_json(s));
 }
 
 static json_t *also_json(const report *r) {

@@ -5,7 +5,7 @@
 #include "cli.h"
 #include "eval/eval.h"
 
-enum { REPORT_COLUMNS = 64, REPORT_FACTOR = 10 };
+enum { REPORT_COLUMNS = 64, REPORT_FACTOR = 10, REPORT_KEYS = 8, REPORT_GROUPS = 256 };
 
 typedef struct report_column {
     eval_view view;
@@ -15,13 +15,30 @@ typedef struct report_column {
     double tokens;     /* mean length of the answers */
     double factor;     /* mean of prompt tokens / gist tokens; 0: nothing is compressed */
     eval_cell cell;
+    eval_figure stale; /* share of answers that are a row's "was"; NaN: no row has it */
     double score[1 + OPTION_LIST_MAX][EVAL_BYS], retention[1 + OPTION_LIST_MAX][EVAL_BYS]; /* means of each model */
 } report_column;
+
+/* Rows that have one value of a member; those without it have the value "". */
+typedef struct report_group {
+    eval_text value;
+    eval_cell cell[REPORT_COLUMNS];
+} report_group;
+typedef struct report_by {
+    const char *key;
+    report_group *group; /* [groups] by value */
+    int groups;
+} report_by;
 
 typedef struct report_split {
     eval_split rows;
     report_column column[REPORT_COLUMNS];
     int columns;
+    bool edited; /* some row has a "was" */
+    report_by by[REPORT_KEYS];
+    int keys;
+    eval_bin bin[EVAL_BINS]; /* the curve of retention against compression */
+    int bins;
 } report_split;
 
 typedef struct report {
@@ -31,6 +48,7 @@ typedef struct report {
     const char *kernels;
     report_split split[OPTION_LIST_MAX];
     int splits, resamples, max_length;
+    int ratio; /* the first of --ratio, marked in the chart */
     uint64_t seed;
 } report;
 
@@ -40,11 +58,32 @@ typedef struct report_spread {
 /* value[m][by] of the first `models` models. */
 report_spread report_spread_of(const double (*value)[EVAL_BYS], int by, int models);
 
+/* "93.4 [91.0, 95.2]", or "-". */
+void report_percent(sbuf *out, const eval_figure *f, bool interval);
+json_t *report_figure(const eval_figure *f); /* in percent; NULL: out of memory */
+void report_escaped(sbuf *out, const char *p, size_t len); /* as HTML's and SVG's text */
+
 void report_table(const report *r, FILE *out);
 void report_markdown(const report *r, sbuf *out);
 json_t *report_json(const report *r); /* NULL: out of memory */
 /* x, y_pred, y_true, prompt_tokens, k, tokens, finish, then every other string that a row of the split has. */
 void report_csv(const report_split *s, const report_column *c, sbuf *out);
+
+/* ---- groups and the curve: eval_details.c ---- */
+
+void report_groups_text(const report *r, sbuf *out);
+void report_details_markdown(const report *r, const report_split *s, sbuf *out);
+void report_details_page(const report *r, const report_split *s, sbuf *out);
+json_t *report_groups_json(const report_split *s); /* NULL: out of memory */
+json_t *report_curve_json(const report_split *s);
+/* A line per bin of the split's curve, in percent. */
+void report_curve_csv(const report_split *s, sbuf *out);
+
+/* ---- charts: eval_charts.c; the page: eval_page.c ---- */
+
+/* SVG for a page, or (alone) a file of its own.  False: there is nothing to draw. */
+bool report_retention_chart(const report_split *s, int ratio, bool alone, sbuf *out);
+void report_score_chart(const report_split *s, sbuf *out);
 /* A page by itself: no script, no other file. */
 void report_page(const report *r, sbuf *out);
 

@@ -44,6 +44,52 @@ static void tfidf_by_hand(void **state) {
     eval_tfidf_free(t);
 }
 
+/* In the tiny tokenizer a byte is a token, but for merges: " a", " the", " o", " w", " s", " b" begin words. */
+static void kept_tokens(const eval_tfidf *t, const tokenizer *tok, const char *from, int tokens, const char *want) {
+    sbuf out;
+    gist_error err = { 0 };
+    sbuf_init(&out, NULL);
+    sbuf_str(&out, "|");
+    assert_ok(eval_tfidf_keep_tokens(t, text(from), tok, tokens, &out, &err), &err);
+    assert_string_equal(out.p + 1, want);
+    sbuf_free(&out);
+}
+
+static void tfidf_of_tokens(void **state) {
+    (void)state;
+    static const char *const documents[] = { "ab", "ab cd", "ab cd xyz", "ab cd xyz" };
+    tiny_model m = TINY_MODEL;
+    gist_engine *e = tiny_open(&m, "eval", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
+    const tokenizer *tok = engine_tokenizer(e);
+    gist_error err = { 0 };
+    eval_tfidf *t = NULL;
+    assert_ok(eval_tfidf_create(mem_default(), &t, &err), &err);
+    for (int i = 0; i < 4; i++) assert_ok(eval_tfidf_add(t, text(documents[i]), &err), &err);
+    tok_ids ids;
+    tok_ids_init(&ids, NULL);
+    assert_ok(tok_encode(tok, "a xyz", 5, 0, &ids, &err), &err);
+    int xyz = (int)ids.n;
+    ids.n = 0;
+    assert_ok(tok_encode(tok, "a cd", 4, 0, &ids, &err), &err);
+    int one = (int)ids.n;
+    ids.n = 0;
+    assert_ok(tok_encode(tok, "a", 1, 0, &ids, &err), &err);
+    xyz -= (int)ids.n;
+    int cd = one - (int)ids.n;
+    tok_ids_free(&ids);
+    assert_true(cd < xyz);
+    static const char whole[] = "xyz, ab cd"; /* xyz first, then cd, then ab */
+    kept_tokens(t, tok, whole, xyz, "xyz");
+    kept_tokens(t, tok, whole, 1, "xyz"); /* the best word stays, whatever it takes */
+    kept_tokens(t, tok, whole, xyz + cd, "xyz cd");
+    kept_tokens(t, tok, whole, xyz + cd - 1, "xyz");
+    kept_tokens(t, tok, whole, 100, "xyz ab cd");
+    kept_tokens(t, tok, "cd ab xyz", xyz + cd, "cd xyz"); /* in the text's order */
+    kept_tokens(t, tok, "?!", 1, "?!");
+    eval_tfidf_free(t);
+    gist_engine_close(e);
+}
+
 static void tfidf_many_words(void **state) {
     (void)state;
     gist_error err = { 0 };
@@ -146,9 +192,76 @@ static void resamples_are_paired(void **state) {
     assert_float_equal(cell[2].retention[EVAL_BY_EXACT].high, 0.5, 1e-9);
 }
 
+/* ---- the curve ---- */
+
+static gist_status curve_once(void *ctx, const gist_allocator *alloc) {
+    eval_row none[N], full[N], one[N], four[N];
+    static const int tokens[N] = { 8, 8, 8, 32, 9, 9 };
+    fill(none, (const double[N]){ 0, 0, 0, 0, 0, 1 });
+    fill(full, (const double[N]){ 1, 1, 1, 1, 1, 1 });
+    fill(one, (const double[N]){ 1, 0, 0, 0, 1, 1 });
+    fill(four, (const double[N]){ 1, 1, 1, 1, 0, 0 });
+    const eval_curve_part part[] = { { 1, one, none, { full, NULL } }, { 4, four, none, { full, NULL } } };
+    gist_error err = { 0 };
+    int bins = -1;
+    eval_bin *bin = ctx;
+    memset(bin, 0, EVAL_BINS * sizeof *bin);
+    gist_status status = eval_curve(part, 2, tokens, prompt_of, N, 3, 100, 5, alloc, bin, &bins, &err);
+    assert_int_equal(bins, status == GIST_OK ? 3 : 0);
+    return status;
+}
+
+static void near(double x, double want) {
+    assert_true(fabs(x - want) < 1e-12);
+}
+
+static void curve_by_hand(void **state) {
+    (void)state;
+    eval_bin bin[EVAL_BINS];
+    assert_int_equal(curve_once(bin, mem_default()), GIST_OK);
+    /* 8/4 and 9/4; 8/1, 32/4 and 9/1; 32/1 */
+    near(bin[0].from, 2);
+    near(bin[0].to, sqrt(8));
+    near(bin[1].from, 8);
+    near(bin[2].from, 32);
+    assert_int_equal(bin[0].cell.n, 5);
+    assert_int_equal(bin[0].cell.prompts, 2);
+    assert_int_equal(bin[1].cell.n, 6);
+    assert_int_equal(bin[1].cell.prompts, 3);
+    assert_int_equal(bin[2].cell.n, 1);
+    near(bin[0].factor, (3 * 2 + 2 * 2.25) / 5);
+    near(bin[1].factor, (3 * 8 + 8 + 2 * 9) / 6.0);
+    int by = EVAL_BY_EXACT;
+    near(bin[0].cell.score[by].mean, 3.0 / 5);
+    near(bin[0].cell.retention[by].mean, (3.0 - 1) / (5 - 1));
+    near(bin[1].cell.score[by].mean, (1 + 1 + 2) / 6.0);
+    near(bin[1].cell.retention[by].mean, (4.0 - 1) / (6 - 1));
+    near(bin[2].cell.retention[by].mean, 0);
+    assert_true(bin[1].cell.retention[by].low < bin[1].cell.retention[by].mean);
+    /* An example of several k in one bin counts once for each, in its lower and upper too. */
+    eval_row none[N], full[N], three[N];
+    static const int tokens[N] = { 12, 12, 12, 12, 13, 13 };
+    fill(none, (const double[N]){ 0, 0, 0, 0, 0, 1 });
+    fill(full, (const double[N]){ 1, 1, 1, 0, 1, 1 });
+    fill(three, (const double[N]){ 1, 1, 0, 0, 1, 1 });
+    const eval_curve_part part[] = { { 3, three, none, { full, NULL } }, { 4, full, none, { full, NULL } } };
+    int bins;
+    gist_error err = { 0 };
+    assert_ok(eval_curve(part, 2, tokens, prompt_of, N, 3, 0, 5, mem_default(), bin, &bins, &err), &err);
+    assert_int_equal(bins, 2); /* 12/4, 13/4 and 12/3, 13/3 */
+    near(bin[1].cell.retention[by].mean, (4.0 - 1) / (5 - 1));
+    const eval_curve_part alone = { 3, three, NULL, { full, NULL } };
+    assert_ok(eval_curve(&alone, 1, tokens, prompt_of, N, 3, 0, 5, mem_default(), bin, &bins, &err), &err);
+    assert_int_equal(bins, 1);
+    assert_true(isnan(bin[0].cell.retention[by].mean));
+    near(bin[0].cell.score[by].mean, 4.0 / 6);
+}
+
 static void out_of_memory(void **state) {
     (void)state;
     eval_cell cell[5];
+    eval_bin bin[EVAL_BINS];
+    assert_true(test_each_alloc(curve_once, bin) >= 8);
     assert_true(test_each_alloc(tfidf_once, NULL) >= 4);
     assert_true(test_each_alloc(compare_once, cell) >= 4);
 }
@@ -291,10 +404,13 @@ static void check_answer(gist_engine *e, const eval_example *x, const eval_view 
 
 static void batches_equal_single_answers(void **state) {
     (void)state;
-    static const eval_view view[] = { { COND_GIST, 1, 0, "gist.k1" },       { COND_GIST, K, 0, "gist.k3" },
-                                      { COND_FULL, 0, 0, "full" },          { COND_NONE, 0, 0, "none" },
-                                      { COND_POS_CONTROL, 2, 0, "pos.k2" }, { COND_NEG_CONTROL, 2, 0, "neg.k2" },
-                                      { COND_FULL, 0, 1, "tfidf" } };
+    static const eval_view view[] = { { .c = COND_GIST, .k = 1, .name = "gist.k1" },
+                                      { .c = COND_GIST, .k = K, .name = "gist.k3" },
+                                      { .c = COND_FULL, .name = "full" },
+                                      { .c = COND_NONE, .name = "none" },
+                                      { .c = COND_POS_CONTROL, .k = 2, .name = "pos.k2" },
+                                      { .c = COND_NEG_CONTROL, .k = 2, .name = "neg.k2" },
+                                      { .c = COND_FULL, .words = 1, .name = "tfidf" } };
     static const char *const best[] = { "one", "two", "and" }; /* word of each prompt; ties go to the first */
     tiny_model m = TINY_MODEL;
     gist_engine *e = tiny_open(&m, "eval", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
@@ -331,6 +447,90 @@ static void batches_equal_single_answers(void **state) {
     gist_engine_close(e);
 }
 
+/* Each prompt gets another one's gist, and its answers are those of that gist. */
+static void other_prompts(void **state) {
+    (void)state;
+    enum { MANY = 40 };
+    tiny_model m = TINY_MODEL;
+    gist_engine *e = tiny_open(&m, "eval", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
+    gist_error err = { 0 };
+    sbuf bytes;
+    eval_split s;
+    int other[MANY], again[MANY], seen[MANY] = { 0 };
+    sbuf_init(&bytes, NULL);
+    for (int i = 0; i < MANY; i++)
+        for (int j = 0; j < 2; j++)
+            sbuf_fmt(&bytes, "{\"instruction\": \"say %d\", \"input\": \"%d\", \"output\": \"1\"}\n", i, j);
+    open_rows(&s, bytes.p, 0);
+    sbuf_free(&bytes);
+    assert_ok(eval_split_fit(&s, engine_tokenizer(e), tok_template_find("paper"), K, MAX_LENGTH, &err), &err);
+    assert_int_equal(s.prompts, MANY);
+    assert_ok(eval_other_prompts(&s, K, MAX_LENGTH, 3, other, &err), &err);
+    assert_ok(eval_other_prompts(&s, K, MAX_LENGTH, 3, again, &err), &err);
+    assert_memory_equal(other, again, sizeof other);
+    for (int i = 0; i < MANY; i++) {
+        int p = s.example[other[i]].prompt;
+        assert_int_not_equal(p, i);
+        assert_int_equal(seen[p]++, 0);
+    }
+    assert_ok(eval_other_prompts(&s, K, MAX_LENGTH, 4, again, &err), &err);
+    assert_memory_not_equal(other, again, sizeof other);
+    eval_view v = { .c = COND_GIST, .k = 2, .other = true, .name = "other_gist.k2" };
+    eval_run_options o = { .gists = K, .max_length = MAX_LENGTH, .max_tokens = 4, .batch = 3, .seed = 3 };
+    for (int live = 0; live < 2; live++) {
+        eval_given *given = mem_calloc(NULL, (size_t)s.n, sizeof *given);
+        o.live = live;
+        assert_ok(eval_run(e, &s, &v, &o, given, &err), &err);
+        for (int i = 0; i < 6; i++) { /* the answer behind that gist, alone */
+            gist_session *alone = NULL;
+            gist *g = NULL;
+            gist_answer a;
+            gist_generate_options go = GIST_GENERATE_OPTIONS_INIT;
+            go.max_tokens = 4;
+            assert_ok(gist_session_open(e, NULL, &alone, &err), &err);
+            put_in_front(e, alone, &s.example[other[s.example[i].prompt]], &v, &g, NULL);
+            assert_ok(gist_generate(alone, s.example[i].input.p, s.example[i].input.len, &go, &a, &err), &err);
+            assert_int_equal(given[i].len, a.text_len);
+            assert_memory_equal(given[i].text, a.text, a.text_len);
+            gist_answer_free(alone, &a);
+            gist_session_close(alone);
+            gist_free(g);
+        }
+        eval_given_free(given, s.n, NULL);
+    }
+    eval_split_close(&s);
+    gist_engine_close(e);
+}
+
+static void other_prompts_that_fit(void **state) {
+    (void)state;
+    tiny_model m = TINY_MODEL;
+    gist_engine *e = tiny_open(&m, "eval", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
+    gist_error err = { 0 };
+    eval_split s;
+    int other[3];
+    open_rows(&s,
+              "{\"instruction\": \"0123456789012345678901\", \"output\": \"1\"}\n"
+              "{\"instruction\": \"b\", \"input\": \"012345678901234567890\", \"output\": \"1\"}\n"
+              "{\"instruction\": \"c\", \"output\": \"1\"}\n",
+              0);
+    assert_ok(eval_split_fit(&s, engine_tokenizer(e), tok_template_find("paper"), K, MAX_LENGTH, &err), &err);
+    assert_int_equal(s.n, 3);
+    assert_true(s.example[0].prompt_tokens + K + s.example[1].input_tokens >= MAX_LENGTH);
+    for (uint64_t seed = 0; seed < 8; seed++) {
+        assert_ok(eval_other_prompts(&s, K, MAX_LENGTH, seed, other, &err), &err);
+        assert_int_equal(other[1], 2); /* the long prompt leaves no room for the long input */
+        assert_int_not_equal(other[0], 0);
+        assert_int_not_equal(other[2], 2);
+    }
+    eval_split_close(&s);
+    open_rows(&s, "{\"instruction\": \"b\", \"output\": \"1\"}\n", 0);
+    assert_ok(eval_split_fit(&s, engine_tokenizer(e), tok_template_find("paper"), K, MAX_LENGTH, &err), &err);
+    assert_fails(eval_other_prompts(&s, K, MAX_LENGTH, 0, other, &err), &err, GIST_ERR_USAGE, "needs two prompts");
+    eval_split_close(&s);
+    gist_engine_close(e);
+}
+
 static bool stop_at_once(void *ctx, int done, int all) {
     *(int *)ctx = done;
     return done < all;
@@ -343,7 +543,7 @@ static void stopping_keeps_answers(void **state) {
     gist_error err = { 0 };
     eval_split s;
     int done = 0;
-    eval_view v = { COND_FULL, 0, 0, "full" };
+    eval_view v = { .c = COND_FULL, .name = "full" };
     eval_run_options o = { .max_length = MAX_LENGTH, .max_tokens = 2, .batch = 2, .ctx = &done, .stop = stop_at_once };
     open_rows(&s, rows, 0);
     assert_ok(eval_split_fit(&s, engine_tokenizer(e), tok_template_find("paper"), 0, MAX_LENGTH, &err), &err);
@@ -369,6 +569,8 @@ int main(void) {
         cmocka_unit_test(retention_by_hand),    cmocka_unit_test(resamples_are_paired),
         cmocka_unit_test(out_of_memory),        cmocka_unit_test(tenfold),
         cmocka_unit_test(csv_there_and_back),   cmocka_unit_test(splits),
+        cmocka_unit_test(tfidf_of_tokens),      cmocka_unit_test(curve_by_hand),
+        cmocka_unit_test(other_prompts),        cmocka_unit_test(other_prompts_that_fit),
         cmocka_unit_test(batches_equal_single_answers), cmocka_unit_test(stopping_keeps_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

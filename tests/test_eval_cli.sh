@@ -60,6 +60,38 @@ result "each with its predictions"
 [ "$(grep -c '"retention_exact": null' seeds/results.json)" -gt 0 ] && grep -q '"models": \[' seeds/results.json
 result "each with its figures"
 
+# ---- controls, groups, the curve -----------------------------------------------------------------------------------
+
+for i in 1 2 3; do
+    printf '{"instruction": "say the number %s to everybody, please", "input": "one", "output": "no", "was": "%s", "kind": "fact"}\n' $i "$i"
+    printf '{"instruction": "say the number %s to everybody, please", "input": "two", "output": "no", "kind": "<tool> & more"}\n' $i
+done >edited.jsonl
+ends 0 "the controls of a sceptic" eval -m tiny --data dev=edited.jsonl --conditions full,gist,none,tfidf_k -k 1,2,4 --other-gist \
+    --by kind --ratio 10 --ratio 3,26 -n 4 -o sceptic --cached-check
+for c in other_gist.k1 other_gist.k4 tfidf.k1 tfidf.k4; do check "predictions of $c" test -s "sceptic/dev.$c.csv"; done
+for c in gist.10x gist.3x gist.26x; do prints "$c" "a row of $c"; done
+prints "stale %" "answers from before the edit are counted"
+prints "dev by kind" "scores by kind"
+prints "kind=<tool> & more" "each of them"
+! cmp -s sceptic/dev.gist.k4.csv sceptic/dev.other_gist.k4.csv
+result "another prompt's gist answers otherwise"
+check "the curve as data" grep -q '^from,to,factor,prompts,answers,exact,' sceptic/dev.retention.csv
+grep -q '"by": {' sceptic/results.json && grep -q '"curve": \[' sceptic/results.json && grep -q '"value": "fact"' sceptic/results.json
+result "groups and curve in results.json"
+grep -q '### By kind' sceptic/results.md && grep -q '### By compression factor' sceptic/results.md
+result "and in results.md"
+grep -q '&lt;tool&gt; &amp; more' sceptic/results.html && ! grep -q '<tool>' sceptic/results.html
+result "and, escaped, in results.html"
+
+run generate -m tiny -p "say the number 1 to everybody, please" -i one -n 4 --json
+answered=$(sed -n 's/^{"text": \(".*"\), "finish".*/\1/p' out)
+for was in "$answered" '"else"'; do
+    printf '{"instruction": "say the number 1 to everybody, please", "input": "one", "output": "no", "was": %s}\n' "$was"
+done >stale.jsonl
+ends 0 "an answer from before the edit" eval -m tiny --data dev=stale.jsonl --conditions full -n 4 --bootstrap 0
+[ "$(grep '^dev *full ' out | awk '{ print $NF }')" = 50.0 ]
+result "is counted as stale"
+
 # ---- refusals ------------------------------------------------------------------------------------------------------
 
 ends 2 "no data" eval -m tiny
@@ -71,6 +103,11 @@ ends 2 "an unknown condition" eval -m tiny --data dev=dev.jsonl --conditions ful
 says '"best" is none of full' "is named"
 ends 2 "a condition twice" eval -m tiny --data dev=dev.jsonl --conditions full,full
 ends 2 "seeds and control models" eval -m tiny --also other --neg other --data dev=dev.jsonl
+ends 2 "a member that no row has" eval -m tiny --data dev=dev.jsonl --by nothing -n 2
+says "--by nothing: no row has a string of this name" "is named"
+ends 2 "another gist where there is one prompt" eval -m tiny --data dev=short.jsonl --conditions gist --other-gist -n 2
+says "needs two prompts" "is refused"
+ends 2 "a ratio that is none" eval -m tiny --data dev=dev.jsonl --ratio 0
 ends 2 "no count" eval -m tiny --data dev=dev.jsonl -k 1,x
 ends 2 "more tokens than the context" eval -m tiny --data dev=dev.jsonl --max-tokens 4096
 printf '{"instruction": "a", "output": "b"}\n{"instruction": "a"}\n' >bad.jsonl

@@ -125,6 +125,10 @@ double eval_tfidf_idf(const eval_tfidf *t, eval_text word);
 /* Append the `words` different words of text with the highest tf x idf (ties: the first), each as it first stands
  * there, in the text's order with a space between them.  A text without words is kept as it is. */
 gist_status eval_tfidf_keep(const eval_tfidf *t, eval_text text, int words, sbuf *out, gist_error *err);
+/* The same, best first, of all words that still fit when those kept may take `tokens` tokens together; the best one is
+ * kept even where it takes more. */
+gist_status eval_tfidf_keep_tokens(const eval_tfidf *t, eval_text text, const tokenizer *tok, int tokens, sbuf *out,
+                                   gist_error *err);
 
 /* ---- splits of rows to be answered: eval_split.c ---- */
 
@@ -156,13 +160,20 @@ gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template
                            gist_error *err);
 void eval_split_close(eval_split *s);
 
+/* other[s->prompts]: for each prompt an example of another one, drawn by seed: a random cycle through all prompts,
+ * passing over those beside which an input of the prompt has no room (max_length, gists).  Two prompts are needed. */
+gist_status eval_other_prompts(const eval_split *s, int gists, int max_length, uint64_t seed, int *other,
+                               gist_error *err);
+
 /* ---- answers in batches: eval_run.c ---- */
 
 typedef struct eval_view {
     train_condition c; /* what an input sees, and where it begins: eval_answers.c */
     int k;             /* gist tokens; of gist, pos_control, neg_control */
     int words;         /* > 0: the prompt is replaced by this many of its words of highest TF-IDF */
-    char name[48];     /* "gist.k4", "full", "tfidf" */
+    int budget;        /* > 0: by those of its words of highest TF-IDF that so many tokens hold */
+    bool other;        /* gist: of another prompt */
+    char name[48];     /* "gist.k4", "full", "tfidf", "other_gist.k4" */
 } eval_view;
 
 typedef struct eval_run_options {
@@ -171,7 +182,8 @@ typedef struct eval_run_options {
     int max_tokens; /* of an answer; 0: what max_length leaves */
     int batch;
     bool live;               /* gist: prompt and gist tokens under the mask instead of a compressed prompt */
-    const eval_tfidf *tfidf; /* for words > 0 */
+    const eval_tfidf *tfidf; /* for words > 0 and budget > 0 */
+    uint64_t seed;           /* which prompt's gist another one gets */
     void *ctx;
     bool (*stop)(void *ctx, int done, int all); /* asked after each batch; NULL: never */
 } eval_run_options;
@@ -217,5 +229,24 @@ gist_status eval_compare(const eval_column *column, int columns, const int *prom
 int eval_largest_k(const int *k, int count, int tokens, int factor);
 /* One field of a CSV row, quoted where it must be. */
 void eval_csv_field(sbuf *out, eval_text text);
+
+/* ---- retention against compression: eval_curve.c ---- */
+
+enum { EVAL_BINS = 32 };
+/* Answers of the gists of one k; rows[n] each, NULL: there are none. */
+typedef struct eval_curve_part {
+    int k;
+    const eval_row *rows, *lower, *upper[2];
+} eval_curve_part;
+typedef struct eval_bin {
+    double from, to; /* prompt tokens / k in [from,to), half an octave */
+    double factor;   /* mean of the examples in it */
+    eval_cell cell;  /* of all examples and k that fall into it */
+} eval_bin;
+/* Bins that hold something, in order, at most EVAL_BINS; *bins: how many.  prompt, tokens: of each example. */
+gist_status eval_curve(const eval_curve_part *part, int parts, const int *tokens, const int *prompt, int n, int prompts,
+                       int resamples, uint64_t seed, const gist_allocator *alloc, eval_bin *bin, int *bins,
+                       gist_error *err);
+
 
 #endif

@@ -1,4 +1,5 @@
-/* eval_int.h - shared inside the room: longest common subsequences of sequences of small numbers (eval_lcs.c).
+/* eval_int.h - shared inside the room: longest common subsequences of sequences of small numbers (eval_lcs.c), ends of
+ * intervals (eval_interval.c).
  *
  * row[0..rows) and col[0..cols) hold ids; mask has one word per id, all zero before and after each call; bits is
  * scratch of the number of words that the function beside it tells.
@@ -17,5 +18,8 @@ int eval_lcs_length(uint64_t *mask, uint64_t *bits, const int32_t *row, int rows
 size_t eval_lcs_mark_words(int rows, int cols);
 void eval_lcs_mark(uint64_t *mask, uint64_t *bits, const int32_t *row, int rows, const int32_t *col, int cols,
                    uint8_t *mark);
+
+/* The 2.5th and 97.5th percentile of drawn[n], n > 0, linear between neighbours; it is sorted. */
+void eval_interval(double *drawn, int n, double *low, double *high);
 
 #endif

@@ -27,6 +27,7 @@ typedef struct runner {
     gist_session **session;         /* [batch] */
     gist_request *request;          /* [batch] */
     gist_generate_options *options; /* [batch] */
+    int *other;                     /* [prompts] of v->other: an example of the prompt that stands in front */
     sbuf text;
     gist_error *err;
 } runner;
@@ -39,9 +40,12 @@ static gist_status failed(const runner *r, const eval_example *e, const gist_err
 
 static gist_status feed_prompt(runner *r, front *f, const eval_example *e, gist_error *err) {
     eval_text t = e->instruction;
-    if (r->v->words > 0) {
+    if (r->v->words > 0 || r->v->budget > 0) {
         r->text.len = 0;
-        TRY(eval_tfidf_keep(r->o->tfidf, t, r->v->words, &r->text, err));
+        if (r->v->words > 0)
+            TRY(eval_tfidf_keep(r->o->tfidf, t, r->v->words, &r->text, err));
+        else
+            TRY(eval_tfidf_keep_tokens(r->o->tfidf, t, engine_tokenizer(r->e), r->v->budget, &r->text, err));
         t = (eval_text){ r->text.p, r->text.len };
     }
     TRY(gist_session_open(r->e, NULL, &f->s, err));
@@ -52,8 +56,14 @@ static gist_status feed_prompt(runner *r, front *f, const eval_example *e, gist_
     return GIST_OK;
 }
 
+/* The example whose prompt stands in front of e's input. */
+static const eval_example *in_front(const runner *r, const eval_example *e) {
+    return r->other ? &r->split->example[r->other[e->prompt]] : e;
+}
+
 static gist_status make_front(runner *r, front *f, const eval_example *e, gist_error *err) {
     *f = (front){ .prompt = e->prompt };
+    e = in_front(r, e);
     if (r->v->c == COND_NONE || r->v->c == COND_NEG_CONTROL) return GIST_OK;
     if (r->v->c != COND_GIST || r->o->live) return feed_prompt(r, f, e, err);
     gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
@@ -82,7 +92,8 @@ static gist_status begin(runner *r, int i, const eval_example *e) {
     if (r->n == 0 || r->fronts[r->n - 1].prompt != e->prompt) status = make_front(r, &r->fronts[r->n++], e, &why);
     if (status == GIST_OK) status = open_session(r, &r->fronts[r->n - 1], e, &r->session[i], &why);
     if (status != GIST_OK) return failed(r, e, &why);
-    int room = r->o->max_length - e->prompt_tokens - r->o->gists - e->input_tokens;
+    int other = in_front(r, e)->prompt_tokens, longer = other > e->prompt_tokens ? other : e->prompt_tokens;
+    int room = r->o->max_length - longer - r->o->gists - e->input_tokens;
     r->options[i] = (gist_generate_options)GIST_GENERATE_OPTIONS_INIT;
     r->options[i].max_tokens = r->o->max_tokens > 0 && r->o->max_tokens < room ? r->o->max_tokens : room;
     r->request[i] = (gist_request){
@@ -156,14 +167,18 @@ gist_status eval_run(gist_engine *e, const eval_split *s, const eval_view *v, co
     r.session = mem_calloc(s->alloc, B, sizeof *r.session);
     r.request = mem_calloc(s->alloc, B, sizeof *r.request);
     r.options = mem_calloc(s->alloc, B, sizeof *r.options);
-    gist_status status =
-        r.fronts && r.session && r.request && r.options ? run(&r, given) : err_memory(err, "evaluation");
+    bool ok = r.fronts && r.session && r.request && r.options;
+    if (v->other) ok = (r.other = mem_alloc(s->alloc, (size_t)s->prompts, sizeof *r.other)) && ok;
+    gist_status status = ok ? GIST_OK : err_memory(err, "evaluation");
+    if (status == GIST_OK && v->other) status = eval_other_prompts(s, o->gists, o->max_length, o->seed, r.other, err);
+    if (status == GIST_OK) status = run(&r, given);
     if (r.fronts) next_fronts(&r, NULL);
     sbuf_free(&r.text);
     mem_free(s->alloc, r.fronts);
     mem_free(s->alloc, r.session);
     mem_free(s->alloc, r.request);
     mem_free(s->alloc, r.options);
+    mem_free(s->alloc, r.other);
     return status;
 }
 

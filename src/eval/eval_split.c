@@ -256,3 +256,40 @@ gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template
     mem_free(s->alloc, offset);
     return status == GIST_OK ? group(s, err) : status;
 }
+
+/* ---- another prompt for each ---- */
+
+gist_status eval_other_prompts(const eval_split *s, int gists, int max_length, uint64_t seed, int *other,
+                               gist_error *err) {
+    int P = s->prompts;
+    if (P < 2) return err_set(err, GIST_ERR_USAGE, "%s: another prompt's gist needs two prompts", s->path);
+    int *scratch = mem_calloc(s->alloc, (size_t)P, 3 * sizeof *scratch);
+    if (!scratch) return err_memory(err, s->path);
+    int *first = scratch, *longest = scratch + P, *cycle = scratch + 2 * P;
+    for (int i = s->n - 1; i >= 0; i--) {
+        const eval_example *e = &s->example[i];
+        first[e->prompt] = i;
+        if (e->input_tokens > longest[e->prompt]) longest[e->prompt] = e->input_tokens;
+    }
+    rng r;
+    rng_seed(&r, seed);
+    for (int i = 0; i < P; i++) cycle[i] = i;
+    for (int i = P - 1; i > 0; i--) {
+        int at = (int)rng_below(&r, (uint64_t)i + 1), swap = cycle[i];
+        cycle[i] = cycle[at];
+        cycle[at] = swap;
+    }
+    gist_status status = GIST_OK;
+    for (int i = 0; i < P && status == GIST_OK; i++) {
+        int step = 1, prompt = cycle[i];
+        while (step < P &&
+               s->example[first[cycle[(i + step) % P]]].prompt_tokens + gists + longest[prompt] >= max_length)
+            step++;
+        other[prompt] = first[cycle[(i + step) % P]];
+        if (step == P)
+            status = err_set(err, GIST_ERR_USAGE, "%s:%d: beside no other prompt has this one's longest input room",
+                             s->path, s->example[first[prompt]].line);
+    }
+    mem_free(s->alloc, scratch);
+    return status;
+}

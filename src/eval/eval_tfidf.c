@@ -32,7 +32,7 @@ typedef struct found {
     size_t at, len; /* where it first stands */
     int tf;
     double score;
-    bool kept;
+    bool kept, tried;
 } found;
 
 /* ---- words ---- */
@@ -166,32 +166,94 @@ static gist_status find_words(const eval_tfidf *t, eval_text text, found **list,
     return status;
 }
 
-static void keep_best(found *list, int n, int words) {
-    for (int w = 0; w < words; w++) {
-        int best = -1;
-        for (int i = 0; i < n; i++)
-            if (!list[i].kept && (best < 0 || list[i].score > list[best].score)) best = i;
-        if (best < 0) return;
-        list[best].kept = true;
-    }
+/* The next word to keep, best first; -1: all have been tried. */
+static int next_best(found *list, int n) {
+    int best = -1;
+    for (int i = 0; i < n; i++)
+        if (!list[i].tried && (best < 0 || list[i].score > list[best].score)) best = i;
+    if (best >= 0) list[best].tried = true;
+    return best;
 }
 
-gist_status eval_tfidf_keep(const eval_tfidf *t, eval_text text, int words, sbuf *out, gist_error *err) {
+static void write_kept(const found *list, int n, eval_text text, sbuf *out) {
+    bool first = true;
+    for (int i = 0; i < n; i++) {
+        if (!list[i].kept) continue;
+        if (!first) sbuf_str(out, " ");
+        sbuf_add(out, text.p + list[i].at, list[i].len);
+        first = false;
+    }
+    if (n == 0) sbuf_add(out, text.p, text.len);
+}
+
+/* Tokens that kept words take behind another word, as in a template's sentence. */
+static gist_status count_tokens(const tokenizer *t, const sbuf *kept, size_t from, tok_ids *ids, int *n,
+                                gist_error *err) {
+    sbuf s;
+    sbuf_init(&s, kept->alloc);
+    ids->n = 0;
+    gist_status status = tok_encode(t, "a", 1, 0, ids, err);
+    int before = (int)ids->n;
+    ids->n = 0;
+    sbuf_str(&s, "a ");
+    sbuf_add(&s, kept->p + from, kept->len - from);
+    if (s.failed) status = err_memory(err, "words");
+    if (status == GIST_OK) status = tok_encode(t, s.p, s.len, 0, ids, err);
+    sbuf_free(&s);
+    *n = (int)ids->n - before;
+    return status;
+}
+
+static void keep_words(found *list, int n, int words) {
+    for (int i; words > 0 && (i = next_best(list, n)) >= 0; words--) list[i].kept = true;
+}
+
+static gist_status keep_tokens(found *list, int n, eval_text text, const tokenizer *t, int tokens, sbuf *scratch,
+                               gist_error *err) {
+    tok_ids ids;
+    gist_status status = GIST_OK;
+    tok_ids_init(&ids, scratch->alloc);
+    size_t from = scratch->len;
+    int used = 0, kept = 0;
+    for (int i; status == GIST_OK && used < tokens && (i = next_best(list, n)) >= 0;) {
+        int now;
+        list[i].kept = true;
+        scratch->len = from;
+        write_kept(list, n, text, scratch);
+        status = scratch->failed ? err_memory(err, "words") : count_tokens(t, scratch, from, &ids, &now, err);
+        if (status != GIST_OK) break;
+        list[i].kept = kept == 0 || now <= tokens;
+        if (!list[i].kept) continue;
+        kept++;
+        used = now;
+    }
+    scratch->len = from;
+    tok_ids_free(&ids);
+    return status;
+}
+
+/* tok NULL: at most `most` words, else words of at most that many tokens. */
+static gist_status keep(const eval_tfidf *t, eval_text text, const tokenizer *tok, int most, sbuf *out,
+                        gist_error *err) {
     found *list = NULL;
     int n = 0;
-    size_t before = out->len;
     gist_status status = find_words(t, text, &list, &n, err);
     for (int i = 0; i < n; i++) list[i].score = list[i].tf * idf(t, list[i].word);
+    if (!tok) keep_words(list, n, most);
+    if (status == GIST_OK && tok) status = keep_tokens(list, n, text, tok, most, out, err);
     if (status == GIST_OK) {
-        keep_best(list, n, words);
-        for (int i = 0; i < n; i++) {
-            if (!list[i].kept) continue;
-            if (out->len > before) sbuf_str(out, " ");
-            sbuf_add(out, text.p + list[i].at, list[i].len);
-        }
-        if (n == 0) sbuf_add(out, text.p, text.len);
+        write_kept(list, n, text, out);
         if (out->failed) status = err_memory(err, "words");
     }
     mem_free(t->alloc, list);
     return status;
+}
+
+gist_status eval_tfidf_keep(const eval_tfidf *t, eval_text text, int words, sbuf *out, gist_error *err) {
+    return keep(t, text, NULL, words, out, err);
+}
+
+gist_status eval_tfidf_keep_tokens(const eval_tfidf *t, eval_text text, const tokenizer *tok, int tokens, sbuf *out,
+                                   gist_error *err) {
+    return keep(t, text, tok, tokens, out, err);
 }
