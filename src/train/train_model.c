@@ -90,7 +90,8 @@ static bool ends_with(const char *s, const char *end) {
 
 /* Matrices keep the size of what they read: normal(0, 1/sqrt(inputs)), those that write to the residual stream scaled
  * by 1/sqrt(2L) more.  An embedding that is not the head, too, is normal(0, 1): a token outweighs what the first blocks
- * add to it.  Norms 1, biases 0.  Each tensor draws from a generator of its own.  docs/TRAINING.md says what this is
+ * add to it; a head of its own begins as the embedding, scaled by 1/sqrt(C), so that a token that is carried to the
+ * end is the token told.  Norms 1, biases 0.  Each tensor draws from a generator of its own.  docs/TRAINING.md says what this is
  * worth. */
 static void init_scratch(train_model *tm, uint64_t seed) {
     const llama_config *c = &tm->model.cfg;
@@ -105,6 +106,11 @@ static void init_scratch(train_model *tm, uint64_t seed) {
         rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
         for (size_t j = 0; j < t->count; j++) tm->w[t->at + j] = t->dims == 1 ? start : (float)(scale * rng_normal(&r));
     }
+    const train_tensor *head = train_find_tensor(tm, "lm_head.weight");
+    const train_tensor *embedding = train_find_tensor(tm, "model.embed_tokens.weight");
+    float shrink = 1 / sqrtf((float)c->C);
+    if (!head || first) return;
+    for (size_t j = 0; j < head->count; j++) tm->w[head->at + j] = shrink * tm->w[embedding->at + j];
 }
 
 static gist_status init_from(train_model *tm, const weights *w, bool gist_row, gist_error *err) {
