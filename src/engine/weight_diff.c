@@ -58,17 +58,23 @@ gist_status diff_open_base(const char *dir, const llama_config *cfg, const gist_
 
 /* ---- the tokenizer ---- */
 
-static bool has_file(const char *dir, const char *name, const gist_allocator *alloc) {
-    char *path = path_join(alloc, dir, name);
-    bool there = path && path_exists(path);
-    mem_free(alloc, path);
-    return there;
+/* Does the directory hold one of the files that a tokenizer begins with? */
+static gist_status find_own(const char *dir, const gist_allocator *alloc, bool *found, gist_error *err) {
+    static const char *const names[] = { "tokenizer.model", "tokenizer.json", "vocab.json" };
+    *found = false;
+    for (size_t i = 0; i < sizeof names / sizeof *names && !*found; i++) {
+        char *path = path_join(alloc, dir, names[i]);
+        if (!path) return err_memory(err, "path of a tokenizer");
+        *found = path_exists(path);
+        mem_free(alloc, path);
+    }
+    return GIST_OK;
 }
 
 gist_status diff_open_tokenizer(const char *diff, const char *base, const llama_config *cfg, const llama_config *base_cfg,
                                 const gist_allocator *alloc, const log_sink *log, tokenizer **out, gist_error *err) {
-    bool own = has_file(diff, "tokenizer.model", alloc) || has_file(diff, "tokenizer.json", alloc) ||
-               has_file(diff, "vocab.json", alloc);
+    bool own;
+    TRY(find_own(diff, alloc, &own, err));
     TRY(tok_open(own ? diff : base, alloc, out, err));
     int size = tok_size(*out);
     if (tok_gist(*out) >= 0 || size >= cfg->V || cfg->V == base_cfg->V) return GIST_OK;
