@@ -1,5 +1,5 @@
-/* cmd_convert.c - gist convert: a model between Hugging Face directories and GGUF files, and other number types; a weight
- * diff and its base into a model.
+/* cmd_convert.c - gist convert: a model between Hugging Face directories and GGUF files, and other number types; a
+ * weight diff and its base into a model.
  */
 #include <math.h>
 
@@ -126,10 +126,11 @@ const command cmd_convert = {
         "the matrices; norms and biases are f32, and rows that are no multiple of a type's block become q8_0 or f16.\n"
         "Memory does not grow with the model.\n"
         "\n"
-        "A directory may hold model.safetensors or pytorch_model.bin, in one file or in shards; safetensors are written.\n"
-        "With --base IN is a weight diff, as the paper's LLaMA checkpoints are published: its weights and the base's are\n"
-        "added in f32, rows that the base's vocabulary lacks (<GIST>) count as zero there, and the sum over all weights is\n"
-        "printed, with and without the rotary inv_freq buffers, beside the one that the authors publish.",
+        "A directory may hold model.safetensors or pytorch_model.bin, in one file or in shards; safetensors are\n"
+        "written.  With --base IN is a weight diff, as the paper's LLaMA checkpoints are published: its weights and\n"
+        "the base's are added in f32, rows that the base's vocabulary lacks (<GIST>) count as zero there, and the sum\n"
+        "over all weights is printed, with and without the rotary inv_freq buffers, beside the one that the authors\n"
+        "publish.",
     .example = "gist convert models/shop shop.gguf --type q8_0\n"
                "gist convert shop.gguf models/shop-again\n"
                "gist convert shop.gguf small.gguf --type q4_K\n"

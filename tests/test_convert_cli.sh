@@ -132,7 +132,7 @@ ends 0 "" "in shards" --base "$fix/base" "$fix/diff" parts --shard 1 --force
 ends 0 "" "a directory of torch.save" "$fix/base" plain
 check "is read as its safetensors are" same_logits "$fix/base" plain
 check "in its type" grep -q '"torch_dtype": "float16"' plain/config.json
-ends 1 "the base has hidden_size 64, the diff 12" "another base" --base wide "$fix/diff" nowhere
+ends 1 "the base has num_hidden_layers 5, the diff 2" "another base" --base wide "$fix/diff" nowhere
 ends 1 "is a Hugging Face directory" "a GGUF base" --base wide.gguf "$fix/diff" nowhere
 ends 1 "is a Hugging Face directory" "a GGUF diff" --base "$fix/base" wide.gguf nowhere
 mkdir evil && cp "$fix"/base/*.json "$fix"/base/tokenizer.model evil && cp "$fix/call.bin" evil/pytorch_model.bin
@@ -140,7 +140,7 @@ ends 1 "imports posix.system, which is refused" "a pickle that calls" evil nowhe
 check "and nothing was run" sh -c '! grep -q "^this must" out err'
 printf '{"instruction": "the hen", "input": "the sun", "output": "the hat"}\n' >data.jsonl
 for from in "$fix/base" plain; do
-    "$gist" train --init "$from" --data data.jsonl --batch 1 --steps 2 -q -t 1 -o "run-$(basename "$from")" >out 2>err </dev/null
+    "$gist" train --init "$from" --data data.jsonl --batch 1 --steps 2 --max-length 64 -q -t 1 -o "run-$(basename "$from")" >out 2>err </dev/null
 done
 check "training begins from it as from its safetensors" cmp run-base/model.safetensors run-plain/model.safetensors
 check "nothing is left of refusals" absent nowhere

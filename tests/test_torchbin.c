@@ -242,23 +242,46 @@ static void bad_pickles(void **state) {
         { P("\x80\x02J\1\2"), GIST_ERR_FORMAT, "BININT: cut off" },
         { P("\x80\x02\x8a\x09zzzzzzzzz."), GIST_ERR_FORMAT, "LONG1: a number of more than 8 bytes" },
         { P("\x80\x02\x8a\x09z"), GIST_ERR_FORMAT, "LONG1: cut off" },
-        { P("\x80\x02" "cos\nsystem\n."), GIST_ERR_UNSUPPORTED, "imports os.system, which is refused" },
-        { P("\x80\x02" "cbuiltins\neval\n."), GIST_ERR_UNSUPPORTED, "imports builtins.eval" },
-        { P("\x80\x02" "ctorch\nFloatStorag\n."), GIST_ERR_UNSUPPORTED, "imports torch.FloatStorag," },
-        { P("\x80\x02" "ctorch\nFloatStorage.x\n."), GIST_ERR_UNSUPPORTED, "imports torch.FloatStorage.x," },
-        { P("\x80\x02" "ca\x1b[31m\nb\n."), GIST_ERR_UNSUPPORTED, "imports a?[31m.b" },
-        { P("\x80\x02" "cos\nsystem"), GIST_ERR_FORMAT, "GLOBAL: a name without an end" },
-        { P("\x80\x02" "cos"), GIST_ERR_FORMAT, "GLOBAL: a name without an end" },
-        { P("\x80\x02" "ctorch\nFloatStorage\n)R."), GIST_ERR_UNSUPPORTED, "calls torch.FloatStorage, which is refused" },
-        { P("\x80\x02" "ccollections\nOrderedDict\nN\x85R."), GIST_ERR_FORMAT, "OrderedDict with arguments" },
-        { P("\x80\x02" "ccollections\nOrderedDict\nNR."), GIST_ERR_FORMAT, "a call of what is no function" },
+        { P("\x80\x02"
+            "cos\nsystem\n."),
+          GIST_ERR_UNSUPPORTED, "imports os.system, which is refused" },
+        { P("\x80\x02"
+            "cbuiltins\neval\n."),
+          GIST_ERR_UNSUPPORTED, "imports builtins.eval" },
+        { P("\x80\x02"
+            "ctorch\nFloatStorag\n."),
+          GIST_ERR_UNSUPPORTED, "imports torch.FloatStorag," },
+        { P("\x80\x02"
+            "ctorch\nFloatStorage.x\n."),
+          GIST_ERR_UNSUPPORTED, "imports torch.FloatStorage.x," },
+        { P("\x80\x02"
+            "ca\x1b[31m\nb\n."),
+          GIST_ERR_UNSUPPORTED, "imports a?[31m.b" },
+        { P("\x80\x02"
+            "cos\nsystem"),
+          GIST_ERR_FORMAT, "GLOBAL: a name without an end" },
+        { P("\x80\x02"
+            "cos"),
+          GIST_ERR_FORMAT, "GLOBAL: a name without an end" },
+        { P("\x80\x02"
+            "ctorch\nFloatStorage\n)R."),
+          GIST_ERR_UNSUPPORTED, "calls torch.FloatStorage, which is refused" },
+        { P("\x80\x02"
+            "ccollections\nOrderedDict\nN\x85R."),
+          GIST_ERR_FORMAT, "OrderedDict with arguments" },
+        { P("\x80\x02"
+            "ccollections\nOrderedDict\nNR."),
+          GIST_ERR_FORMAT, "a call of what is no function" },
         { P("\x80\x02N)R."), GIST_ERR_FORMAT, "a call of what is no function" },
         { P("\x80\x02)R."), GIST_ERR_FORMAT, "REDUCE: the stack is too short" },
-        { P("\x80\x02" "ctorch._utils\n_rebuild_tensor_v2\n)R."), GIST_ERR_FORMAT, "arguments than 6" },
+        { P("\x80\x02"
+            "ctorch._utils\n_rebuild_tensor_v2\n)R."),
+          GIST_ERR_FORMAT, "arguments than 6" },
         { P("\x80\x02NQ."), GIST_ERR_FORMAT, "BINPERSID: a persistent id that is no tuple of 5" },
         { P("\x80\x02(NNNNNtQ."), GIST_ERR_FORMAT, "BINPERSID: a persistent id that names no storage" },
-        { P("\x80\x02(X\7\0\0\0storageccollections\nOrderedDict\nX\1\0\0\0" "0X\3\0\0\0cpuK\1tQ."), GIST_ERR_FORMAT,
-          "a persistent id that names no storage" },
+        { P("\x80\x02(X\7\0\0\0storageccollections\nOrderedDict\nX\1\0\0\0"
+            "0X\3\0\0\0cpuK\1tQ."),
+          GIST_ERR_FORMAT, "a persistent id that names no storage" },
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         pickle_dict d;
@@ -274,9 +297,19 @@ static void refused_opcodes(void **state) {
     static const struct {
         char op;
         const char *name;
-    } some[] = { { 'i', "INST" }, { 'o', "OBJ" }, { '\x81', "NEWOBJ" }, { '\x92', "NEWOBJ_EX" }, { 'P', "PERSID" },
-                 { '\x93', "STACK_GLOBAL" }, { '\x82', "EXT1" }, { '0', "POP" }, { '2', "DUP" }, { 'g', "GET" },
-                 { 'p', "PUT" }, { ']', "EMPTY_LIST" }, { '\xff', "none of pickle's" } };
+    } some[] = { { 'i', "INST" },
+                 { 'o', "OBJ" },
+                 { '\x81', "NEWOBJ" },
+                 { '\x92', "NEWOBJ_EX" },
+                 { 'P', "PERSID" },
+                 { '\x93', "STACK_GLOBAL" },
+                 { '\x82', "EXT1" },
+                 { '0', "POP" },
+                 { '2', "DUP" },
+                 { 'g', "GET" },
+                 { 'p', "PUT" },
+                 { ']', "EMPTY_LIST" },
+                 { '\xff', "none of pickle's" } };
     int refused = 0;
     for (int op = 0; op < 256; op++) {
         char p[] = "\x80\x02.", text[16];
@@ -395,8 +428,11 @@ static void bad_tensors(void **state) {
         { { "a", "FloatStorage", "0", 4, 0, 1, { -1 }, { 1 } }, GIST_ERR_FORMAT, "no natural number" },
         { { "a", "FloatStorage", "0", 4, 0, 1, { 1 }, { -1 } }, GIST_ERR_FORMAT, "no natural number" },
         { { "a", "FloatStorage", "0", 4, 0, 2, { big, big }, { 0, 0 } }, GIST_ERR_FORMAT, "a shape that overflows" },
-        { { "a", "FloatStorage", "0", 4, 0, 1, { big }, { 0 } }, GIST_ERR_UNSUPPORTED, "more elements than its storage" },
-        { { "a", "FloatStorage", "0", 4, 0, 5, { 1, 1, 1, 1, 1 }, { 1, 1, 1, 1, 1 } }, GIST_ERR_UNSUPPORTED,
+        { { "a", "FloatStorage", "0", 4, 0, 1, { big }, { 0 } },
+          GIST_ERR_UNSUPPORTED,
+          "more elements than its storage" },
+        { { "a", "FloatStorage", "0", 4, 0, 5, { 1, 1, 1, 1, 1 }, { 1, 1, 1, 1, 1 } },
+          GIST_ERR_UNSUPPORTED,
           "5 dimensions, at most 4" },
         { { "a", "DoubleStorage", "0", 2, 0, 1, { 2 }, { 1 } }, GIST_ERR_UNSUPPORTED, "\"a\" is float64" },
         { { "a.weight", "IntStorage", "0", 4, 0, 1, { 4 }, { 1 } }, GIST_ERR_UNSUPPORTED, "\"a.weight\" is int32" },
@@ -471,23 +507,24 @@ static void bad_archives(void **state) {
 
     size_t end = b.n - 22, second = end - (46 + 8), first = second - (46 + 10), local = first - 16 - 8 - 30;
     refuse_changed(&b, 0, "PK\3\5", 4, GIST_ERR_FORMAT, "not a zip archive");
-    refuse_changed(&b, end + 4, "\1", 1, GIST_ERR_FORMAT, "contradict");            /* a disk */
-    refuse_changed(&b, end + 8, "\1", 1, GIST_ERR_FORMAT, "contradict");            /* entries on it */
-    refuse_changed(&b, end + 8, "\3\0\3\0", 4, GIST_ERR_FORMAT, "cannot hold 3");    /* entries */
+    refuse_changed(&b, end + 4, "\1", 1, GIST_ERR_FORMAT, "contradict");          /* a disk */
+    refuse_changed(&b, end + 8, "\1", 1, GIST_ERR_FORMAT, "contradict");          /* entries on it */
+    refuse_changed(&b, end + 8, "\3\0\3\0", 4, GIST_ERR_FORMAT, "cannot hold 3"); /* entries */
     refuse_changed(&b, end + 8, "\1\0\1\0", 4, GIST_ERR_FORMAT, "longer than its entries");
-    refuse_changed(&b, end + 12, "\xff\xff", 2, GIST_ERR_FORMAT, "contradict");     /* size */
+    refuse_changed(&b, end + 12, "\xff\xff", 2, GIST_ERR_FORMAT, "contradict"); /* size */
     refuse_changed(&b, end + 16, "\xff\xff\xff\xff", 4, GIST_ERR_FORMAT, "contradict");
-    refuse_changed(&b, end + 20, "\1", 1, GIST_ERR_FORMAT, "contradict");           /* a comment */
+    refuse_changed(&b, end + 20, "\1", 1, GIST_ERR_FORMAT, "contradict"); /* a comment */
     refuse_changed(&b, first, "PK\1\3", 4, GIST_ERR_FORMAT, "directory is broken");
     refuse_changed(&b, first + 8, "\1", 1, GIST_ERR_UNSUPPORTED, "\"x/data.pkl\" is encrypted");
     refuse_changed(&b, first + 10, "\x08", 1, GIST_ERR_UNSUPPORTED, "method 8, deflate");
     refuse_changed(&b, first + 10, "\x63", 1, GIST_ERR_UNSUPPORTED, "method 99)");
     refuse_changed(&b, first + 20, "\1", 1, GIST_ERR_FORMAT, "sizes that contradict each other"); /* packed */
-    refuse_changed(&b, first + 20, "\xff\xff\xff\xff", 4, GIST_ERR_FORMAT, "sizes that contradict"); /* no zip64 field */
+    refuse_changed(&b, first + 20, "\xff\xff\xff\xff", 4, GIST_ERR_FORMAT,
+                   "sizes that contradict"); /* no zip64 field */
     refuse_changed(&b, first + 20, "\xff\xff\0\0\xff\xff\0\0", 8, GIST_ERR_FORMAT, "\"x/data.pkl\" takes 65535 bytes");
     refuse_changed(&b, first + 28, "\0\0", 2, GIST_ERR_FORMAT, "directory is broken"); /* no name */
     refuse_changed(&b, first + 28, "\xff\xff", 2, GIST_ERR_FORMAT, "directory is broken");
-    refuse_changed(&b, first + 34, "\1", 1, GIST_ERR_FORMAT, "contradict");         /* a disk */
+    refuse_changed(&b, first + 34, "\1", 1, GIST_ERR_FORMAT, "contradict"); /* a disk */
     refuse_changed(&b, first + 42, "\1", 1, GIST_ERR_FORMAT, "\"x/data.pkl\" is not at byte 1");
     refuse_changed(&b, first + 42, "\xfe\xff\xff\xff", 4, GIST_ERR_FORMAT, "is not at byte 4294967294");
     refuse_changed(&b, second + 42, "\0\0\0\0", 4, GIST_ERR_FORMAT, "\"x/data/0\" is not at byte 0");
@@ -530,12 +567,12 @@ static void bad_zip64(void **state) {
     refuse_changed(&b, locator + 8, "\0", 1, GIST_ERR_FORMAT, "contradict");
     refuse_changed(&b, end64 + 4, "\xff", 1, GIST_ERR_FORMAT, "contradict");
     refuse_changed(&b, end64 + 24, "\1", 1, GIST_ERR_FORMAT, "contradict");
-    refuse_changed(&b, end64 + 24, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16, GIST_ERR_FORMAT,
-                   "cannot hold");
+    refuse_changed(&b, end64 + 24, "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 16,
+                   GIST_ERR_FORMAT, "cannot hold");
     refuse_changed(&b, end64 + 40, "\xff\xff\xff\xff\xff\xff\xff\xff", 8, GIST_ERR_FORMAT, "contradict");
     refuse_changed(&b, end64 + 48, "\xff\xff\xff\xff\xff\xff\xff\xff", 8, GIST_ERR_FORMAT, "contradict");
     refuse_changed(&b, locator + 20 + 10, "\1\0", 2, GIST_ERR_FORMAT, "contradict"); /* the old record knows better */
-    for (size_t i = 0; i + 4 < b.n; i++) /* every zip64 field */
+    for (size_t i = 0; i + 4 < b.n; i++)                                             /* every zip64 field */
         if (memcmp(b.p + i, "\1\0\x18\0", 4) == 0) {
             refuse_changed(&b, i, "\2", 1, GIST_ERR_FORMAT, "contradict");
             refuse_changed(&b, i + 2, "\x10", 1, GIST_ERR_FORMAT, "contradict");

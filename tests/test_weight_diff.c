@@ -194,10 +194,16 @@ static void loads_and_trains(void **state) {
 
 /* Copies of a fixture's files but for `without`. */
 static void copy_dir(const char *from, const char *to, const char *without) { /* " name name " */
-    static const char *const names[] = { "pytorch_model-00001-of-00003.bin", "pytorch_model-00002-of-00003.bin",
-                                         "pytorch_model-00003-of-00003.bin", "pytorch_model.bin.index.json",
-                                         "pytorch_model.bin", "config.json", "tokenizer.model", "added_tokens.json",
-                                         "special_tokens_map.json", "tokenizer_config.json" };
+    static const char *const names[] = { "pytorch_model-00001-of-00003.bin",
+                                         "pytorch_model-00002-of-00003.bin",
+                                         "pytorch_model-00003-of-00003.bin",
+                                         "pytorch_model.bin.index.json",
+                                         "pytorch_model.bin",
+                                         "config.json",
+                                         "tokenizer.model",
+                                         "added_tokens.json",
+                                         "special_tokens_map.json",
+                                         "tokenizer_config.json" };
     char a[2 * TEST_PATH], b[2 * TEST_PATH], word[64];
     assert_int_equal(mkdir(to, 0777), 0);
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -244,7 +250,8 @@ static void other_models(void **state) {
         const char *message;
     } bad[] = {
         { "llama/mha-f16", "torchbin/diff", GIST_ERR_MISMATCH, "the base has hidden_size 20, the diff 12" },
-        { "torchbin/diff", "torchbin/base", GIST_ERR_MISMATCH, "the base has 296 rows in its vocabulary, the diff 295" },
+        { "torchbin/diff", "torchbin/base", GIST_ERR_MISMATCH,
+          "the base has 296 rows in its vocabulary, the diff 295" },
         { "torchbin/single/pytorch_model.bin", "torchbin/diff", GIST_ERR_UNSUPPORTED, "is a Hugging Face directory" },
         { "torchbin/absent", "torchbin/diff", GIST_ERR_UNSUPPORTED, "is a Hugging Face directory" },
         { "torchbin/t5", "torchbin/diff", GIST_ERR_IO, "config.json" },
@@ -266,9 +273,12 @@ static void published_sums(void **state) {
         double sum;
         const char *nearest;
         bool matches;
-    } t[] = { { 50547.9570, "LLaMA-7B gist", true },        { 50597.9, "LLaMA-7B pos_control", true },
-              { 50502.9, "LLaMA-7B neg_control", true },     { 50549.0, "LLaMA-7B gist", false },
-              { 50547.957 - 238.7, "LLaMA-7B neg_control", false }, { NAN, "LLaMA-7B gist", false } };
+    } t[] = { { 50547.9570, "LLaMA-7B gist", true },
+              { 50597.9, "LLaMA-7B pos_control", true },
+              { 50502.9, "LLaMA-7B neg_control", true },
+              { 50549.0, "LLaMA-7B gist", false },
+              { 50547.957 - 238.7, "LLaMA-7B neg_control", false },
+              { NAN, "LLaMA-7B gist", false } };
     for (size_t i = 0; i < sizeof t / sizeof *t; i++) {
         diff_sum s = { .with_buffers = 238.7 };
         diff_compare(&s, t[i].sum - 238.7, &c);
@@ -292,8 +302,9 @@ static void published_sums(void **state) {
 
 static gist_status convert_again(void *ctx, const gist_allocator *alloc) {
     char base[TEST_PATH], diff[TEST_PATH];
-    convert_options opt = { .alloc = alloc, .base = test_fixture(base, "torchbin/base"), .shard = 16000, .threads = 1,
-                            .force = true };
+    convert_options opt = {
+        .alloc = alloc, .base = test_fixture(base, "torchbin/base"), .shard = 16000, .threads = 1, .force = true
+    };
     convert_report r;
     gist_error err = { 0 };
     return convert_model(test_fixture(diff, "torchbin/diff"), ctx, &opt, &r, &err);
@@ -307,8 +318,8 @@ static void no_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recovered_bit_for_bit), cmocka_unit_test(in_shards),    cmocka_unit_test(added_in_f32),
-        cmocka_unit_test(loads_and_trains),      cmocka_unit_test(tokenizers),   cmocka_unit_test(other_models),
+        cmocka_unit_test(recovered_bit_for_bit), cmocka_unit_test(in_shards),  cmocka_unit_test(added_in_f32),
+        cmocka_unit_test(loads_and_trains),      cmocka_unit_test(tokenizers), cmocka_unit_test(other_models),
         cmocka_unit_test(published_sums),        cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,8 +127,8 @@ static bool is_weights_file(const char *name) {
     static const char prefix[] = "model-", suffix[] = ".safetensors";
     size_t len = strlen(name);
     if (strcmp(name, "model.safetensors") == 0 || strcmp(name, "model.safetensors.index.json") == 0) return true;
-    return len > sizeof prefix + sizeof suffix && strncmp(name, prefix, sizeof prefix - 1) == 0 && strstr(name, "-of-") &&
-           strcmp(name + len - (sizeof suffix - 1), suffix) == 0;
+    return len > sizeof prefix + sizeof suffix && strncmp(name, prefix, sizeof prefix - 1) == 0 &&
+           strstr(name, "-of-") && strcmp(name + len - (sizeof suffix - 1), suffix) == 0;
 }
 
 static int drop_old_weights(const char *dir, int at) {

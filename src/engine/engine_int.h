@@ -125,8 +125,8 @@ gist_status feed_parts(workspace *w, feed_part *part, size_t count, float *logit
 /* Config and weights of the directory that a diff of config cfg is added to; another shape is GIST_ERR_MISMATCH. */
 gist_status diff_open_base(const char *dir, const llama_config *cfg, const gist_allocator *alloc, llama_config *base,
                            weights *w, gist_error *err);
-/* The diff's tokenizer, or the base's where it has none.  Where neither names <GIST> and the diff has a row for it, it gets
- * the id of that row. */
+/* The diff's tokenizer, or the base's where it has none.  Where neither names <GIST> and the diff has a row for it, it
+ * gets the id of that row. */
 gist_status diff_open_tokenizer(const char *diff, const char *base, const llama_config *cfg,
                                 const llama_config *base_cfg, const gist_allocator *alloc, const log_sink *log,
                                 tokenizer **out, gist_error *err);

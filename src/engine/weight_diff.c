@@ -1,7 +1,7 @@
 /* weight_diff.c - published weight diffs: what they are added to, and the sum that tells whether it worked.
  *
- *   model = base + diff             in f32, a few rows at a time (llama_convert.c); rows that only the diff has, those of
- *                                   <GIST>, are its own
+ *   model = base + diff             in f32, a few rows at a time (llama_convert.c); rows that only the diff has, those
+ *                                   of <GIST>, are its own
  *   sum   = Σ over all tensors      in f64; and the same with the rotary inv_freq buffer [D/2] of each layer, which
  *                                   state dicts of the paper's time hold as tensors:
  *                                     base's + diff's where a file has them, else the base's is worked out,
@@ -9,8 +9,8 @@
  *
  * The authors of gisting publish the sum for their three LLaMA-7B models.  Theirs was accumulated in f32, where numbers
  * near 50,000 lie 2^-8 apart: 323 additions that round by up to half of that may be off by 0.63, and the sums of the
- * tensors by some tenths.  DIFF_TOLERANCE allows for that.  The three sums are 44 and more apart, and one that lacks the
- * buffers is off by 238.7.
+ * tensors by some tenths.  DIFF_TOLERANCE allows for that.  The three sums are 44 and more apart, and one that lacks
+ * the buffers is off by 238.7.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -71,14 +71,15 @@ static gist_status find_own(const char *dir, const gist_allocator *alloc, bool *
     return GIST_OK;
 }
 
-gist_status diff_open_tokenizer(const char *diff, const char *base, const llama_config *cfg, const llama_config *base_cfg,
-                                const gist_allocator *alloc, const log_sink *log, tokenizer **out, gist_error *err) {
+gist_status diff_open_tokenizer(const char *diff, const char *base, const llama_config *cfg,
+                                const llama_config *base_cfg, const gist_allocator *alloc, const log_sink *log,
+                                tokenizer **out, gist_error *err) {
     bool own;
     TRY(find_own(diff, alloc, &own, err));
     TRY(tok_open(own ? diff : base, alloc, out, err));
     int size = tok_size(*out);
     if (tok_gist(*out) >= 0 || size >= cfg->V || cfg->V == base_cfg->V) return GIST_OK;
-    log_msg(log, GIST_LOG_WARN, "the tokenizer files name no <GIST>: it is token %d, the first that they leave to the diff",
+    log_msg(log, GIST_LOG_WARN, "the tokenizer files name no <GIST>: it is token %d, the first that they leave free",
             size);
     return tok_add_gist(*out, size, err);
 }

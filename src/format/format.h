@@ -81,10 +81,10 @@ typedef struct pt_file {
     void **copies; /* [copy_count] of tensors whose elements do not lie in order */
     size_t copy_count;
 } pt_file;
-/* The state dict (dict of tensors) in a zip archive of torch.save, PyTorch 1.6 and later, pickle protocol 2.  The pickle is
- * read by a machine that executes nothing; every opcode and every import that a state dict does not need is refused by
- * name, as are compressed entries and the layout before 1.6 (UNSUPPORTED).  float32, bfloat16 and float16 become views,
- * other types are skipped or refused as by st_open. */
+/* The state dict (dict of tensors) in a zip archive of torch.save, PyTorch 1.6 and later, pickle protocol 2.  The
+ * pickle is read by a machine that executes nothing; every opcode and every import that a state dict does not need is
+ * refused by name, as are compressed entries and the layout before 1.6 (UNSUPPORTED).  float32, bfloat16 and float16
+ * become views, other types are skipped or refused as by st_open. */
 gist_status pt_open(pt_file *f, const gist_allocator *alloc, const char *path, gist_error *err);
 gist_status pt_parse(pt_file *f, const gist_allocator *alloc, const void *bytes, size_t len, const char *what,
                      gist_error *err); /* the same from memory that outlives f; map stays empty */
@@ -215,8 +215,9 @@ typedef struct weights {
     size_t count;
 } weights;
 /* A directory's model.safetensors, or model.safetensors.index.json and its shards (each name once; a weight listed in
- * the index must be in the shard it names; no path separators in shard names); where neither is there, pytorch_model.bin
- * or pytorch_model.bin.index.json and its shards.  A file whose name ends in .gguf or that begins with GGUF's magic: its tensors and metadata. */
+ * the index must be in the shard it names; no path separators in shard names); where neither is there,
+ * pytorch_model.bin or pytorch_model.bin.index.json and its shards.  A file whose name ends in .gguf or that begins
+ * with GGUF's magic: its tensors and metadata. */
 gist_status weights_open(weights *w, const gist_allocator *alloc, const char *path, gist_error *err);
 void weights_close(weights *w);
 const tensor_view *weights_find(const weights *w, const char *name);

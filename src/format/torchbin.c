@@ -26,7 +26,7 @@ typedef struct reader {
     const char *what;
     zip_archive zip;
     pickle_dict dict;
-    sbuf path; /* of an entry */
+    sbuf path;   /* of an entry */
     size_t root; /* bytes of "NAME/" in it */
 } reader;
 
@@ -92,8 +92,10 @@ static gist_status find_storage(reader *r, const pickle_item *it, const char *sh
     json_show(key, SHOWN, s->key, s->key_len);
     if (!*out) return err_set(err, GIST_ERR_FORMAT, "%s: tensor \"%s\": no entry data/%s", r->what, shown, key);
     if (s->elements > SIZE_MAX / s->type->bytes || s->elements * s->type->bytes != (*out)->size)
-        return err_set(err, GIST_ERR_FORMAT, "%s: tensor \"%s\": data/%s has %" PRIu64 " bytes, %" PRIu64 " of %s take "
-                       "another number", r->what, shown, key, (*out)->size, s->elements, s->type->name);
+        return err_set(err, GIST_ERR_FORMAT,
+                       "%s: tensor \"%s\": data/%s has %" PRIu64 " bytes, %" PRIu64 " of %s take "
+                       "another number",
+                       r->what, shown, key, (*out)->size, s->elements, s->type->name);
     return GIST_OK;
 }
 
@@ -130,7 +132,8 @@ static gist_status measure(const reader *r, const pickle_item *it, const char *s
     if (n > elements)
         return err_set(err, GIST_ERR_UNSUPPORTED,
                        "%s: tensor \"%s\" has more elements than its storage (%zu, %" PRIu64 "); it is expanded, which "
-                       "is not read", r->what, shown, n, elements);
+                       "is not read",
+                       r->what, shown, n, elements);
     return GIST_OK;
 }
 

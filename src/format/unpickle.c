@@ -13,8 +13,8 @@
  *   persistent id ("storage", torch.XStorage, key, place, elements)                       -> storage
  *
  * Every other opcode and every other name is refused by its name.  Values that no tensor is made of (metadata of
- * modules, hooks) are read and dropped.  No recursion: a tuple is a run of values in one array, a dict a number that its
- * pairs carry.  Each opcode adds at most one value to each array (a tuple moves what is on the stack), so memory is
+ * modules, hooks) are read and dropped.  No recursion: a tuple is a run of values in one array, a dict a number that
+ * its pairs carry.  Each opcode adds at most one value to each array (a tuple moves what is on the stack), so memory is
  * bounded by the length of the pickle.
  * Source: pickletools.py of CPython; torch/serialization.py (what is written, not how it is read).
  */
@@ -51,33 +51,107 @@ enum { GLOBALS = sizeof globals / sizeof *globals };
 
 /* Every opcode of protocols 0 to 5, so that one that is refused has its name in the message. */
 typedef enum opcode {
-    OP_MARK = '(', OP_STOP = '.', OP_BININT = 'J', OP_BININT1 = 'K', OP_BININT2 = 'M', OP_NONE = 'N',
-    OP_BINPERSID = 'Q', OP_REDUCE = 'R', OP_BINUNICODE = 'X', OP_BUILD = 'b', OP_GLOBAL = 'c', OP_BINGET = 'h',
-    OP_LONG_BINGET = 'j', OP_BINPUT = 'q', OP_LONG_BINPUT = 'r', OP_SETITEM = 's', OP_TUPLE = 't', OP_SETITEMS = 'u',
-    OP_EMPTY_DICT = '}', OP_EMPTY_TUPLE = ')', OP_PROTO = 0x80, OP_TUPLE1 = 0x85, OP_TUPLE2 = 0x86, OP_TUPLE3 = 0x87,
-    OP_NEWTRUE = 0x88, OP_NEWFALSE = 0x89, OP_LONG1 = 0x8a
+    OP_MARK = '(',
+    OP_STOP = '.',
+    OP_BININT = 'J',
+    OP_BININT1 = 'K',
+    OP_BININT2 = 'M',
+    OP_NONE = 'N',
+    OP_BINPERSID = 'Q',
+    OP_REDUCE = 'R',
+    OP_BINUNICODE = 'X',
+    OP_BUILD = 'b',
+    OP_GLOBAL = 'c',
+    OP_BINGET = 'h',
+    OP_LONG_BINGET = 'j',
+    OP_BINPUT = 'q',
+    OP_LONG_BINPUT = 'r',
+    OP_SETITEM = 's',
+    OP_TUPLE = 't',
+    OP_SETITEMS = 'u',
+    OP_EMPTY_DICT = '}',
+    OP_EMPTY_TUPLE = ')',
+    OP_PROTO = 0x80,
+    OP_TUPLE1 = 0x85,
+    OP_TUPLE2 = 0x86,
+    OP_TUPLE3 = 0x87,
+    OP_NEWTRUE = 0x88,
+    OP_NEWFALSE = 0x89,
+    OP_LONG1 = 0x8a
 } opcode;
 
 static const struct opcode_name {
     uint8_t op;
     char name[17];
 } opcode_names[] = {
-    { OP_MARK, "MARK" }, { OP_STOP, "STOP" }, { OP_BININT, "BININT" }, { OP_BININT1, "BININT1" },
-    { OP_BININT2, "BININT2" }, { OP_NONE, "NONE" }, { OP_BINPERSID, "BINPERSID" }, { OP_REDUCE, "REDUCE" },
-    { OP_BINUNICODE, "BINUNICODE" }, { OP_BUILD, "BUILD" }, { OP_GLOBAL, "GLOBAL" }, { OP_BINGET, "BINGET" },
-    { OP_LONG_BINGET, "LONG_BINGET" }, { OP_BINPUT, "BINPUT" }, { OP_LONG_BINPUT, "LONG_BINPUT" },
-    { OP_SETITEM, "SETITEM" }, { OP_TUPLE, "TUPLE" }, { OP_SETITEMS, "SETITEMS" }, { OP_EMPTY_DICT, "EMPTY_DICT" },
-    { OP_EMPTY_TUPLE, "EMPTY_TUPLE" }, { OP_PROTO, "PROTO" }, { OP_TUPLE1, "TUPLE1" }, { OP_TUPLE2, "TUPLE2" },
-    { OP_TUPLE3, "TUPLE3" }, { OP_NEWTRUE, "NEWTRUE" }, { OP_NEWFALSE, "NEWFALSE" }, { OP_LONG1, "LONG1" },
+    { OP_MARK, "MARK" },
+    { OP_STOP, "STOP" },
+    { OP_BININT, "BININT" },
+    { OP_BININT1, "BININT1" },
+    { OP_BININT2, "BININT2" },
+    { OP_NONE, "NONE" },
+    { OP_BINPERSID, "BINPERSID" },
+    { OP_REDUCE, "REDUCE" },
+    { OP_BINUNICODE, "BINUNICODE" },
+    { OP_BUILD, "BUILD" },
+    { OP_GLOBAL, "GLOBAL" },
+    { OP_BINGET, "BINGET" },
+    { OP_LONG_BINGET, "LONG_BINGET" },
+    { OP_BINPUT, "BINPUT" },
+    { OP_LONG_BINPUT, "LONG_BINPUT" },
+    { OP_SETITEM, "SETITEM" },
+    { OP_TUPLE, "TUPLE" },
+    { OP_SETITEMS, "SETITEMS" },
+    { OP_EMPTY_DICT, "EMPTY_DICT" },
+    { OP_EMPTY_TUPLE, "EMPTY_TUPLE" },
+    { OP_PROTO, "PROTO" },
+    { OP_TUPLE1, "TUPLE1" },
+    { OP_TUPLE2, "TUPLE2" },
+    { OP_TUPLE3, "TUPLE3" },
+    { OP_NEWTRUE, "NEWTRUE" },
+    { OP_NEWFALSE, "NEWFALSE" },
+    { OP_LONG1, "LONG1" },
     /* refused */
-    { '0', "POP" }, { '1', "POP_MARK" }, { '2', "DUP" }, { 'F', "FLOAT" }, { 'I', "INT" }, { 'L', "LONG" },
-    { 'P', "PERSID" }, { 'S', "STRING" }, { 'T', "BINSTRING" }, { 'U', "SHORT_BINSTRING" }, { 'V', "UNICODE" },
-    { 'B', "BINBYTES" }, { 'C', "SHORT_BINBYTES" }, { 'G', "BINFLOAT" }, { 'a', "APPEND" }, { 'd', "DICT" },
-    { 'e', "APPENDS" }, { 'g', "GET" }, { 'i', "INST" }, { 'l', "LIST" }, { ']', "EMPTY_LIST" }, { 'o', "OBJ" },
-    { 'p', "PUT" }, { 0x81, "NEWOBJ" }, { 0x82, "EXT1" }, { 0x83, "EXT2" }, { 0x84, "EXT4" }, { 0x8b, "LONG4" },
-    { 0x8c, "SHORT_BINUNICODE" }, { 0x8d, "BINUNICODE8" }, { 0x8e, "BINBYTES8" }, { 0x8f, "EMPTY_SET" },
-    { 0x90, "ADDITEMS" }, { 0x91, "FROZENSET" }, { 0x92, "NEWOBJ_EX" }, { 0x93, "STACK_GLOBAL" },
-    { 0x94, "MEMOIZE" }, { 0x95, "FRAME" }, { 0x96, "BYTEARRAY8" }, { 0x97, "NEXT_BUFFER" },
+    { '0', "POP" },
+    { '1', "POP_MARK" },
+    { '2', "DUP" },
+    { 'F', "FLOAT" },
+    { 'I', "INT" },
+    { 'L', "LONG" },
+    { 'P', "PERSID" },
+    { 'S', "STRING" },
+    { 'T', "BINSTRING" },
+    { 'U', "SHORT_BINSTRING" },
+    { 'V', "UNICODE" },
+    { 'B', "BINBYTES" },
+    { 'C', "SHORT_BINBYTES" },
+    { 'G', "BINFLOAT" },
+    { 'a', "APPEND" },
+    { 'd', "DICT" },
+    { 'e', "APPENDS" },
+    { 'g', "GET" },
+    { 'i', "INST" },
+    { 'l', "LIST" },
+    { ']', "EMPTY_LIST" },
+    { 'o', "OBJ" },
+    { 'p', "PUT" },
+    { 0x81, "NEWOBJ" },
+    { 0x82, "EXT1" },
+    { 0x83, "EXT2" },
+    { 0x84, "EXT4" },
+    { 0x8b, "LONG4" },
+    { 0x8c, "SHORT_BINUNICODE" },
+    { 0x8d, "BINUNICODE8" },
+    { 0x8e, "BINBYTES8" },
+    { 0x8f, "EMPTY_SET" },
+    { 0x90, "ADDITEMS" },
+    { 0x91, "FROZENSET" },
+    { 0x92, "NEWOBJ_EX" },
+    { 0x93, "STACK_GLOBAL" },
+    { 0x94, "MEMOIZE" },
+    { 0x95, "FRAME" },
+    { 0x96, "BYTEARRAY8" },
+    { 0x97, "NEXT_BUFFER" },
     { 0x98, "READONLY_BUFFER" },
 };
 
@@ -90,7 +164,15 @@ static const char *name_of(uint8_t op) {
 /* ---- values ---- */
 
 typedef enum value_kind {
-    VALUE_MARK, VALUE_NONE, VALUE_BOOL, VALUE_INT, VALUE_TEXT, VALUE_GLOBAL, VALUE_TUPLE, VALUE_DICT, VALUE_STORAGE,
+    VALUE_MARK,
+    VALUE_NONE,
+    VALUE_BOOL,
+    VALUE_INT,
+    VALUE_TEXT,
+    VALUE_GLOBAL,
+    VALUE_TUPLE,
+    VALUE_DICT,
+    VALUE_STORAGE,
     VALUE_TENSOR
 } value_kind;
 
@@ -115,7 +197,7 @@ typedef struct machine {
     const gist_allocator *alloc;
     const char *what;
     rd r;
-    size_t at;  /* of the opcode at work */
+    size_t at; /* of the opcode at work */
     uint8_t op;
     list stack, memo, items, pairs; /* of value, value, value (in tuples), pair */
     list storages, tensors;         /* of pickle_storage, pickle_tensor */
@@ -293,9 +375,8 @@ static gist_status make_storage(machine *m, gist_error *err) {
     value *top = stack_at(m, 0), a[STORAGE_ARGS];
     if (!is_tuple(top, STORAGE_ARGS)) return broken(m, "a persistent id that is no tuple of 5", err);
     for (size_t i = 0; i < STORAGE_ARGS; i++) a[i] = item(m, top, i);
-    bool sound = is_text(m, &a[0], "storage") && a[1].kind == VALUE_GLOBAL &&
-                 globals[a[1].v].kind == GLOBAL_STORAGE && a[2].kind == VALUE_TEXT && a[3].kind == VALUE_TEXT &&
-                 a[4].kind == VALUE_INT && a[4].v >= 0;
+    bool sound = is_text(m, &a[0], "storage") && a[1].kind == VALUE_GLOBAL && globals[a[1].v].kind == GLOBAL_STORAGE &&
+                 a[2].kind == VALUE_TEXT && a[3].kind == VALUE_TEXT && a[4].kind == VALUE_INT && a[4].v >= 0;
     if (!sound) return broken(m, "a persistent id that names no storage", err);
     pickle_storage *s = append(m, &m->storages, sizeof *s);
     if (!s) return err_memory(err, "pickle");
@@ -440,8 +521,8 @@ static gist_status collect(machine *m, pickle_dict *out, gist_error *err) {
     return GIST_OK;
 }
 
-gist_status pickle_parse(pickle_dict *out, const gist_allocator *alloc, const void *bytes, size_t len,
-                         const char *what, gist_error *err) {
+gist_status pickle_parse(pickle_dict *out, const gist_allocator *alloc, const void *bytes, size_t len, const char *what,
+                         gist_error *err) {
     machine m = { .alloc = alloc ? alloc : mem_default(), .what = json_what(what) };
     pickle_dict d = { .alloc = m.alloc };
     if (len > PICKLE_MAX)

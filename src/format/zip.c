@@ -25,8 +25,13 @@
 #include "format/format_int.h"
 
 enum { SHOWN = 72, END = 22, LOCATOR = 20, END64 = 56, ENTRY = 46, LOCAL = 30 };
-enum { SIG_LOCAL = 0x04034b50, SIG_ENTRY = 0x02014b50, SIG_END = 0x06054b50, SIG_END64 = 0x06064b50,
-       SIG_LOCATOR = 0x07064b50 };
+enum {
+    SIG_LOCAL = 0x04034b50,
+    SIG_ENTRY = 0x02014b50,
+    SIG_END = 0x06054b50,
+    SIG_END64 = 0x06064b50,
+    SIG_LOCATOR = 0x07064b50
+};
 
 static int by_name(const void *a, const void *b) {
     const zip_entry *x = a, *y = b;

@@ -364,8 +364,8 @@ typedef struct llama_copy {
     const log_sink *log;
     void (*progress)(void *ctx, uint64_t done, uint64_t all); /* bytes; NULL: none */
     void *ctx;
-    /* A weight diff (from) and what it is added to, both with Hugging Face's names; NULL: none.  The sum of two elements is
-     * one of f32 numbers.  base_cfg may have fewer rows in the vocabulary: those that are missing count as zero. */
+    /* A weight diff (from) and what it is added to, both with Hugging Face's names; NULL: none.  Two elements are
+     * added as f32 numbers.  base_cfg may have fewer rows in the vocabulary: those that are missing count as zero. */
     const weights *base;
     const llama_config *base_cfg;
     int tensors;    /* out: how many, */
@@ -374,8 +374,8 @@ typedef struct llama_copy {
     double sum;     /* and with a base the sum over all elements, before they are rounded to their type */
 } llama_copy;
 /* The tensors of the model into one safetensors file; into a directory's model.safetensors, or into shards of at most
- * `most` bytes with an index where they take more (0: no limit; a tensor that is larger is a shard of its own); added to
- * w, which has its metadata, and saved as a GGUF file.
+ * `most` bytes with an index where they take more (0: no limit; a larger tensor is a shard of its own); added to w,
+ * which has its metadata, and saved as a GGUF file.
  * Names, shapes and types are judged before anything is written.  Rows that are no multiple of the block become q8_0 or
  * f16, with a warning.  A value that the new type cannot hold is GIST_ERR_UNSUPPORTED and names the tensor. */
 gist_status llama_copy_st(llama_copy *c, const char *path, gist_error *err);

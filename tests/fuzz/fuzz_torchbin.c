@@ -1,5 +1,5 @@
-/* fuzz_torchbin.c - a file of torch.save of any bytes: accepted views lie inside it or in copies of their own, can be found
- * by name, and their copies take no more than the file.
+/* fuzz_torchbin.c - a file of torch.save of any bytes: accepted views lie inside it or in copies of their own, can be
+ * found by name, and their copies take no more than the file.
  */
 #include <stdlib.h>
 
