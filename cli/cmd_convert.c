@@ -64,8 +64,8 @@ static void print_sum(const convert_report *r) {
     const diff_sum *s = &r->sum;
     printf("base           %d rows of the vocabulary are not in the base and count as zero there\n", r->missing_rows);
     printf("sum            %.4f over all weights, in f64\n", s->weights);
-    printf("               %.4f with the %d rotary inv_freq buffers (%d in the files, the others worked out)\n",
-           s->with_buffers, s->buffers, s->buffers_in_files);
+    printf("               %.4f with the %d rotary inv_freq buffers (%d in the files, %d worked out)\n",
+           s->with_buffers, s->buffers, s->buffers_in_files, s->buffers - s->buffers_in_files);
     if (!s->nearest)
         printf("               its authors publish sums of LLaMA-7B models only: nothing to compare with\n");
     else if (s->matches)

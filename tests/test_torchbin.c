@@ -466,7 +466,7 @@ static void bad_tensors(void **state) {
     pt_close(&f);
 
     static described many[40]; /* each within bounds, all together more than the file */
-    static char names[40][4];
+    static char names[40][16];
     for (int i = 0; i < 40; i++) {
         snprintf(names[i], sizeof names[i], "t%d", i);
         many[i] = (described){ names[i], "FloatStorage", "0", 1024, 0, 2, { 32, 32 }, { 1, 32 } };

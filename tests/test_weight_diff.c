@@ -224,7 +224,7 @@ static void tokenizers(void **state) {
     static const char *const without[] = { " added_tokens.json special_tokens_map.json ",
                                            " tokenizer.model added_tokens.json tokenizer_config.json " };
     for (int i = 0; i < 2; i++) { /* one that names no <GIST>; none: the base's */
-        char name[16];
+        char name[32];
         llama_config c;
         tokenizer *t;
         weights w;
