@@ -53,7 +53,7 @@ static json_t *sum_json(const convert_report *r) {
     const diff_sum *s = &r->sum;
     json_t *j = json_pack("{s:i, s:o, s:o, s:i, s:i}", "missing_rows", r->missing_rows, "sum", json_finite(s->weights),
                           "sum_with_inv_freq", json_finite(s->with_buffers), "inv_freq", s->buffers,
-                          "inv_freq_in_files", s->buffers_in_files);
+                          "inv_freq_in_base", s->buffers_in_files);
     if (j && s->nearest)
         json_object_update_new(j, json_pack("{s:s, s:f, s:f, s:b}", "nearest", s->nearest, "published", s->published,
                                             "tolerance", DIFF_TOLERANCE, "matches", s->matches));
@@ -64,7 +64,7 @@ static void print_sum(const convert_report *r) {
     const diff_sum *s = &r->sum;
     printf("base           %d rows of the vocabulary are not in the base and count as zero there\n", r->missing_rows);
     printf("sum            %.4f over all weights, in f64\n", s->weights);
-    printf("               %.4f with the %d rotary inv_freq buffers (%d in the files, %d worked out)\n",
+    printf("               %.4f with the %d rotary inv_freq buffers (%d in the base, %d worked out)\n",
            s->with_buffers, s->buffers, s->buffers_in_files, s->buffers - s->buffers_in_files);
     if (!s->nearest)
         printf("               its authors publish sums of LLaMA-7B models only: nothing to compare with\n");

@@ -148,7 +148,7 @@ static void add(bytes *b, const void *p, size_t n) {
 }
 
 static void add_le(bytes *b, uint64_t v, int n) {
-    for (int i = 0; i < n; i++) add(b, &(uint8_t){ (uint8_t)(v >> (8 * i)) }, 1);
+    for (int i = 0; i < n; i++) add(b, &(uint8_t){ (uint8_t)(i < 8 ? v >> (8 * i) : 0) }, 1);
 }
 
 static void add_text(bytes *b, const char *s) {

@@ -146,7 +146,7 @@ static void added_in_f32(void **state) {
     err = (gist_error){ 0 };
     assert_ok(convert_model(test_fixture(b, "torchbin/diff"), test_tmp(o, "rounded"), &opt, &r, &err), &err);
     assert_int_equal(r.missing_rows, 0);
-    assert_int_equal(r.sum.buffers_in_files, 2);
+    assert_int_equal(r.sum.buffers_in_files, 0); /* the diff's are zero, the base has none */
     assert_ok(weights_open(&x, NULL, a, &err), &err);
     assert_ok(weights_open(&y, NULL, b, &err), &err);
     assert_ok(weights_open(&z, NULL, o, &err), &err);

@@ -62,7 +62,7 @@ typedef struct diff_sum {
     double weights;       /* of the model's tensors, in f64 */
     double with_buffers;  /* and of the rotary inv_freq buffers, */
     int buffers;          /* of which there are so many, */
-    int buffers_in_files; /* so many of them in the files of base or diff */
+    int buffers_in_files; /* so many of them in the base's files, the others worked out */
     const char *nearest;  /* the published model whose sum is nearest; NULL: none is published of this shape */
     double published;     /* its sum, which includes the buffers */
     bool matches;         /* |with_buffers - published| <= DIFF_TOLERANCE */

@@ -130,7 +130,7 @@ gist_status diff_open_base(const char *dir, const llama_config *cfg, const gist_
 gist_status diff_open_tokenizer(const char *diff, const char *base, const llama_config *cfg,
                                 const llama_config *base_cfg, const gist_allocator *alloc, const log_sink *log,
                                 tokenizer **out, gist_error *err);
-/* s->with_buffers := the sum over the rotary buffers alone; their number, and how many are in files. */
+/* s->with_buffers := the sum over the rotary buffers alone; their number, and how many are in the base's files. */
 gist_status diff_sum_buffers(diff_sum *s, const llama_config *cfg, const weights *diff, const weights *base,
                              const gist_allocator *alloc, gist_error *err);
 /* The weights' sum is known now: finish s and compare it. */

@@ -112,7 +112,7 @@ gist_status diff_sum_buffers(diff_sum *s, const llama_config *cfg, const weights
         const tensor_view *a = weights_find(base, name), *b = weights_find(diff, name);
         all += (a ? tensor_sum(a) : worked_out) + (b ? tensor_sum(b) : 0);
         s->buffers++;
-        s->buffers_in_files += a || b;
+        s->buffers_in_files += a != NULL;
     }
     s->with_buffers = all;
     return GIST_OK;
