@@ -25,7 +25,8 @@ static void help(FILE *out) {
         fprintf(out, "  %-14s %s\n", c->name, c->summary);
     }
     fputs("\n'gist help COMMAND' shows a command's options with their defaults, and an example.\n"
-          "MODEL is a Hugging Face directory (config.json, *.safetensors, tokenizer files) or a .gguf file.\n"
+          "MODEL is a Hugging Face directory (config.json, *.safetensors or pytorch_model*.bin, tokenizer files) or a\n"
+          ".gguf file.\n"
           "Results go to standard output, messages to standard error.  Exit: 0 done, 1 failed, 2 wrong usage.\n\n"
           "Example\n"
           "  gist compress -m MODEL -f system_prompt.txt -k 4 -o shop.gist\n"

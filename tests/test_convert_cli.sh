@@ -83,7 +83,8 @@ check "leaves no temporary" absent back.tmp
 mkdir empty
 ends 0 "" "an empty directory is no obstacle" wide.gguf empty/
 check "and is filled" test -s empty/config.json
-ends 2 "should end in .gguf" "directory to directory" wide nowhere
+ends 0 "" "directory to directory" wide other
+check "the same logits" same_logits wide other
 ends 2 "a directory's weights are f32, bf16 or f16, not q8_0" "blocks in a directory" wide.gguf nowhere --type q8_0
 ends 2 "" "a type that is not written" wide nowhere.gguf --type q6_K
 ends 2 "" "no arguments"
@@ -113,5 +114,36 @@ for out in nowhere nowhere.gguf; do
     check "a full disk, $out: said why" grep -q 'cannot write' err
 done
 check "nothing is left of all these" absent nowhere
+
+# ---- weight diffs, files of torch.save ------------------------------------------------------------------------------
+
+fix=$root/tests/data/torchbin
+ends 0 "" "a weight diff and its base" --base "$fix/base" "$fix/diff" full
+check "rows that the base lacks" grep -q '^base  *1 rows of the vocabulary are not in the base' out
+check "the sum" grep -q '^sum  *47\.1767 over all weights' out
+check "and with the buffers" grep -q ' 49\.1967 with the 2 rotary inv_freq buffers (2 in the base, 0 worked out' out
+check "nothing to compare with" grep -q 'publish sums of LLaMA-7B models only' out
+check "the model it was made from" same_logits full "$root/tests/data/llama/mha-f32"
+check "its tokenizer has <GIST>" grep -q '"content": "<GIST>"' full/tokenizer_config.json
+ends 0 "" "to GGUF at once" --base "$fix/base" "$fix/diff" full.gguf --json
+check "the same weights" same_logits full full.gguf
+check "JSON" grep -q '"missing_rows": 1, "sum": 47\.1767.*"sum_with_inv_freq": 49\.1967.*"inv_freq": 2' out
+ends 0 "" "in shards" --base "$fix/base" "$fix/diff" parts --shard 1 --force
+ends 0 "" "a directory of torch.save" "$fix/base" plain
+check "is read as its safetensors are" same_logits "$fix/base" plain
+check "in its type" grep -q '"torch_dtype": "float16"' plain/config.json
+ends 1 "the base has num_hidden_layers 5, the diff 2" "another base" --base wide "$fix/diff" nowhere
+ends 1 "is a Hugging Face directory" "a GGUF base" --base wide.gguf "$fix/diff" nowhere
+ends 1 "is a Hugging Face directory" "a GGUF diff" --base "$fix/base" wide.gguf nowhere
+mkdir evil && cp "$fix"/base/*.json "$fix"/base/tokenizer.model evil && cp "$fix/call.bin" evil/pytorch_model.bin
+ends 1 "imports posix.system, which is refused" "a pickle that calls" evil nowhere.gguf
+check "and nothing was run" sh -c '! grep -q "^this must" out err'
+printf '{"instruction": "the hen", "input": "the sun", "output": "the hat"}\n' >data.jsonl
+for from in "$fix/base" plain; do
+    "$gist" train --init "$from" --data data.jsonl --batch 1 --steps 2 --max-length 64 -q -t 1 -o "run-$(basename "$from")" >out 2>err </dev/null
+done
+check "training begins from it as from its safetensors" cmp run-base/model.safetensors run-plain/model.safetensors
+check "nothing is left of refusals" absent nowhere
+
 check "help" sh -c "'$gist' help convert | grep -q -- '--type'"
 done_testing

@@ -91,11 +91,11 @@ static void no_directory(void **state) {
     refuse(test_tmp(path, "absent"), GIST_ERR_IO, "is not a directory");
     test_write(path, "x", 1);
     refuse(path, GIST_ERR_IO, "is not a directory");
-    refuse(new_dir(dir), GIST_ERR_IO, "holds neither model.safetensors nor");
+    refuse(new_dir(dir), GIST_ERR_IO, "holds neither model.safetensors nor pytorch_model.bin");
     put(dir, "pytorch_model.bin.index.json", "{}");
-    refuse(dir, GIST_ERR_UNSUPPORTED, "pytorch_model.bin.index.json only");
+    refuse(dir, GIST_ERR_FORMAT, "no object \"weight_map\"");
     put(dir, "pytorch_model.bin", "x");
-    refuse(dir, GIST_ERR_UNSUPPORTED, "pytorch_model.bin only");
+    refuse(dir, GIST_ERR_FORMAT, "no file of torch.save");
     put(dir, "model.safetensors", "x");
     refuse(dir, GIST_ERR_FORMAT, "model.safetensors: 1 bytes");
 }

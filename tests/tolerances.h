@@ -70,4 +70,7 @@
 #define TOL_REBASE_BF16               5e-2   /* bf16: v per key component, in every layer */
 #define TOL_REBASE_Q8_0               1e-1   /* q8_0: 1/254 of the largest of 32 components */
 
+/* Sums over all weights of a tiny model, in f64, in another order: 10,620 terms of up to 16,000 in all, u = 2^-53. */
+#define TOL_SUM_F64                   2e-8
+
 #endif

@@ -100,6 +100,7 @@ typedef struct rd {
 void rd_init(rd *r, const void *p, size_t len);
 size_t rd_left(const rd *r);
 uint8_t rd_u8(rd *r);
+uint16_t rd_u16(rd *r);
 uint32_t rd_u32(rd *r);
 uint64_t rd_u64(rd *r);
 uint64_t rd_varint(rd *r);                   /* protobuf base-128, at most 10 bytes */
@@ -114,7 +115,8 @@ typedef struct file_map {
 /* Map a regular file for reading.  Truncating it while it is mapped ends the process (SIGBUS), as with any map. */
 gist_status map_open(const char *path, file_map *out, gist_error *err);
 void map_close(file_map *m);
-/* Tell the system that these bytes will not be read again soon (resident memory goes down, nothing is lost). */
+/* Tell the system that these bytes will not be read again soon (resident memory goes down, nothing is lost).  Bytes
+ * that are not the map's stay as they are. */
 void map_forget(const file_map *m, const void *p, size_t len);
 
 bool path_exists(const char *path); /* a file or directory is there */

@@ -34,6 +34,11 @@ static uint64_t little_endian(const uint8_t *b, int n) {
     return v;
 }
 
+uint16_t rd_u16(rd *r) {
+    const uint8_t *b = rd_bytes(r, 2);
+    return b ? (uint16_t)little_endian(b, 2) : 0;
+}
+
 uint32_t rd_u32(rd *r) {
     const uint8_t *b = rd_bytes(r, 4);
     return b ? (uint32_t)little_endian(b, 4) : 0;

@@ -45,8 +45,9 @@ void map_close(file_map *m) {
 }
 
 void map_forget(const file_map *m, const void *p, size_t len) {
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p & ~(page - 1);
-    if (m->data && len) (void)madvise((void *)from, (uintptr_t)p + len - from, MADV_DONTNEED);
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = (uintptr_t)p & ~(page - 1), base = (uintptr_t)m->data;
+    bool inside = (uintptr_t)p >= base && (uintptr_t)p - base <= m->size && len <= m->size - ((uintptr_t)p - base);
+    if (m->data && len && inside) (void)madvise((void *)from, (uintptr_t)p + len - from, MADV_DONTNEED);
 }
 
 bool path_exists(const char *path) {

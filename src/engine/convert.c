@@ -2,7 +2,8 @@
  *
  *   directory -> GGUF    config and vocabulary become metadata
  *   GGUF -> GGUF         metadata is copied but for what the new type changes
- *   GGUF -> directory    config.json, model.safetensors, tokenizer files, generation_config.json
+ *   any -> directory     config.json, model.safetensors (or shards), tokenizer files, generation_config.json
+ *   base + diff -> any   both directories (weight_diff.c)
  *
  * A new file is written beside its place and renamed.  A new directory is filled beside its place and renamed whole;
  * where one stands already (force), its files are replaced one by one, config.json last.
@@ -14,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/engine.h"
+#include "engine/engine_int.h"
 
 enum { MAX_ENDS = 64 };
 
@@ -22,11 +23,12 @@ typedef struct job {
     const gist_allocator *alloc;
     const char *in, *out;
     const convert_options *opt;
-    weights w;
-    llama_config cfg;
+    weights w, base; /* base: that w is a difference from */
+    llama_config cfg, base_cfg;
     tokenizer *tok; /* NULL: GGUF to GGUF */
     pool *pool;
     llama_copy copy;
+    diff_sum sum;
 } job;
 
 /* ---- a GGUF file ---- */
@@ -109,32 +111,33 @@ static json_t *token_ids(const tokenizer *t) {
     return NULL;
 }
 
-static gist_status write_generation(const json_t *ids, const char *path, const gist_allocator *alloc,
-                                    gist_error *err) {
-    out_file out;
-    TRY(out_open(&out, alloc, path, err));
-    if (json_dumpf(ids, out.f, JSON_INDENT(2)) != 0 && !ferror(out.f)) {
-        out_abort(&out);
-        return err_memory(err, path);
-    }
-    if (ferror(out.f)) out.saved_errno = errno ? errno : EIO;
-    out_write(&out, "\n", 1);
-    return out_commit(&out, err);
-}
-
 static gist_status fill(job *j, const char *dir, gist_error *err) {
-    char *weights_path = path_join(j->alloc, dir, "model.safetensors");
-    char *generation = path_join(j->alloc, dir, "generation_config.json");
     json_t *ids = token_ids(j->tok);
-    gist_status status = weights_path && generation && ids ? GIST_OK : err_memory(err, "names of files");
-    if (status == GIST_OK) status = llama_copy_st(&j->copy, weights_path, err);
+    gist_status status = ids ? GIST_OK : err_memory(err, "ids of tokens");
+    if (status == GIST_OK) status = llama_copy_dir(&j->copy, dir, j->opt->shard, err);
     if (status == GIST_OK) status = tok_write_dir(j->tok, dir, err);
-    if (status == GIST_OK) status = write_generation(ids, generation, j->alloc, err);
+    if (status == GIST_OK) status = llama_save_json(ids, dir, "generation_config.json", j->alloc, err);
     if (status == GIST_OK) status = llama_save_config(&j->cfg, ids, j->copy.type, dir, j->alloc, err);
     json_decref(ids);
-    mem_free(j->alloc, generation);
-    mem_free(j->alloc, weights_path);
     return status;
+}
+
+/* Weights that a directory's new ones take the place of: read together, they would contradict each other. */
+static bool is_weights_file(const char *name) {
+    static const char prefix[] = "model-", suffix[] = ".safetensors";
+    size_t len = strlen(name);
+    if (strcmp(name, "model.safetensors") == 0 || strcmp(name, "model.safetensors.index.json") == 0) return true;
+    return len > sizeof prefix + sizeof suffix && strncmp(name, prefix, sizeof prefix - 1) == 0 &&
+           strstr(name, "-of-") && strcmp(name + len - (sizeof suffix - 1), suffix) == 0;
+}
+
+static int drop_old_weights(const char *dir, int at) {
+    DIR *d = opendir(dir);
+    int e = d ? 0 : errno;
+    for (struct dirent *f; d && (f = readdir(d)) != NULL;)
+        if (is_weights_file(f->d_name) && unlinkat(at, f->d_name, 0) != 0 && !e) e = errno;
+    if (d) closedir(d);
+    return e;
 }
 
 /* Every file of `from` into the directory `to` (-1: away), config.json last; then `from` itself is removed.  It needs
@@ -161,7 +164,8 @@ static int replace_dir(const char *tmp, const char *dir) {
     if (errno != ENOTEMPTY && errno != EEXIST) return errno;
     int to = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (to < 0) return errno;
-    int e = empty_dir(tmp, to);
+    int e = drop_old_weights(dir, to);
+    if (!e) e = empty_dir(tmp, to);
     close(to);
     return e;
 }
@@ -205,8 +209,8 @@ static gist_status check_paths(const job *j, bool to_gguf, gist_error *err) {
     if (!path_exists(j->in)) return err_set(err, GIST_ERR_IO, "%s: no such file or directory", j->in);
     if (!path_is_dir(j->in) && !gguf_is_file(j->in))
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: neither a model directory nor a GGUF file", j->in);
-    if (path_is_dir(j->in) && !to_gguf)
-        return err_set(err, GIST_ERR_USAGE, "a directory is converted to GGUF: %s should end in .gguf", j->out);
+    if (j->opt->base && !path_is_dir(j->in))
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: a weight diff is a Hugging Face directory", j->in);
     if (!path_exists(j->out)) return GIST_OK;
     if (path_is_dir(j->out) == to_gguf)
         return err_set(err, GIST_ERR_IO, to_gguf ? "%s is a directory" : "%s is not a directory", j->out);
@@ -217,7 +221,10 @@ static gist_status check_paths(const job *j, bool to_gguf, gist_error *err) {
 static gist_status choose_type(job *j, bool to_gguf, gist_error *err) {
     dtype t = stored_type(j);
     j->copy.keep = j->opt->type == GIST_TYPE_AUTO;
-    if (!j->copy.keep)
+    if (j->copy.keep && j->opt->base) {
+        j->copy.keep = false;
+        t = DT_F32; /* the sum's */
+    } else if (!j->copy.keep)
         for (t = 0; t < DT_COUNT && dt_public(t) != j->opt->type; t++) {
         }
     else if (!to_gguf && dt_block(t) > 1)
@@ -230,7 +237,17 @@ static gist_status choose_type(job *j, bool to_gguf, gist_error *err) {
     return GIST_OK;
 }
 
-static gist_status open_input(job *j, bool to_gguf, gist_error *err) {
+static gist_status open_diff(job *j, const log_sink *log, gist_error *err) {
+    TRY(llama_config_read(&j->cfg, j->alloc, j->in, err));
+    TRY(diff_open_base(j->opt->base, &j->cfg, j->alloc, &j->base_cfg, &j->base, err));
+    TRY(diff_open_tokenizer(j->in, j->opt->base, &j->cfg, &j->base_cfg, j->alloc, log, &j->tok, err));
+    j->copy.base = &j->base;
+    j->copy.base_cfg = &j->base_cfg;
+    return weights_open(&j->w, j->alloc, j->in, err);
+}
+
+static gist_status open_input(job *j, bool to_gguf, const log_sink *log, gist_error *err) {
+    if (j->opt->base) return open_diff(j, log, err);
     if (!to_gguf || path_is_dir(j->in)) return engine_open_files(j->in, j->alloc, &j->cfg, &j->tok, &j->w, err);
     TRY(weights_open(&j->w, j->alloc, j->in, err)); /* the vocabulary is copied as it is */
     return llama_config_gguf(&j->cfg, j->w.gguf, err);
@@ -242,7 +259,7 @@ static gist_status convert(job *j, gist_error *err) {
     log_sink log = { j->opt->log, j->opt->log_ctx };
     TRY(check_paths(j, to_gguf, err));
     TRY(pool_create(j->alloc, j->opt->threads, &j->pool, err));
-    TRY(open_input(j, to_gguf, err));
+    TRY(open_input(j, to_gguf, &log, err));
     TRY(choose_type(j, to_gguf, err));
     j->copy.alloc = j->alloc;
     j->copy.cfg = &j->cfg;
@@ -251,22 +268,28 @@ static gist_status convert(job *j, gist_error *err) {
     j->copy.log = &log;
     j->copy.progress = j->opt->progress;
     j->copy.ctx = j->opt->progress_ctx;
-    return to_gguf ? write_gguf(j, err) : write_dir(j, err);
+    if (j->opt->base) TRY(diff_sum_buffers(&j->sum, &j->cfg, &j->w, &j->base, j->alloc, err));
+    TRY(to_gguf ? write_gguf(j, err) : write_dir(j, err));
+    if (j->opt->base) diff_compare(&j->sum, j->copy.sum, &j->cfg);
+    return GIST_OK;
 }
 
 gist_status convert_model(const char *in, const char *out, const convert_options *opt, convert_report *report,
                           gist_error *err) {
     const gist_allocator *alloc = opt->alloc ? opt->alloc : mem_default();
-    job j = { .alloc = alloc, .in = in, .out = out, .opt = opt, .w = { .alloc = alloc } };
+    job j = { .alloc = alloc, .in = in, .out = out, .opt = opt, .w = { .alloc = alloc }, .base = { .alloc = alloc } };
     gist_status status = convert(&j, err);
     if (status == GIST_OK)
         *report = (convert_report){ .family = llama_families[j.cfg.family].name,
                                     .type = j.copy.most,
                                     .tensors = j.copy.tensors,
                                     .bytes = j.copy.bytes,
-                                    .parameters = llama_parameters(&j.cfg) };
+                                    .parameters = llama_parameters(&j.cfg),
+                                    .missing_rows = opt->base ? j.cfg.V - j.base_cfg.V : 0,
+                                    .sum = j.sum };
     tok_close(j.tok);
     weights_close(&j.w);
+    weights_close(&j.base);
     pool_free(j.pool);
     return status;
 }

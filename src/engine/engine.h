@@ -56,10 +56,24 @@ gist_status vocabulary_add(gguf_writer *w, const tokenizer *t, int rows, const l
 
 /* ---- converting models: convert.c ---- */
 
+/* The sum over all elements of a model made of a weight diff, and what it is compared with (weight_diff.c). */
+#define DIFF_TOLERANCE 1.0
+typedef struct diff_sum {
+    double weights;       /* of the model's tensors, in f64 */
+    double with_buffers;  /* and of the rotary inv_freq buffers, */
+    int buffers;          /* of which there are so many, */
+    int buffers_in_files; /* so many of them in the base's files, the others worked out */
+    const char *nearest;  /* the published model whose sum is nearest; NULL: none is published of this shape */
+    double published;     /* its sum, which includes the buffers */
+    bool matches;         /* |with_buffers - published| <= DIFF_TOLERANCE */
+} diff_sum;
+
 typedef struct convert_options {
     const gist_allocator *alloc; /* NULL: mem_default() */
     gist_type type;              /* of matrices (a directory: of all tensors); AUTO: as stored, in a directory blocks
-                                    become f32 */
+                                    become f32; with a base f32 */
+    const char *base;            /* the directory that `in`, a weight diff, is added to; NULL: none */
+    uint64_t shard;              /* at most this many bytes of tensors in a file of a directory; 0: one file */
     bool force;                  /* replace what is there */
     int threads;                 /* 0: one per core; the result does not depend on it */
     gist_log_fn log;
@@ -73,10 +87,12 @@ typedef struct convert_report {
     dtype type; /* of most matrices */
     int tensors;
     uint64_t bytes, parameters;
+    int missing_rows; /* of the base's vocabulary, which count as zero */
+    diff_sum sum;     /* with a base */
 } convert_report;
 
 /* The model `in` (a Hugging Face directory or a GGUF file) as `out`: a GGUF file where the name ends in .gguf, else a
- * directory, which only a GGUF file can become.  Everything is read and judged before the first byte is written; on
+ * directory.  Everything is read and judged before the first byte is written; on
  * failure nothing is left at or beside `out`, and what was there stays. */
 gist_status convert_model(const char *in, const char *out, const convert_options *opt, convert_report *report,
                           gist_error *err);

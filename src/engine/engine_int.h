@@ -120,4 +120,20 @@ typedef struct feed_part {
  * one part.  Room is made beforehand: on failure no session has changed. */
 gist_status feed_parts(workspace *w, feed_part *part, size_t count, float *logits, bool all, gist_error *err);
 
+/* ---- weight diffs: weight_diff.c ---- */
+
+/* Config and weights of the directory that a diff of config cfg is added to; another shape is GIST_ERR_MISMATCH. */
+gist_status diff_open_base(const char *dir, const llama_config *cfg, const gist_allocator *alloc, llama_config *base,
+                           weights *w, gist_error *err);
+/* The diff's tokenizer, or the base's where it has none.  Where neither names <GIST> and the diff has a row for it, it
+ * gets the id of that row. */
+gist_status diff_open_tokenizer(const char *diff, const char *base, const llama_config *cfg,
+                                const llama_config *base_cfg, const gist_allocator *alloc, const log_sink *log,
+                                tokenizer **out, gist_error *err);
+/* s->with_buffers := the sum over the rotary buffers alone; their number, and how many are in the base's files. */
+gist_status diff_sum_buffers(diff_sum *s, const llama_config *cfg, const weights *diff, const weights *base,
+                             const gist_allocator *alloc, gist_error *err);
+/* The weights' sum is known now: finish s and compare it. */
+void diff_compare(diff_sum *s, double sum, const llama_config *cfg);
+
 #endif

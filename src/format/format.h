@@ -2,8 +2,9 @@
  *
  *   json_*      bounded JSON reading (jansson) with errors that name key, expectation and finding
  *   st_*        one safetensors file, read through a map or written
+ *   pt_*        one file of torch.save (pytorch_model.bin), read through a map; nothing in it is executed
  *   gguf_*      one GGUF file: typed metadata and tensors, read through a map or written one tensor after another
- *   weights_*   the tensors of a Hugging Face directory (model.safetensors, or shards with an index) or a GGUF file
+ *   weights_*   the tensors of a Hugging Face directory (one file, or shards with an index) or a GGUF file
  *   gfile_*     a .gist file: a safetensors file with the metadata of docs/formats/gist.md
  */
 #ifndef GIST_FORMAT_H
@@ -67,6 +68,29 @@ gist_status st_save(const gist_allocator *alloc, const char *path, const tensor_
 typedef gist_status (*st_tensor_fn)(void *ctx, size_t i, out_file *out, gist_error *err);
 gist_status st_save_from(const gist_allocator *alloc, const char *path, const tensor_view *tensors, size_t count,
                          const st_meta *meta, size_t meta_count, st_tensor_fn fn, void *ctx, gist_error *err);
+
+/* ---- files of torch.save (docs/formats/torch.md) ---- */
+
+typedef struct pt_file {
+    const gist_allocator *alloc;
+    file_map map;
+    tensor_view *tensors; /* sorted by name */
+    size_t count;
+    const char **names; /* [name_count] of all tensors, those of skipped buffers too, sorted */
+    size_t name_count;
+    void **copies; /* [copy_count] of tensors whose elements do not lie in order */
+    size_t copy_count;
+} pt_file;
+/* The state dict (dict of tensors) in a zip archive of torch.save, PyTorch 1.6 and later, pickle protocol 2.  The
+ * pickle is read by a machine that executes nothing; every opcode and every import that a state dict does not need is
+ * refused by name, as are compressed entries and the layout before 1.6 (UNSUPPORTED).  float32, bfloat16 and float16
+ * become views, other types are skipped or refused as by st_open. */
+gist_status pt_open(pt_file *f, const gist_allocator *alloc, const char *path, gist_error *err);
+gist_status pt_parse(pt_file *f, const gist_allocator *alloc, const void *bytes, size_t len, const char *what,
+                     gist_error *err); /* the same from memory that outlives f; map stays empty */
+void pt_close(pt_file *f);
+const tensor_view *pt_find(const pt_file *f, const char *name); /* NULL: absent */
+bool pt_holds(const pt_file *f, const char *name);              /* as a view or a skipped buffer */
 
 /* ---- GGUF (docs/formats/gguf.md) ---- */
 
@@ -182,15 +206,18 @@ bool gguf_is_file(const char *path);
 
 typedef struct weights {
     const gist_allocator *alloc;
-    gguf_file *gguf; /* of a GGUF file, whose views keep their GGUF names; NULL: safetensors */
+    gguf_file *gguf; /* of a GGUF file, whose views keep their GGUF names; NULL: a directory */
     st_file *files;
     size_t file_count;
+    pt_file *bins; /* where there is no safetensors file */
+    size_t bin_count;
     const tensor_view **all; /* [count] views of all files, sorted by name */
     size_t count;
 } weights;
 /* A directory's model.safetensors, or model.safetensors.index.json and its shards (each name once; a weight listed in
- * the index must be in the shard it names; no path separators in shard names).  pytorch_model.bin alone: UNSUPPORTED,
- * says so.  A file whose name ends in .gguf or that begins with GGUF's magic: its tensors and metadata. */
+ * the index must be in the shard it names; no path separators in shard names); where neither is there,
+ * pytorch_model.bin or pytorch_model.bin.index.json and its shards.  A file whose name ends in .gguf or that begins
+ * with GGUF's magic: its tensors and metadata. */
 gist_status weights_open(weights *w, const gist_allocator *alloc, const char *path, gist_error *err);
 void weights_close(weights *w);
 const tensor_view *weights_find(const weights *w, const char *name);

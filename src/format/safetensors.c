@@ -49,12 +49,10 @@ static bool ends_with(const char *s, const char *end) {
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* A buffer that old checkpoints carry and no model needs: rotary frequencies, position ids, causal masks.  Integers
- * whose last name part speaks of weights are quantized matrices, and those must not vanish in silence. */
-static bool is_buffer(const char *name, dtype_kind kind) {
+bool st_is_buffer(const char *name, bool integer) {
     if (ends_with(name, ".inv_freq")) return true;
     const char *dot = strrchr(name, '.');
-    return kind == INTEGER && !strstr(dot ? dot : name, "weight");
+    return integer && !strstr(dot ? dot : name, "weight");
 }
 
 /* ---- header and metadata ---- */
@@ -125,7 +123,7 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const tensor_view *)a)->name, ((const tensor_view *)b)->name);
 }
 
-static gist_status check_name(const char *name, const char *what, gist_error *err) {
+gist_status st_check_name(const char *name, const char *what, gist_error *err) {
     size_t len = strlen(name);
     char shown[SHOWN];
     if (len == 0 || len > ST_MAX_NAME)
@@ -175,13 +173,13 @@ static gist_status read_span(span *s, const json_t *tensor, size_t element, size
 /* One member of the header into *s and, when it is no skipped buffer, into the next view of st. */
 static gist_status read_tensor(st_file *st, span *s, const char *name, const json_t *tensor, const uint8_t *data,
                                size_t data_len, const char *what, gist_error *err) {
-    TRY(check_name(name, what, err));
+    TRY(st_check_name(name, what, err));
     char shown[SHOWN], shown_dtype[24];
     json_show(shown, sizeof(shown), name, strlen(name));
     const char *type_name = json_string_value(json_object_get(tensor, "dtype"));
     if (!type_name) return err_set(err, GIST_ERR_FORMAT, "%s: tensor \"%s\" lacks a dtype", what, shown);
     const struct st_dtype *d = find_dtype(type_name);
-    bool skip = d && d->kind != VIEW && is_buffer(name, d->kind);
+    bool skip = d && d->kind != VIEW && st_is_buffer(name, d->kind == INTEGER);
     if (!d || (d->kind != VIEW && !skip))
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: tensor \"%s\" is %s; this program reads F32, BF16 and F16", what,
                        shown, json_show(shown_dtype, sizeof(shown_dtype), type_name, strlen(type_name)));

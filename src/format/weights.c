@@ -4,6 +4,7 @@
  *   DIR/model.safetensors                  all tensors, or
  *   DIR/model.safetensors.index.json       {"weight_map": {"tensor name": "shard file", ...}, ...}
  *   DIR/model-00001-of-00002.safetensors   ... the shards it names
+ *   DIR/pytorch_model.bin, pytorch_model.bin.index.json   the same as torch.save writes them, where the others are not
  *
  * The shards stay mapped while the weights are open.  One array of pointers, sorted by tensor name, spans all files.
  *
@@ -84,11 +85,30 @@ void index_close(shard_index *ix) {
 
 /* ---- opening ---- */
 
-static gist_status open_file(weights *w, const char *dir, const char *name, gist_error *err) {
+/* What a directory keeps its weights in. */
+typedef struct layout {
+    const char *single, *index;
+    bool torch;
+} layout;
+static const layout layouts[] = {
+    { "model.safetensors", "model.safetensors.index.json", false },
+    { "pytorch_model.bin", "pytorch_model.bin.index.json", true },
+};
+
+static gist_status make_room(weights *w, const layout *lay, size_t n, gist_error *err) {
+    if (lay->torch)
+        w->bins = mem_calloc(w->alloc, n, sizeof *w->bins);
+    else
+        w->files = mem_calloc(w->alloc, n, sizeof *w->files);
+    return w->bins || w->files ? GIST_OK : err_memory(err, "weights");
+}
+
+static gist_status open_file(weights *w, const layout *lay, const char *dir, const char *name, gist_error *err) {
     char *path = path_join(w->alloc, dir, name);
     if (!path) return err_memory(err, "path of weights");
-    gist_status status = st_open(&w->files[w->file_count], w->alloc, path, err);
-    if (status == GIST_OK) w->file_count++;
+    gist_status status = lay->torch ? pt_open(&w->bins[w->bin_count], w->alloc, path, err)
+                                    : st_open(&w->files[w->file_count], w->alloc, path, err);
+    if (status == GIST_OK) ++*(lay->torch ? &w->bin_count : &w->file_count);
     mem_free(w->alloc, path);
     return status;
 }
@@ -100,7 +120,8 @@ static gist_status check_listed(const weights *w, const shard_index *ix, const c
     json_object_foreach(ix->weight_map, name, value) {
         const char *shard = json_string_value(value);
         const char *const *at = bsearch(&shard, ix->shards, ix->count, sizeof(*ix->shards), by_text);
-        if (!json_object_get(w->files[at - ix->shards].header, name)) {
+        size_t i = (size_t)(at - ix->shards);
+        if (w->bins ? !pt_holds(&w->bins[i], name) : !json_object_get(w->files[i].header, name)) {
             char shown[SHOWN], shown_shard[SHOWN];
             return err_set(err, GIST_ERR_FORMAT, "%s: \"%s\" should be in %s, which does not hold it", what,
                            json_show(shown, sizeof(shown), name, strlen(name)),
@@ -110,16 +131,15 @@ static gist_status check_listed(const weights *w, const shard_index *ix, const c
     return GIST_OK;
 }
 
-static gist_status open_shards(weights *w, const char *dir, const char *path, gist_error *err) {
+static gist_status open_shards(weights *w, const layout *lay, const char *dir, const char *path, gist_error *err) {
     file_map map;
     shard_index ix;
     TRY(map_open(path, &map, err));
     gist_status status = index_parse(&ix, w->alloc, (const char *)map.data, map.size, path, err);
     map_close(&map);
     if (status != GIST_OK) return status;
-    w->files = mem_calloc(w->alloc, ix.count, sizeof(*w->files));
-    if (!w->files) status = err_memory(err, "shards");
-    for (size_t i = 0; i < ix.count && status == GIST_OK; i++) status = open_file(w, dir, ix.shards[i], err);
+    status = make_room(w, lay, ix.count, err);
+    for (size_t i = 0; i < ix.count && status == GIST_OK; i++) status = open_file(w, lay, dir, ix.shards[i], err);
     if (status == GIST_OK) status = check_listed(w, &ix, json_what(path), err);
     index_close(&ix);
     return status;
@@ -133,11 +153,14 @@ static int by_view_name(const void *a, const void *b) {
 static gist_status merge(weights *w, const char *dir, gist_error *err) {
     size_t n = w->gguf ? w->gguf->count : 0;
     for (size_t i = 0; i < w->file_count; i++) n += w->files[i].count;
+    for (size_t i = 0; i < w->bin_count; i++) n += w->bins[i].count;
     w->all = mem_alloc(w->alloc, n, sizeof(*w->all));
     if (!w->all) return err_memory(err, "table of weights");
     for (size_t i = 0; w->gguf && i < n; i++) w->all[w->count++] = &w->gguf->tensors[i];
     for (size_t i = 0; i < w->file_count; i++)
         for (size_t j = 0; j < w->files[i].count; j++) w->all[w->count++] = &w->files[i].tensors[j];
+    for (size_t i = 0; i < w->bin_count; i++)
+        for (size_t j = 0; j < w->bins[i].count; j++) w->all[w->count++] = &w->bins[i].tensors[j];
     qsort(w->all, n, sizeof(*w->all), by_view_name);
     for (size_t i = 1; i < n; i++)
         if (strcmp(w->all[i - 1]->name, w->all[i]->name) == 0) {
@@ -148,34 +171,18 @@ static gist_status merge(weights *w, const char *dir, gist_error *err) {
     return GIST_OK;
 }
 
-/* DIR/name into *path, for mem_free; NULL when it is not there. */
-static gist_status probe(const weights *w, const char *dir, const char *name, char **path, gist_error *err) {
-    *path = path_join(w->alloc, dir, name);
-    if (!*path) return err_memory(err, "path of weights");
-    if (path_exists(*path)) return GIST_OK;
-    mem_free(w->alloc, *path);
-    *path = NULL;
-    return GIST_OK;
-}
-
-static gist_status no_weights(const weights *w, const char *dir, gist_error *err) {
-    static const char *const torch[] = { "pytorch_model.bin", "pytorch_model.bin.index.json" };
-    for (int i = 0; i < 2; i++) {
-        char *path = NULL;
-        TRY(probe(w, dir, torch[i], &path, err));
-        bool there = path;
-        mem_free(w->alloc, path);
-        if (there)
-            return err_set(err, GIST_ERR_UNSUPPORTED, "%s holds %s only; this program reads safetensors",
-                           json_what(dir), torch[i]);
-    }
-    return err_set(err, GIST_ERR_IO, "%s holds neither model.safetensors nor model.safetensors.index.json",
-                   json_what(dir));
-}
-
-static gist_status open_single(weights *w, const char *dir, gist_error *err) {
-    w->files = mem_calloc(w->alloc, 1, sizeof(*w->files));
-    return w->files ? open_file(w, dir, "model.safetensors", err) : err_memory(err, "weights");
+/* The files of one layout; *found: they are there. */
+static gist_status open_layout(weights *w, const layout *lay, const char *dir, bool *found, gist_error *err) {
+    char *single = path_join(w->alloc, dir, lay->single), *index = path_join(w->alloc, dir, lay->index);
+    gist_status status = single && index ? GIST_OK : err_memory(err, "path of weights");
+    bool one = status == GIST_OK && path_exists(single), many = status == GIST_OK && !one && path_exists(index);
+    if (one) status = make_room(w, lay, 1, err);
+    if (one && status == GIST_OK) status = open_file(w, lay, dir, lay->single, err);
+    if (many) status = open_shards(w, lay, dir, index, err);
+    *found = one || many;
+    mem_free(w->alloc, single);
+    mem_free(w->alloc, index);
+    return status;
 }
 
 bool gguf_is_file(const char *path) {
@@ -209,15 +216,12 @@ static gist_status open_gguf(weights *w, const char *path, gist_error *err) {
 static gist_status open_any(weights *w, const char *dir, gist_error *err) {
     if (path_exists(dir) && gguf_is_file(dir)) return open_gguf(w, dir, err);
     if (!path_is_dir(dir)) return err_set(err, GIST_ERR_IO, "%s is not a directory", json_what(dir));
-    char *path = NULL;
-    TRY(probe(w, dir, "model.safetensors", &path, err));
-    bool single = path;
-    mem_free(w->alloc, path);
-    if (single) return open_single(w, dir, err);
-    TRY(probe(w, dir, "model.safetensors.index.json", &path, err));
-    gist_status status = path ? open_shards(w, dir, path, err) : no_weights(w, dir, err);
-    mem_free(w->alloc, path);
-    return status;
+    bool found = false;
+    for (size_t i = 0; i < sizeof layouts / sizeof *layouts && !found; i++)
+        TRY(open_layout(w, &layouts[i], dir, &found, err));
+    if (found) return GIST_OK;
+    return err_set(err, GIST_ERR_IO, "%s holds neither model.safetensors nor pytorch_model.bin, nor an index of either",
+                   json_what(dir));
 }
 
 gist_status weights_open(weights *out, const gist_allocator *alloc, const char *path, gist_error *err) {
@@ -234,9 +238,11 @@ gist_status weights_open(weights *out, const gist_allocator *alloc, const char *
 void weights_close(weights *w) {
     if (!w) return;
     for (size_t i = 0; i < w->file_count; i++) st_close(&w->files[i]);
+    for (size_t i = 0; i < w->bin_count; i++) pt_close(&w->bins[i]);
     gguf_close(w->gguf);
     mem_free(w->alloc, w->gguf);
     mem_free(w->alloc, w->files);
+    mem_free(w->alloc, w->bins);
     mem_free(w->alloc, w->all);
     *w = (weights){ 0 };
 }
@@ -261,6 +267,10 @@ const tensor_view *weights_at(const weights *w, size_t i) {
 const file_map *weights_map(const weights *w, const tensor_view *t) {
     for (size_t i = 0; i < w->file_count; i++) {
         const st_file *f = &w->files[i];
+        if (t >= f->tensors && t < f->tensors + f->count) return &f->map;
+    }
+    for (size_t i = 0; i < w->bin_count; i++) {
+        const pt_file *f = &w->bins[i];
         if (t >= f->tensors && t < f->tensors + f->count) return &f->map;
     }
     return w->gguf ? &w->gguf->map : NULL;

@@ -119,6 +119,7 @@ static gist_status find_family(llama_config *c, const json_t *json, const char *
     TRY(json_get_string(json, "model_type", false, &type, WHAT));
     const json_t *list = json_object_get(json, "architectures");
     if (json_is_array(list) && json_array_size(list) > 0) arch = json_string_value(json_array_get(list, 0));
+    if (arch && strncmp(arch, "Gist", 4) == 0) arch += 4; /* the paper's class around the same model */
     if (!type && !arch) return err_set(err, GIST_ERR_FORMAT, "%s: neither model_type nor architectures is given", what);
     int f = 0;
     while (f < FAMILIES && strcmp(type ? type : arch, type ? llama_families[f].name : llama_families[f].architecture))

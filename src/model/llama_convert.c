@@ -6,7 +6,8 @@
  *   GGUF          matrices of the type asked for, vectors f32; LLaMA's wq and wk with rotary pairs side by side:
  *                     row (h, 2j+s) of the file = row (h, s D/2 + j) of the model         h head, j < D/2, s 0 or 1
  *                 rope_freqs.weight [D/2] holds the factors of LLaMA 3's rotary scaling
- *   safetensors   every tensor of one plain type
+ *   safetensors   every tensor of one plain type; in shards where they are many
+ *   weight diff   rows + the base's rows, in f32, before they get their new type
  *
  * Memory: two chunks' worth, whatever the model's size.  Keys and names are those that llama.cpp reads.
  */
@@ -17,7 +18,8 @@
 enum { CHUNK_BYTES = 8 << 20, TASK_ELEMENTS = 1 << 15, ROPE_FACTORS = -1 };
 
 typedef struct planned {
-    const tensor_view *src; /* NULL: the rotary factors */
+    const tensor_view *src;  /* NULL: the rotary factors */
+    const tensor_view *base; /* that src is a difference from; NULL: none */
     tensor_view dst;
     bool pair, unpair; /* rows change their order */
     char name[128];
@@ -28,11 +30,12 @@ typedef struct plan {
     bool gguf; /* of the new file */
     planned *item;
     tensor_view *view; /* [n] the items' dst */
-    int n;
+    int n, first_item; /* first_item: of the file being written */
     uint64_t done;
     uint8_t *chunk;
-    float *scratch; /* [workers][widest] */
+    float *scratch; /* [workers][2][widest] */
     bool *bad;      /* [tasks of a chunk] a value that the new type cannot hold */
+    double *sum;    /* [tasks of a chunk] */
     /* the chunk at hand */
     const planned *at;
     size_t first, rows, task_rows;
@@ -59,6 +62,7 @@ static gist_status plan_row(plan *p, const weight_row *r, int layer, int *said, 
     bool moves = r->pairs && llama_families[c->cfg->family].gguf_pairs;
     *it = (planned){ .pair = moves && p->gguf && !c->from->gguf, .unpair = moves && !p->gguf && c->from->gguf };
     TRY(llama_find_tensor(c->from, c->cfg, r, layer, &it->src, err));
+    if (c->base) TRY(llama_find_tensor(c->base, c->base_cfg, r, layer, &it->base, err));
     llama_row_name(it->name, r, layer, p->gguf);
     it->dst = *it->src;
     it->dst.name = it->name;
@@ -82,13 +86,19 @@ static void plan_factors(plan *p) {
     it->dst = (tensor_view){ it->name, DT_F32, 1, { half, 1, 1, 1 }, NULL, (size_t)half * sizeof(float) };
 }
 
+static gist_status check_known(const weights *w, const llama_config *cfg, gist_error *err) {
+    for (size_t i = 0; i < weights_count(w); i++)
+        if (!llama_known_tensor(cfg, weights_at(w, i)->name, w->gguf))
+            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a %s model with %d layers",
+                           weights_at(w, i)->name, llama_families[cfg->family].name, cfg->L);
+    return GIST_OK;
+}
+
 static gist_status plan_all(plan *p, gist_error *err) {
     const llama_copy *c = p->c;
     int said = 0;
-    for (size_t i = 0; i < weights_count(c->from); i++)
-        if (!llama_known_tensor(c->cfg, weights_at(c->from, i)->name, c->from->gguf))
-            return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a %s model with %d layers",
-                           weights_at(c->from, i)->name, llama_families[c->cfg->family].name, c->cfg->L);
+    TRY(check_known(c->from, c->cfg, err));
+    if (c->base) TRY(check_known(c->base, c->base_cfg, err));
     if (p->gguf) TRY(llama_gguf_check_rope(c->cfg, err));
     size_t most = (size_t)llama_weight_rows * (size_t)c->cfg->L + 1;
     p->item = mem_alloc(c->alloc, most, sizeof *p->item);
@@ -135,27 +145,39 @@ static bool holds(dtype t, const float *x, size_t n) {
     return ok;
 }
 
+/* x [K] += row n of the base, nothing where it has no such row. */
+static void add_base(float *x, float *scratch, const tensor_view *base, size_t n, size_t K) {
+    if (n * K >= tensor_count(base)) return;
+    dt_to_f32(scratch, (const uint8_t *)base->data + dt_bytes(base->type, n * K), base->type, K);
+    for (size_t i = 0; i < K; i++) x[i] += scratch[i];
+}
+
 static void convert_rows(void *ctx, int task, int worker) {
     plan *p = ctx;
     const planned *it = p->at;
     size_t K = row_width(it->src), D = (size_t)p->c->cfg->D;
     size_t from = dt_bytes(it->src->type, K), to = dt_bytes(it->dst.type, K);
-    float *x = p->scratch + (size_t)worker * K;
+    float *x = p->scratch + (size_t)worker * 2 * K;
     size_t n = p->first + (size_t)task * p->task_rows, end = p->first + p->rows;
     if (end - n > p->task_rows) end = n + p->task_rows;
     bool ok = true;
+    double sum = 0;
     for (; n < end; n++) {
-        const uint8_t *src = (const uint8_t *)it->src->data + source_row(it, n, D) * from;
+        size_t row = source_row(it, n, D);
+        const uint8_t *src = (const uint8_t *)it->src->data + row * from;
         uint8_t *dst = p->chunk + (n - p->first) * to;
-        if (it->src->type == it->dst.type) {
+        if (it->src->type == it->dst.type && !it->base) {
             memcpy(dst, src, from);
             continue;
         }
         dt_to_f32(x, src, it->src->type, K);
+        if (it->base) add_base(x, x + K, it->base, row, K);
+        for (size_t i = 0; it->base && i < K; i++) sum += (double)x[i];
         ok &= holds(it->dst.type, x, K);
         dt_from_f32(dst, it->dst.type, x, K);
     }
     p->bad[task] = !ok;
+    p->sum[task] = sum;
 }
 
 static gist_status convert_chunk(plan *p, gist_error *err) {
@@ -168,6 +190,7 @@ static gist_status convert_chunk(plan *p, gist_error *err) {
         if (p->bad[i])
             return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %s holds a value that %s cannot", p->at->src->name,
                            dt_name(p->at->dst.type));
+    for (int i = 0; i < tasks; i++) p->c->sum += p->sum[i];
     return GIST_OK;
 }
 
@@ -192,9 +215,12 @@ static gist_status copy_tensor(plan *p, size_t i, sink_fn sink, void *out, gist_
     p->at = it;
     p->task_rows = TASK_ELEMENTS / K ? TASK_ELEMENTS / K : 1;
     p->chunk = mem_alloc(c->alloc, chunk, bytes);
-    p->scratch = mem_alloc(c->alloc, workers * K, sizeof *p->scratch);
-    p->bad = mem_alloc(c->alloc, (chunk + p->task_rows - 1) / p->task_rows, sizeof *p->bad);
-    gist_status status = p->chunk && p->scratch && p->bad ? GIST_OK : err_memory(err, "rows on their way");
+    size_t tasks = (chunk + p->task_rows - 1) / p->task_rows;
+    p->scratch = mem_alloc(c->alloc, workers * 2 * K, sizeof *p->scratch);
+    p->bad = mem_alloc(c->alloc, tasks, sizeof *p->bad);
+    p->sum = mem_alloc(c->alloc, tasks, sizeof *p->sum);
+    bool made = p->chunk && p->scratch && p->bad && p->sum;
+    gist_status status = made ? GIST_OK : err_memory(err, "rows on their way");
     for (p->first = 0; p->first < rows && status == GIST_OK; p->first += p->rows) {
         p->rows = rows - p->first < chunk ? rows - p->first : chunk;
         status = convert_chunk(p, err);
@@ -204,9 +230,11 @@ static gist_status copy_tensor(plan *p, size_t i, sink_fn sink, void *out, gist_
         if (c->progress) c->progress(c->ctx, p->done, c->bytes);
     }
     map_forget(weights_map(c->from, it->src), it->src->data, it->src->bytes);
+    if (it->base) map_forget(weights_map(c->base, it->base), it->base->data, it->base->bytes);
     mem_free(c->alloc, p->chunk);
     mem_free(c->alloc, p->scratch);
     mem_free(c->alloc, p->bad);
+    mem_free(c->alloc, p->sum);
     return status;
 }
 
@@ -287,14 +315,67 @@ static void sink_st(void *out, const void *bytes, size_t len) {
 }
 
 static gist_status next_st(void *ctx, size_t i, out_file *out, gist_error *err) {
-    return copy_tensor(ctx, i, sink_st, out, err);
+    plan *p = ctx;
+    return copy_tensor(p, (size_t)p->first_item + i, sink_st, out, err);
+}
+
+/* Items [first,end) as one file. */
+static gist_status write_st(plan *p, const char *path, int first, int end, gist_error *err) {
+    static const st_meta meta = { "format", "pt" }; /* what transformers looks for */
+    p->first_item = first;
+    return st_save_from(p->c->alloc, path, p->view + first, (size_t)(end - first), &meta, 1, next_st, p, err);
 }
 
 gist_status llama_copy_st(llama_copy *c, const char *path, gist_error *err) {
-    static const st_meta meta = { "format", "pt" }; /* what transformers looks for */
     plan p = { .c = c };
     gist_status status = plan_all(&p, err);
-    if (status == GIST_OK) status = st_save_from(c->alloc, path, p.view, (size_t)p.n, &meta, 1, next_st, &p, err);
+    if (status == GIST_OK) status = write_st(&p, path, 0, p.n, err);
+    plan_free(&p);
+    return status;
+}
+
+/* Where the shard that begins with item `first` ends. */
+static int shard_end(const plan *p, int first, uint64_t most) {
+    uint64_t bytes = 0;
+    int i = first;
+    while (i < p->n && (i == first || most == 0 || bytes + p->view[i].bytes <= most)) bytes += p->view[i++].bytes;
+    return i;
+}
+
+static gist_status write_shards(plan *p, const char *dir, uint64_t most, int shards, gist_error *err) {
+    char name[64];
+    json_t *map = json_object();
+    gist_status status = map ? GIST_OK : err_memory(err, "index of shards");
+    for (int first = 0, n = 1; first < p->n && status == GIST_OK; n++) {
+        int end = shard_end(p, first, most), bad = 0;
+        snprintf(name, sizeof name, "model-%05d-of-%05d.safetensors", n, shards);
+        char *path = path_join(p->c->alloc, dir, name);
+        for (int i = first; i < end; i++) bad |= json_object_set_new(map, p->item[i].name, json_string(name));
+        status = path && !bad ? write_st(p, path, first, end, err) : err_memory(err, "index of shards");
+        mem_free(p->c->alloc, path);
+        first = end;
+    }
+    json_t *index = json_pack("{s:{s:I}, s:O?}", "metadata", "total_size", (json_int_t)p->c->bytes, "weight_map", map);
+    if (status == GIST_OK && !index) status = err_memory(err, "index of shards");
+    if (status == GIST_OK) status = llama_save_json(index, dir, "model.safetensors.index.json", p->c->alloc, err);
+    json_decref(index);
+    json_decref(map);
+    return status;
+}
+
+static gist_status write_single(plan *p, const char *dir, gist_error *err) {
+    char *path = path_join(p->c->alloc, dir, "model.safetensors");
+    gist_status status = path ? write_st(p, path, 0, p->n, err) : err_memory(err, "path of weights");
+    mem_free(p->c->alloc, path);
+    return status;
+}
+
+gist_status llama_copy_dir(llama_copy *c, const char *dir, uint64_t most, gist_error *err) {
+    plan p = { .c = c };
+    int shards = 0;
+    gist_status status = plan_all(&p, err);
+    for (int i = 0; status == GIST_OK && i < p.n; shards++) i = shard_end(&p, i, most);
+    if (status == GIST_OK) status = shards > 1 ? write_shards(&p, dir, most, shards, err) : write_single(&p, dir, err);
     plan_free(&p);
     return status;
 }

@@ -88,8 +88,8 @@ static int set_shape(json_t *j, const llama_config *c, dtype type) {
     return bad | set_new(j, key, json_string(type_names[type]));
 }
 
-static gist_status save_json(const json_t *j, const char *dir, const char *name, const gist_allocator *alloc,
-                             gist_error *err) {
+gist_status llama_save_json(const json_t *j, const char *dir, const char *name, const gist_allocator *alloc,
+                            gist_error *err) {
     char *path = path_join(alloc, dir, name);
     char *text = json_dumps(j, JSON_INDENT(2));
     out_file out;
@@ -112,7 +112,7 @@ gist_status llama_save_config(const llama_config *c, const json_t *from, dtype t
                               const gist_allocator *alloc, gist_error *err) {
     json_t *j = from ? json_deep_copy(from) : json_object();
     int bad = j ? set_shape(j, c, type) : -1;
-    gist_status status = bad ? err_memory(err, "config.json") : save_json(j, dir, "config.json", alloc, err);
+    gist_status status = bad ? err_memory(err, "config.json") : llama_save_json(j, dir, "config.json", alloc, err);
     json_decref(j);
     return status;
 }

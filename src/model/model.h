@@ -332,6 +332,9 @@ void llama_rotate_key(const llama_model *m, float *k, int shift);
 
 /* ---- saving: llama_save.c ---- */
 
+/* DIR/name, indented. */
+gist_status llama_save_json(const json_t *j, const char *dir, const char *name, const gist_allocator *alloc,
+                            gist_error *err);
 /* DIR/config.json: `from` (the config the model came from; NULL: none) with the keys that c and `type` decide
  * rewritten. */
 gist_status llama_save_config(const llama_config *c, const json_t *from, dtype type, const char *dir,
@@ -361,14 +364,22 @@ typedef struct llama_copy {
     const log_sink *log;
     void (*progress)(void *ctx, uint64_t done, uint64_t all); /* bytes; NULL: none */
     void *ctx;
+    /* A weight diff (from) and what it is added to, both with Hugging Face's names; NULL: none.  Two elements are
+     * added as f32 numbers.  base_cfg may have fewer rows in the vocabulary: those that are missing count as zero. */
+    const weights *base;
+    const llama_config *base_cfg;
     int tensors;    /* out: how many, */
     uint64_t bytes; /* of how many bytes, */
-    dtype most;     /* and the type that most elements of matrices have */
+    dtype most;     /* the type that most elements of matrices have, */
+    double sum;     /* and with a base the sum over all elements, before they are rounded to their type */
 } llama_copy;
-/* The tensors of the model into one safetensors file; added to w, which has its metadata, and saved as a GGUF file.
+/* The tensors of the model into one safetensors file; into a directory's model.safetensors, or into shards of at most
+ * `most` bytes with an index where they take more (0: no limit; a larger tensor is a shard of its own); added to w,
+ * which has its metadata, and saved as a GGUF file.
  * Names, shapes and types are judged before anything is written.  Rows that are no multiple of the block become q8_0 or
  * f16, with a warning.  A value that the new type cannot hold is GIST_ERR_UNSUPPORTED and names the tensor. */
 gist_status llama_copy_st(llama_copy *c, const char *path, gist_error *err);
+gist_status llama_copy_dir(llama_copy *c, const char *dir, uint64_t most, gist_error *err);
 gist_status llama_copy_gguf(llama_copy *c, gguf_writer *w, const char *path, gist_error *err);
 /* The keys of a GGUF file that llama_config_gguf reads.  general.file_type is llama_copy_gguf's, unless a GGUF file's
  * types are kept. */

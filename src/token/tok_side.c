@@ -148,11 +148,12 @@ static gist_status mark_all_special(tokenizer *t, const json_t *obj, const char 
     return GIST_OK;
 }
 
-/* *id := the token that obj names under key; null is a clear "none".  False: obj does not say. */
+/* *id := the token that obj names under key; null is a clear "none".  False: obj does not say; an empty text, which the
+ * first conversions of LLaMA have, says nothing either. */
 static bool named_token(const tokenizer *t, const json_t *obj, const char *key, int32_t *id) {
     const json_t *v = json_object_get(obj, key);
-    if (!v) return false;
     const char *text = token_text(v);
+    if (!v || (text && !*text)) return false;
     *id = text ? vocab_find(&t->v, text, strlen(text)) : -1;
     return true;
 }
