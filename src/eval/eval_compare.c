@@ -8,9 +8,8 @@
  * resamples that happens.
  */
 #include <math.h>
-#include <stdlib.h>
 
-#include "eval/eval.h"
+#include "eval/eval_int.h"
 
 static const int metric[EVAL_BYS] = { EVAL_ROUGE_L, EVAL_EXACT };
 
@@ -83,25 +82,12 @@ static void resample(comparison *x, uint64_t seed) {
     }
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double percentile(const double *sorted, int n, double q) {
-    double at = q * (n - 1);
-    int i = (int)at;
-    return i + 1 < n ? sorted[i] + (at - i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
-}
-
 static eval_figure figure(double value, double *of, int n) {
     eval_figure f = { value, value, value };
     for (int i = 0; i < n; i++)
         if (isnan(of[i])) return (eval_figure){ value, (double)NAN, (double)NAN };
     if (n == 0 || isnan(value)) return f;
-    qsort(of, (size_t)n, sizeof *of, ascending);
-    f.low = percentile(of, n, 0.025);
-    f.high = percentile(of, n, 0.975);
+    eval_middle(of, n, &f.low, &f.high);
     return f;
 }
 

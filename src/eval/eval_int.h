@@ -1,4 +1,5 @@
-/* eval_int.h - shared inside the room: longest common subsequences of sequences of small numbers (eval_lcs.c).
+/* eval_int.h - shared inside the room: the middle of drawn values (eval_saving.c), and longest common subsequences of
+ * sequences of small numbers (eval_lcs.c).
  *
  * row[0..rows) and col[0..cols) hold ids; mask has one word per id, all zero before and after each call; bits is
  * scratch of the number of words that the function beside it tells.
@@ -7,6 +8,9 @@
 #define GIST_EVAL_INT_H
 
 #include "eval/eval.h"
+
+/* Sorts drawn[n], n > 0; the 2.5th and 97.5th percentile, linear between neighbours. */
+void eval_middle(double *drawn, int n, double *low, double *high);
 
 size_t eval_lcs_length_words(int rows);
 int eval_lcs_length(uint64_t *mask, uint64_t *bits, const int32_t *row, int rows, const int32_t *col, int cols);

@@ -5,9 +5,7 @@
  * A resample's random numbers come from its own number and the seed, and its sums run in the order of its draws, so
  * nothing depends on which thread did what.
  */
-#include <stdlib.h>
-
-#include "eval/eval.h"
+#include "eval/eval_int.h"
 
 const char *const eval_metric_names[EVAL_METRICS] = { "rouge1", "rouge2", "rougeL", "rougeLsum", "exact" };
 
@@ -104,17 +102,6 @@ static void resample(void *ctx, int task, int worker) {
     for (int m = 0; m < EVAL_METRICS; m++) b->mean[(size_t)m * (size_t)b->resamples + (size_t)task] = sum[m] / b->n;
 }
 
-static int ascending(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double percentile(const double *sorted, int n, double q) {
-    double at = q * (n - 1);
-    int i = (int)at;
-    return i + 1 < n ? sorted[i] + (at - i) * (sorted[i + 1] - sorted[i]) : sorted[n - 1];
-}
-
 static eval_summary means(const eval_row *rows, int n) {
     eval_summary s = { .predicted = 0 };
     for (int i = 0; i < n; i++) {
@@ -137,9 +124,8 @@ gist_status eval_summarise(const eval_row *rows, int n, int resamples, uint64_t 
     if (resamples > 0) pool_run(p, resample, &b, resamples);
     for (int m = 0; m < EVAL_METRICS; m++) {
         double *mean = b.mean + (size_t)m * (size_t)resamples;
-        if (resamples > 0) qsort(mean, (size_t)resamples, sizeof *mean, ascending);
-        s.low[m] = resamples > 0 ? percentile(mean, resamples, 0.025) : s.mean[m];
-        s.high[m] = resamples > 0 ? percentile(mean, resamples, 0.975) : s.mean[m];
+        s.low[m] = s.high[m] = s.mean[m];
+        if (resamples > 0) eval_middle(mean, resamples, &s.low[m], &s.high[m]);
     }
     mem_free(alloc, b.mean);
     *out = s;
