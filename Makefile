@@ -36,6 +36,7 @@ ISA_AVX2 := -mavx2 -mfma -mf16c
 ISA_AVX512 := $(ISA_AVX2) -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512
 ISA_AVX512VNNI := $(ISA_AVX512) -mavx512vnni
 ISA_AVX512BF16 := $(ISA_AVX512) -mavx512bf16
+ISA_AMX := $(ISA_AVX512BF16) -mamx-tile -mamx-bf16
 
 VARIANTS := release debug asan tsan
 OPT_release := -O2 -fstack-protector-strong -U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2
@@ -115,6 +116,7 @@ $(call objects,$(wildcard src/ops/x86/*avx2*.c)): ISA := $(ISA_AVX2)
 $(call objects,$(filter-out %bf16.c %vnni.c,$(wildcard src/ops/x86/*avx512*.c))): ISA := $(ISA_AVX512)
 $(call objects,$(wildcard src/ops/x86/*avx512vnni*.c)): ISA := $(ISA_AVX512VNNI)
 $(call objects,$(wildcard src/ops/x86/*avx512bf16*.c)): ISA := $(ISA_AVX512BF16)
+$(call objects,$(wildcard src/ops/x86/*amx*.c)): ISA := $(ISA_AMX)
 $(BUILD)/obj/tests/%.o: BASE_CPPFLAGS += $(TEST_CFLAGS)
 $(BUILD)/obj/cli/cmd_chat.o: BASE_CPPFLAGS += $(EDIT_CFLAGS)
 $(BUILD)/obj/cli/cmd_chat.o: $(BUILD)/edit

@@ -66,6 +66,43 @@ __attribute__((target("avx512f,avx512bf16"))) static float peak_bf16(float x) {
     return _mm512_cvtss_f32(all);
 }
 
+/* Four tiles of sums, two of rows, two of columns: 16 x 16 sums of 32 products each. */
+enum { TILES = 4, TILE_STEPS = STEPS / 4, TILE_PRODUCTS = 16 * 16 * 32 };
+__attribute__((target("avx512f,amx-tile,amx-bf16"))) static float peak_amx(float x) {
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = { .palette = 1 };
+    float tile[16][16];
+    for (int i = 0; i < 8; i++) config.row_bytes[i] = 64, config.rows[i] = 16;
+    for (int i = 0; i < 256; i++) tile[i / 16][i % 16] = x;
+    _tile_loadconfig(&config);
+    _tile_loadd(0, tile, 64);
+    _tile_loadd(1, tile, 64);
+    _tile_loadd(2, tile, 64);
+    _tile_loadd(3, tile, 64);
+    _tile_loadd(4, tile, 64);
+    _tile_loadd(5, tile, 64);
+    _tile_loadd(6, tile, 64);
+    _tile_loadd(7, tile, 64);
+    for (int n = 0; n < TILE_STEPS; n++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, tile, 64);
+    x = tile[3][3];
+    _tile_stored(1, tile, 64);
+    x += tile[3][3];
+    _tile_stored(2, tile, 64);
+    x += tile[3][3];
+    _tile_stored(3, tile, 64);
+    _tile_release();
+    return x + tile[3][3];
+}
+
 /* Bytes: products in pairs, pairs in 32 bits, and their sum; or all at once. */
 #define ISUM8(i) __m256i s##i = _mm256_set1_epi32(i);
 #define IDOT8(i) s##i = _mm256_add_epi32(s##i, _mm256_madd_epi16(_mm256_maddubs_epi16(a, s##i), b));
@@ -129,6 +166,8 @@ static unit int8_unit(void) {
 static unit find_unit(bench_unit u) {
     unit none = { 0 };
 #ifdef HAVE_X86
+    if (u == BENCH_BF16 && gist_kernels_available(GIST_KERNELS_AMX))
+        return (unit){ "bf16 tiles", peak_amx, 2.0 * TILE_PRODUCTS * TILES * TILE_STEPS };
     if (u == BENCH_BF16)
         return gist_kernels_available(GIST_KERNELS_AVX512BF16)
                    ? (unit){ "bf16 dot products, 512 bits", peak_bf16, 2.0 * 32 * SUMS * STEPS }

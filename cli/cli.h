@@ -29,7 +29,7 @@ typedef struct model_args {
     int threads, kernels, type; /* kernels, type: values of gist_kernels, gist_type */
 } model_args;
 
-#define KERNELS_CHOICES "auto|scalar|avx2|avx512|avx512bf16" /* in the order of gist_kernels */
+#define KERNELS_CHOICES "auto|scalar|avx2|avx512|avx512bf16|amx" /* in the order of gist_kernels */
 #define KV_CHOICES "auto|f32|bf16|f16|q8_0"                  /* in the order of gist_type */
 #define WEIGHTS_CHOICES "auto|f32|bf16|f16|q8_0|q4_0|q4_K|q5_K|q6_K" /* in the order of gist_type */
 

@@ -99,9 +99,10 @@ typedef enum gist_kernels {
     GIST_KERNELS_SCALAR,
     GIST_KERNELS_AVX2,
     GIST_KERNELS_AVX512,
-    GIST_KERNELS_AVX512BF16
+    GIST_KERNELS_AVX512BF16,
+    GIST_KERNELS_AMX
 } gist_kernels;
-GIST_API const char *gist_kernels_name(gist_kernels level); /* "scalar", "avx2", "avx512", "avx512bf16"; "auto" */
+GIST_API const char *gist_kernels_name(gist_kernels level); /* "scalar", "avx2", "avx512", "avx512bf16", "amx"; "auto" */
 GIST_API bool gist_kernels_available(gist_kernels level);   /* can this CPU run them? */
 
 /* ---- engine -------------------------------------------------------------------------------------------------- */

@@ -18,7 +18,7 @@
 #include "tiny.h"
 #include "tolerances.h"
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels;
 static pool *pools[5]; /* by threads: 1, 2, 4 */
 

@@ -19,7 +19,7 @@ static const char *const prompts[] = { "Translate it.", "Sum the numbers of the 
 static const gist_type kv_types[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_F16 };
 static const gist_type with_q8_0[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_Q8_0 };
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels, least; /* the levels tried: [least,levels) */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { SLOW = 1 }; /* under gcc's sanitizers, which are after other faults: the best level, fewer cases */

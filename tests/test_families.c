@@ -17,7 +17,7 @@
 #include "tolerances.h"
 #include "train/train.h"
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels;
 
 static const char *const models[] = { "llama31", "mistral", "qwen2", "qwen3" };

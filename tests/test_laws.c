@@ -20,7 +20,7 @@
 enum { REST = 70, LONG = 1300 };
 static const char prompt[] = "Translate the sentence into another language, and keep the tone of the author.";
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels;
 
 static const gist_type kv_types[] = { GIST_TYPE_F32, GIST_TYPE_BF16, GIST_TYPE_F16, GIST_TYPE_Q8_0 };

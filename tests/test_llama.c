@@ -18,7 +18,7 @@
 #include "tiny.h"
 #include "tolerances.h"
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels;
 
 static const char *const models[] = { "mha-f32", "gqa-f32", "gqa-bf16", "mha-f16" };

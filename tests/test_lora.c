@@ -152,7 +152,7 @@ static void check_fixture(const lora_case *c, gist_kernels level, bool recompute
 
 static void test_gradients(void **state) {
     (void)state;
-    gist_kernels level[4];
+    gist_kernels level[TINY_LEVELS];
     int n = tiny_levels(level);
     for (int i = 0; i < 2 * 2 * n; i++) check_fixture(&cases[i % 2], level[i / 4], i / 2 % 2);
 }
@@ -236,7 +236,7 @@ static float *logits_of(const setup *s, const llama_model *m) {
 
 static void test_logits(void **state) {
     (void)state;
-    gist_kernels level[4];
+    gist_kernels level[TINY_LEVELS];
     int levels = tiny_levels(level);
     for (int i = 0; i < 2 * levels; i++) {
         const lora_case *c = &cases[i % 2];

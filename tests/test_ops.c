@@ -12,7 +12,7 @@
 #include "tiny.h"
 #include "tolerances.h"
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels;
 
 typedef struct machine {
@@ -123,7 +123,7 @@ static double linear_tolerance(dtype type) {
     return tol[type];
 }
 
-static void check_linear(machine on[4][4], int N, int K, int T, dtype type, uint64_t seed) {
+static void check_linear(machine on[TINY_LEVELS][4], int N, int K, int T, dtype type, uint64_t seed) {
     linear_case c;
     linear_make(&c, &on[0][seed % 4], N, K, T, type, seed);
     size_t count = (size_t)T * (size_t)N;
@@ -165,7 +165,7 @@ static void test_linear(void **state) {
     static const int Ks[] = {
         1, 2, 3, 15, 16, 17, 31, 64, 127, 255, 256, 257, 300, 511, 512, 513, 514, 700, 1025, 1100
     };
-    machine on[4][4];
+    machine on[TINY_LEVELS][4];
     for (int l = 0; l < levels; l++)
         for (int t = 0; t < 4; t++) on[l][t] = machine_on(level[l], t + 1);
     uint64_t seed = 7;

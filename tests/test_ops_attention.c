@@ -18,7 +18,7 @@
 
 enum { KV_STORES = 4 /* 0, 1: timelines; 2, 3: memories */, MOST_ROWS = 70 };
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels;
 static pool *pools[5]; /* by threads */
 

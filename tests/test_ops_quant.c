@@ -36,6 +36,7 @@ static void find_kernels(void) {
     if (gist_kernels_available(GIST_KERNELS_AVX512) && __builtin_cpu_supports("avx512vnni"))
         add_kernels(&op_kernels_avx512vnni, "avx512 with VNNI");
     if (gist_kernels_available(GIST_KERNELS_AVX512BF16)) add_kernels(&op_kernels_avx512bf16, "avx512bf16");
+    if (gist_kernels_available(GIST_KERNELS_AMX)) add_kernels(&op_kernels_amx, "amx");
 #endif
     for (int t = 0; t < 4; t++) pool_create(mem_default(), t + 1, &threads[t], NULL);
     for (int i = 0; i < levels; i++) print_message("kernels %s\n", kernels_name[i]);

@@ -54,7 +54,7 @@ static setup make_setup(void) {
     s.o.pack.mix[COND_FULL] = s.o.pack.mix[COND_NONE] = 0.25;
     s.o.accumulate = 2;
     s.o.steps = 12;
-    s.o.optimiser = (optimiser){ 3e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f };
+    s.o.optimiser = (optimiser){ 3e-3f, 0.9f, 0.95f, 1e-8f, 0.1f, 1.0f, 0 };
     s.o.schedule = SCHEDULE_COSINE;
     s.o.warmup = 2;
     s.o.seed = 5;

@@ -11,9 +11,9 @@
 
 #include "train/train.h"
 
-enum { N_LEVELS = 4 };
+enum { N_LEVELS = 5 };
 static const gist_kernels levels[N_LEVELS] = { GIST_KERNELS_SCALAR, GIST_KERNELS_AVX2, GIST_KERNELS_AVX512,
-                                               GIST_KERNELS_AVX512BF16 };
+                                               GIST_KERNELS_AVX512BF16, GIST_KERNELS_AMX };
 static const double TOL_LOSS = 1e-6, TOL_GRAD = 2e-5;
 
 typedef struct setup {

@@ -19,7 +19,7 @@
 static const double TOL_PACKED = 1e-5;
 enum { GIST_ID = 63, PROMPTS = 3, MOST_PAIRS = 8, LARGEST_K = 4, MOST_ROWS = 1024 };
 
-static gist_kernels level[4];
+static gist_kernels level[TINY_LEVELS];
 static int levels;
 
 /* ---- a model with weights large enough that every visible token matters ---- */

@@ -168,7 +168,7 @@ static void check_gradients(how h) {
 
 static void test_gradients(void **state) {
     (void)state;
-    gist_kernels level[4];
+    gist_kernels level[TINY_LEVELS];
     int n = tiny_levels(level);
     for (int i = 0; i < n; i++) {
         how h = PLAIN;

@@ -175,9 +175,9 @@ void tiny_ids(int32_t *ids, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) ids[i] = TINY_BYTE + (int32_t)(test_rand(&seed) % (256 + MERGES));
 }
 
-int tiny_levels(gist_kernels out[4]) {
+int tiny_levels(gist_kernels out[TINY_LEVELS]) {
     int n = 0;
-    for (gist_kernels k = GIST_KERNELS_SCALAR; k <= GIST_KERNELS_AVX512BF16; k = (gist_kernels)(k + 1))
+    for (gist_kernels k = GIST_KERNELS_SCALAR; k <= GIST_KERNELS_AMX; k = (gist_kernels)(k + 1))
         if (gist_kernels_available(k)) out[n++] = k;
     return n;
 }

@@ -48,6 +48,7 @@ gist_engine *tiny_open(const tiny_model *t, const char *name, int threads, gist_
 void tiny_ids(int32_t *ids, size_t n, uint64_t seed);
 
 /* The kernel levels of this CPU, GIST_KERNELS_SCALAR first; returns how many. */
-int tiny_levels(gist_kernels out[4]);
+enum { TINY_LEVELS = 5 };
+int tiny_levels(gist_kernels out[TINY_LEVELS]);
 
 #endif

@@ -5,8 +5,14 @@
  */
 #include "ops/ops_int.h"
 
+#if defined(__x86_64__) && !defined(GIST_NO_X86)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 const char *gist_kernels_name(gist_kernels level) {
-    static const char *const name[] = { "auto", "scalar", "avx2", "avx512", "avx512bf16" };
+    static const char *const name[] = { "auto", "scalar", "avx2", "avx512", "avx512bf16", "amx" };
     return (unsigned)level < sizeof name / sizeof *name ? name[level] : "unknown";
 }
 
@@ -14,6 +20,18 @@ const char *gist_kernels_name(gist_kernels level) {
 /* Not a level of its own: products of block types give the same bits without. */
 static bool vnni(void) {
     return __builtin_cpu_supports("avx512vnni");
+}
+
+/* Tiles of bf16.  Their state is large, so Linux gives it to a process that asks, once for all of its threads. */
+static bool amx(void) {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { LEAF = 7, AMX_BF16 = 1 << 22, AMX_TILE = 1 << 24, REQUEST_PERMISSION = 0x1023, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    return __get_cpuid_count(LEAF, 0, &a, &b, &c, &d) && (d & AMX_BF16) && (d & AMX_TILE) &&
+           syscall(SYS_arch_prctl, REQUEST_PERMISSION, TILE_DATA) == 0;
+#else
+    return false;
+#endif
 }
 #endif
 
@@ -26,7 +44,9 @@ bool gist_kernels_available(gist_kernels level) {
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     if (level == GIST_KERNELS_AVX2) return avx2; /* every FMA processor has F16C */
     if (level == GIST_KERNELS_AVX512) return avx512;
-    if (level == GIST_KERNELS_AVX512BF16) return avx512 && vnni() && __builtin_cpu_supports("avx512bf16");
+    bool bf16 = avx512 && vnni() && __builtin_cpu_supports("avx512bf16");
+    if (level == GIST_KERNELS_AVX512BF16) return bf16;
+    if (level == GIST_KERNELS_AMX) return bf16 && amx();
 #endif
     return false;
 }
@@ -37,6 +57,7 @@ static const op_kernels *table(gist_kernels level) {
     case GIST_KERNELS_AVX2: return &op_kernels_avx2;
     case GIST_KERNELS_AVX512: return vnni() ? &op_kernels_avx512vnni : &op_kernels_avx512;
     case GIST_KERNELS_AVX512BF16: return &op_kernels_avx512bf16;
+    case GIST_KERNELS_AMX: return &op_kernels_amx;
 #endif
     default: return &op_kernels_scalar;
     }
@@ -44,7 +65,7 @@ static const op_kernels *table(gist_kernels level) {
 
 gist_status op_init(op_ctx *ctx, gist_kernels level, pool *p, gist_error *err) {
     if (level == GIST_KERNELS_AUTO) {
-        level = GIST_KERNELS_AVX512BF16;
+        level = GIST_KERNELS_AMX;
         while (!gist_kernels_available(level)) level = (gist_kernels)(level - 1);
     }
     if (!gist_kernels_available(level))

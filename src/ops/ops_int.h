@@ -120,6 +120,9 @@ extern const op_kernels op_kernels_avx512vnni;
 /* Products of bf16 pairs in one instruction, and of bytes: every processor with the one has the other. */
 op_gemm_fn op_gemm_bf16_avx512bf16;
 extern const op_kernels op_kernels_avx512bf16;
+/* Products of bf16 tiles; the rest is op_kernels_avx512bf16's. */
+op_gemm_fn op_gemm_bf16_amx;
+extern const op_kernels op_kernels_amx;
 #endif
 
 /* exp(x) = 2^n * p(r), n = round(x log2 e), r = x - n ln 2: the constants every level uses.  Coefficients 1/k!,

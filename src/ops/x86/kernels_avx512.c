@@ -114,6 +114,13 @@ const op_kernels op_kernels_avx512vnni = {
     VECTOR_KERNELS,
 };
 
+const op_kernels op_kernels_amx = {
+    .level = GIST_KERNELS_AMX,
+    .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = op_gemm_bf16_amx, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx512vnni) },
+    .quantize = op_quantize_avx512,
+    VECTOR_KERNELS,
+};
+
 const op_kernels op_kernels_avx512bf16 = {
     .level = GIST_KERNELS_AVX512BF16,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = op_gemm_bf16_avx512bf16, [DT_F16] = gemm_f16,
