@@ -213,6 +213,7 @@ typedef struct linear_job {
     const void *x;
     const op_weight *W;
     int T, row_block, row_blocks;
+    bool rows_outer; /* the smaller operand passes again and again, from cache */
     bool add;
 } linear_job;
 
@@ -220,7 +221,8 @@ static void linear_task(void *arg, int task, int worker) {
     (void)worker;
     const linear_job *j = arg;
     const op_weight *W = j->W;
-    int p = task / j->row_blocks, t = task % j->row_blocks * j->row_block;
+    int p = j->rows_outer ? task % panels(W->N) : task / j->row_blocks;
+    int t = (j->rows_outer ? task / panels(W->N) : task % j->row_blocks) * j->row_block;
     int rows = j->T - t < j->row_block ? j->T - t : j->row_block;
     int cols = W->N - p * OP_PANEL < OP_PANEL ? W->N - p * OP_PANEL : OP_PANEL;
     operand_kind kind = operand_of(W->type);
@@ -234,7 +236,10 @@ static void product(op_ctx *ctx, float *y, const void *x, const op_weight *W, in
     enum { ROW_BLOCK = 192 }; /* rows whose operands stay in the second-level cache while a panel passes */
     if (T <= 0) return;
     int blocks = (T + ROW_BLOCK - 1) / ROW_BLOCK;
-    linear_job job = { ctx, y, x, W, T, ROW_BLOCK, blocks, add };
+    operand_kind kind = operand_of(W->type);
+    size_t rows_bytes = (size_t)T * operand_stride(kind, W->K) * operand_size(kind);
+    bool rows_outer = rows_bytes > op_weight_bytes(W->type, W->N, W->K);
+    linear_job job = { ctx, y, x, W, T, ROW_BLOCK, blocks, rows_outer, add };
     op_run(ctx, linear_task, &job, panels(W->N) * blocks, (size_t)T * (size_t)W->N * (size_t)W->K / 8);
 }
 

@@ -119,6 +119,7 @@ OP_QUANT_DECLARE(avx512vnni)
 extern const op_kernels op_kernels_avx512vnni;
 /* Products of bf16 pairs in one instruction, and of bytes: every processor with the one has the other. */
 op_gemm_fn op_gemm_bf16_avx512bf16;
+void op_round_bf16_avx512bf16(uint16_t *y, const float *x, int n);
 extern const op_kernels op_kernels_avx512bf16;
 /* Products of bf16 tiles; the rest is op_kernels_avx512bf16's. */
 op_gemm_fn op_gemm_bf16_amx;

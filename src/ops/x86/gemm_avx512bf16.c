@@ -72,3 +72,18 @@ void op_gemm_bf16_avx512bf16(float *y, size_t ldy, const void *x, size_t ldx, co
             memcpy(y + (size_t)(t + r) * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
     }
 }
+
+/* VCVTNE2PS2BF16 rounds as f32_to_bf16 does, but for subnormal numbers, which it flushes: runs with one go the slow way. */
+void op_round_bf16_avx512bf16(uint16_t *y, const float *x, int n) {
+    enum { PAIR = 2 * OP_LANES, SUBNORMAL = 0x20 };
+    int i = 0;
+    for (; i + PAIR <= n; i += PAIR) {
+        __m512 low = _mm512_loadu_ps(x + i), high = _mm512_loadu_ps(x + i + OP_LANES);
+        if (_mm512_fpclass_ps_mask(low, SUBNORMAL) | _mm512_fpclass_ps_mask(high, SUBNORMAL)) {
+            for (int j = 0; j < PAIR; j++) y[i + j] = f32_to_bf16(x[i + j]);
+        } else {
+            _mm512_storeu_si512(y + i, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+        }
+    }
+    for (; i < n; i++) y[i] = f32_to_bf16(x[i]);
+}

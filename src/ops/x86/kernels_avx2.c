@@ -146,5 +146,6 @@ const op_kernels op_kernels_avx2 = {
     .level = GIST_KERNELS_AVX2,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx2) },
     .quantize = op_quantize_avx2,
+    .round_bf16 = round_bf16,
     VECTOR_KERNELS,
 };

@@ -104,6 +104,7 @@ const op_kernels op_kernels_avx512 = {
     .level = GIST_KERNELS_AVX512,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx512) },
     .quantize = op_quantize_avx512,
+    .round_bf16 = round_bf16,
     VECTOR_KERNELS,
 };
 
@@ -111,6 +112,7 @@ const op_kernels op_kernels_avx512vnni = {
     .level = GIST_KERNELS_AVX512,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = gemm_bf16, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx512vnni) },
     .quantize = op_quantize_avx512,
+    .round_bf16 = round_bf16,
     VECTOR_KERNELS,
 };
 
@@ -118,6 +120,7 @@ const op_kernels op_kernels_amx = {
     .level = GIST_KERNELS_AMX,
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = op_gemm_bf16_amx, [DT_F16] = gemm_f16, OP_QUANT_GEMM(avx512vnni) },
     .quantize = op_quantize_avx512,
+    .round_bf16 = op_round_bf16_avx512bf16,
     VECTOR_KERNELS,
 };
 
@@ -126,5 +129,6 @@ const op_kernels op_kernels_avx512bf16 = {
     .gemm = { [DT_F32] = gemm_f32, [DT_BF16] = op_gemm_bf16_avx512bf16, [DT_F16] = gemm_f16,
               OP_QUANT_GEMM(avx512vnni) },
     .quantize = op_quantize_avx512,
+    .round_bf16 = op_round_bf16_avx512bf16,
     VECTOR_KERNELS,
 };

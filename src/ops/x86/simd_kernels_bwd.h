@@ -184,7 +184,7 @@ static void attend_bwd(const op_tile_bwd *b) {
 
 /* What every level takes from these two headers for its table. */
 #define VECTOR_KERNELS \
-    .round_bf16 = round_bf16, .transpose = transpose, .rmsnorm = rmsnorm, .silu_mul = silu_mul, .add = add, \
+    .transpose = transpose, .rmsnorm = rmsnorm, .silu_mul = silu_mul, .add = add, \
     .rope = rope, .attend = attend, .attend_bwd = attend_bwd, .rmsnorm_bwd = rmsnorm_bwd, \
     .silu_mul_bwd = silu_mul_bwd, .fma_rows = fma_rows, .softmax_stats = softmax_stats, .xent_bwd = xent_bwd, \
     .adamw = adamw
