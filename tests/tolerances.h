@@ -70,4 +70,8 @@
 #define TOL_REBASE_BF16               5e-2   /* bf16: v per key component, in every layer */
 #define TOL_REBASE_Q8_0               1e-1   /* q8_0: 1/254 of the largest of 32 components */
 
+/* Counts and shares (test_flops.c), relative. */
+#define TOL_POINTWISE_FLOPS           8e-2   /* element-wise operations differ between versions of the implementation */
+#define TOL_SAVING                    1e-12  /* double, 40 terms */
+
 #endif
