@@ -3,7 +3,6 @@
  * The profiler's numbers were printed by tools/profile_flops.py (torch 2.15.0, transformers 5.24.0).
  */
 #include <math.h>
-#include <stdlib.h>
 
 #include "testing.h"
 #include "tolerances.h"
@@ -55,6 +54,11 @@ static void test_done(void **state) {
     assert_true(eval_flops_done(&c, 1, 0) == row + head + 4 * 3 * 64 - 2.0 * 3 * 2 * 32 * 64);
 }
 
+static void assert_same_shape(const eval_t5_shape *a, const eval_t5_shape *b) {
+    assert_memory_equal(a, b, offsetof(eval_t5_shape, gated));
+    assert_int_equal(a->gated, b->gated);
+}
+
 static void test_t5_config(void **state) {
     (void)state;
     static const char good[] = "{\"model_type\": \"t5\", \"num_layers\": 24, \"d_model\": 4096, \"d_ff\": 10240, "
@@ -76,12 +80,12 @@ static void test_t5_config(void **state) {
     assert_ok(json_parse(good, strlen(good), "config", &json, &err), &err);
     assert_ok(eval_t5_parse(&c, json, "config", &err), &err);
     json_decref(json);
-    assert_memory_equal(&c, &xxl, sizeof c);
+    assert_same_shape(&c, &xxl);
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         memset(&err, 0, sizeof err);
         assert_ok(json_parse(bad[i].text, strlen(bad[i].text), "config", &json, &err), &err);
         assert_fails(eval_t5_parse(&c, json, "config", &err), &err, bad[i].code, bad[i].message);
-        assert_memory_equal(&c, &xxl, sizeof c);
+        assert_same_shape(&c, &xxl);
         json_decref(json);
     }
 }
