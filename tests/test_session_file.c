@@ -1,5 +1,4 @@
-/* test_session_file.c - a session's cache kept in a file: it goes on bit for bit, and what is not such a file is refused.
- */
+/* test_session_file.c - a session kept in a file goes on bit for bit, and what is not such a file is refused. */
 #include <stdlib.h>
 
 #include "testing.h"
