@@ -35,7 +35,7 @@ static const option table[] = {
     OPT_TEXT(gist_args, data, 0, "data", "[NAME=]FILE", NULL, ".json or .jsonl of {instruction, input, output}"),
     OPT_INT(gist_args, limit, 0, "limit", "N", 0, 1 << 30, "0", "rows of it; 0: all"),
     OPT_INT(gist_args, max_length, 0, "max-length", "N", 0, LLAMA_MAX_CONTEXT, "0",
-            "prompt, gist and input together, longer inputs are cut; 0: 768, of T5 384"),
+            "prompt, gist and input together, longer inputs are cut; 0: 768 or the model's context, of T5 384"),
     OPT_TEXT(gist_args, prompts, 0, "prompt-tokens", "N,N,...", NULL, "random prompts of these lengths"),
     OPT_INT(gist_args, input, 0, "input-tokens", "N", 1, 1 << 18, "20", "and their inputs"),
     OPT_INT(gist_args, k, 'k', "gists", "N", 1, GFILE_MAX_K, "1", "gist tokens"),
@@ -69,10 +69,14 @@ typedef struct job {
 
 /* ---- what is served ---- */
 
-static gist_status read_items(job *j, const tokenizer *tok, int vocab) {
+/* context: the model's; 0: any. */
+static gist_status read_items(job *j, const tokenizer *tok, int vocab, int context) {
     const gist_args *a = j->a;
     bench_text form = { tok, j->tp, j->b.is_t5, a->k, a->max_length };
-    if (form.max_length == 0) form.max_length = j->b.is_t5 ? 384 : 768;
+    if (form.max_length == 0) {
+        form.max_length = j->b.is_t5 ? 384 : 768;
+        if (context && context - a->decode < form.max_length) form.max_length = context - a->decode;
+    }
     if (a->data) TRY(bench_items_read(&j->b.items, a->data, a->limit, &form, j->err));
     for (int i = 0; i < j->count; i++)
         TRY(bench_items_draw(&j->b.items, j->lengths[i], a->input, vocab, a->seed, j->err));
@@ -180,7 +184,7 @@ static gist_status dry_run(job *j) {
     TRY(j->a->model.path ? read_model(j) : read_shape(j));
     if (!j->b.is_t5) TRY(add_gist_row(j));
     j->b.repeats = 1;
-    TRY(read_items(j, j->tok, j->b.is_t5 ? j->b.t5.V : j->b.cfg.V - 1));
+    TRY(read_items(j, j->tok, j->b.is_t5 ? j->b.t5.V : j->b.cfg.V - 1, 0));
     return report(j);
 }
 
@@ -215,7 +219,7 @@ static gist_status real_model(job *j, const op_ctx *ctx) {
     gist_engine *e = NULL;
     TRY(open_engine(&j->a->model, j->a->quiet, &e, NULL, j->err));
     j->gist_token = tok_gist(engine_tokenizer(e));
-    gist_status status = read_items(j, engine_tokenizer(e), engine_model(e)->cfg.V);
+    gist_status status = read_items(j, engine_tokenizer(e), engine_model(e)->cfg.V, engine_model(e)->cfg.context);
     if (status == GIST_OK) status = run_model(j, e, ctx);
     gist_engine_close(e);
     return status;
@@ -229,7 +233,7 @@ static gist_status random_model(job *j, op_ctx *ctx) {
     dtype type = a->model.type == GIST_TYPE_AUTO ? DT_BF16 : kv_dtype((gist_type)a->model.type);
     TRY(read_shape(j));
     TRY(add_gist_row(j));
-    TRY(read_items(j, j->tok, j->b.cfg.V - 1));
+    TRY(read_items(j, j->tok, j->b.cfg.V - 1, 0));
     int need = longest(&j->b.items) + a->k + a->decode;
     if (need > j->b.cfg.context) j->b.cfg.context = need;
     if (!a->quiet) progress("making random weights ...");

@@ -60,6 +60,10 @@ prints '"name": "few"' "named by the caller"
 prints '"first_token_of_roofline"' "with the roofline's share"
 [ "$(wc -l <out)" -eq 1 ] && [ ! -s err ]
 result "one object on one line"
+printf '{"instruction": "read", "input": "%s", "output": "yes"}\n' "$(seq -s ' ' 400)" >long.jsonl
+ends 0 "an input longer than the context" bench gist -m tiny --data long.jsonl --decode 3 --buffer 64 --csv long.csv
+[ "$(field long.csv prompt_tokens | head -n 1)" -gt 0 ] && [ "$(field long.csv input_tokens | head -n 1)" -lt 509 ]
+result "is cut"
 ends 0 "a quantized shape and a tokenizer" bench gist --shape $shape --type q8_0 --tokenizer tiny --data three.jsonl --buffer 64 -t 2
 prints "weights q8_0" "weights are q8_0"
 run bench gist --dry --shape $shape --tokenizer tiny --data three.jsonl --csv a.csv
