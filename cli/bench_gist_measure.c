@@ -10,9 +10,17 @@
  * full cache lies in its file as attention reads it and is copied by all threads, with no checksum to verify: the
  * fastest restoring that we know, so that the comparison is not in the gist's favour.
  */
+#include <signal.h>
 #include <unistd.h>
 
 #include "bench_gist.h"
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int sig) {
+    if (interrupted) signal(sig, SIG_DFL); /* the next one ends the program */
+    interrupted = 1;
+}
 
 typedef struct measuring {
     bench_gist *b;
@@ -25,6 +33,7 @@ typedef struct measuring {
     float *logits, *uncached;  /* [V] */
     void *buffer;
     rng order;
+    bool *done; /* [items] */
 } measuring;
 
 static void shuffle(rng *r, int *x, int n) {
@@ -120,6 +129,7 @@ static gist_status one_item(measuring *m, int i, gist_error *err) {
         b->read[at] = 1e9 * bench_read_gbs(m->ctx->pool, m->buffer, (size_t)b->buffer_mib << 20);
         shuffle(&m->order, way, WAYS);
         for (int w = 0; w < WAYS; w++) {
+            if (interrupted) return err_set(err, GIST_ERR_CANCELLED, "interrupted before an example was measured");
             p[way[w]].order = order++;
             TRY(serve(m, x, (bench_way)way[w], &p[way[w]], err));
         }
@@ -151,6 +161,7 @@ static gist_status all_items(measuring *m, gist_error *err) {
         if (!b->quiet && i > 0)
             progress("example %d of %d, %.0f s, about %.0f s left", i + 1, n, spent, spent / i * (n - i));
         status = one_item(m, order[i], err);
+        m->done[order[i]] = status == GIST_OK;
     }
     progress_end();
     mem_free(NULL, order);
@@ -173,12 +184,47 @@ static gist_status make_room(measuring *m, gist_error *err) {
     m->ids = mem_alloc(NULL, (size_t)longest, sizeof *m->ids);
     m->logits = mem_alloc(NULL, V, sizeof *m->logits);
     m->uncached = mem_alloc(NULL, V, sizeof *m->uncached);
+    m->done = mem_calloc(NULL, (size_t)b->items.n, sizeof *m->done);
     m->buffer = bench_buffer(m->ctx->pool, (size_t)b->buffer_mib << 20);
     b->pass = mem_calloc(NULL, rounds, WAYS * sizeof *b->pass);
     b->peak = mem_calloc(NULL, rounds, sizeof *b->peak);
     b->read = mem_calloc(NULL, rounds, sizeof *b->read);
-    bool ok = m->ids && m->logits && m->uncached && m->buffer && b->pass && b->peak && b->read;
+    bool ok = m->ids && m->logits && m->uncached && m->done && m->buffer && b->pass && b->peak && b->read;
     return ok ? GIST_OK : err_memory(err, "measurements");
+}
+
+/* After an interruption: what was measured, as if it had been all. */
+static void keep_done(bench_gist *b, const bool *done) {
+    bench_items *x = &b->items;
+    size_t R = (size_t)b->repeats;
+    int n = 0, all = x->n, groups = 0;
+    for (int g = 0; g < x->groups; g++) {
+        bench_group kept = x->group[g];
+        int first = n;
+        for (int i = kept.first; i < kept.first + kept.n; i++) {
+            if (!done[i]) continue;
+            size_t from = (size_t)i * R, to = (size_t)n * R;
+            memmove(b->pass + to * WAYS, b->pass + from * WAYS, R * WAYS * sizeof *b->pass);
+            memmove(b->peak + to, b->peak + from, R * sizeof *b->peak);
+            memmove(b->read + to, b->read + from, R * sizeof *b->read);
+            x->item[n] = x->item[i];
+            x->item[n++].group = groups;
+        }
+        kept.first = first;
+        kept.n = n - first;
+        if (kept.n > 0) x->group[groups++] = kept;
+    }
+    x->n = n;
+    x->groups = groups;
+    if (n > 0) warn("interrupted: %d of %d examples were measured", n, all);
+}
+
+static void catch_signals(bool on) {
+    struct sigaction act = { .sa_handler = on ? on_signal : SIG_DFL, .sa_flags = SA_RESTART };
+    interrupted = 0;
+    sigemptyset(&act.sa_mask);
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
 }
 
 gist_status bench_measure(bench_gist *b, gist_engine *e, const op_ctx *ctx, int32_t gist_token, const char *work,
@@ -186,10 +232,15 @@ gist_status bench_measure(bench_gist *b, gist_engine *e, const op_ctx *ctx, int3
     measuring m = { .b = b, .e = e, .ctx = ctx, .gist_token = gist_token };
     snprintf(m.full, sizeof m.full, "%.480s/full.cache", work);
     snprintf(m.gist, sizeof m.gist, "%.480s/one.gist", work);
+    catch_signals(true);
     gist_status status = make_room(&m, err);
     if (status == GIST_OK) status = all_items(&m, err);
+    if (status == GIST_ERR_CANCELLED) keep_done(b, m.done);
+    if (status == GIST_ERR_CANCELLED && b->items.n > 0) status = GIST_OK;
+    catch_signals(false);
     unlink(m.full);
     unlink(m.gist);
+    mem_free(NULL, m.done);
     gist_session_close(m.s);
     mem_free(NULL, m.ids);
     mem_free(NULL, m.logits);

@@ -330,7 +330,8 @@ const command cmd_bench_gist = {
         "and\n"
         "input in one pass.  Times are taken with files in the page cache; the time to the first token includes\n"
         "opening, verifying and attaching a gist's file, or restoring a full prefix from its own.  The roofline is,\n"
-        "for each pass, the larger of operations / peak and bytes / bandwidth, both measured with that example.",
+        "for each pass, the larger of operations / peak and bytes / bandwidth, both measured before it.\n"
+        "Ctrl-C stops and reports the examples measured until then.",
     .example = "gist bench gist --shape llama-7b --type q8_0 --prompt-tokens 250,1000 -k 10 --repeat 3 --decode 4\n"
                "gist bench gist --dry --shape llama-7b --tokenizer tokenizer.model --data human.jsonl",
     .options = table,

@@ -70,6 +70,33 @@ run bench gist --dry --shape $shape --tokenizer tiny --data three.jsonl --csv a.
 run bench gist --dry --shape $shape --tokenizer tiny --data three.jsonl --csv b.csv --seed 9
 check "counts depend on no seed" cmp -s a.csv b.csv
 
+# ---- stopping ----
+
+stopped() { # N OPTIONS...: ask it to end when it has written its Nth gist
+    local seen=0 last='' now pid want=$1
+    shift
+    "$gist" bench gist "$@" --buffer 64 --tmp tmp >out 2>err </dev/null &
+    pid=$!
+    for _ in $(seq 2000); do
+        now=$(stat -c %i-%Y-%Z tmp/*/one.gist 2>/dev/null)
+        [ "$now" != "$last" ] && [ -n "$now" ] && seen=$((seen + 1)) && last=$now
+        [ $seen -ge "$want" ] && break
+        sleep 0.02
+    done
+    kill -TERM $pid
+    wait $pid
+    rc=$?
+}
+stopped 1 --shape $shape --prompt-tokens 60 -r 1000 --decode 1000
+[ $rc -eq 1 ] && grep -q "^gist: .*interrupted" err && [ ! -s out ]
+result "stopped before anything is whole"
+check "nothing is left behind then either" [ -z "$(ls tmp)" ]
+for i in $(seq 300); do head -n 3 three.jsonl; done >many.jsonl
+stopped 3 -m tiny --data many.jsonl --json
+n_done=$(sed -n 's/.*"examples": \([0-9]*\).*/\1/p' out)
+[ $rc -eq 0 ] && grep -q "interrupted: ${n_done:-none} of 900" err
+result "stopped later, it reports what was measured"
+
 # ---- refusals ----
 
 while read -r arguments; do
