@@ -80,7 +80,7 @@ typedef struct bench_gist {
 } bench_gist;
 
 /* pass, peak and read of every item, examples in random order, the ways of each in random order.  work: a directory for
- * the caches.  SIGINT and SIGTERM stop it: the examples measured until then become all that there are (none: CANCELLED).
+ * the caches.  SIGINT and SIGTERM stop it: what was measured becomes all that there is (nothing: CANCELLED).
  * That full prefix and no cache give the same logits is checked on the way. */
 gist_status bench_measure(bench_gist *b, gist_engine *e, const op_ctx *ctx, int32_t gist_token, const char *work,
                           gist_error *err);
