@@ -65,18 +65,6 @@ double bench_run_feed(bench_run *r, int n) {
     return time_now() - start;
 }
 
-/* Outputs times inputs of a layer's matrices. */
-static double layer_products(const llama_config *c) {
-    double C = c->C, F = c->F, q = (double)c->H * c->D, k = (double)c->G * c->D;
-    return C * q + 2 * C * k + q * C + 3 * C * F;
-}
-
-double bench_flops(const llama_config *c, int length, int n) {
-    double keys = (double)n * length + 0.5 * n * (n + 1.0); /* seen by n rows */
-    double attention = 2 * keys * c->H * c->D;              /* scores and values */
-    return 2 * (c->L * (n * layer_products(c) + attention) + (double)c->V * c->C);
-}
-
 double bench_weight_bytes(const llama_model *m) {
     double bytes = (double)op_weight_bytes(m->head.type, m->head.N, m->head.K);
     for (int l = 0; l < m->cfg.L; l++) {

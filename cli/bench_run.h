@@ -25,8 +25,6 @@ void bench_run_close(bench_run *r);
 /* Feed the next n tokens, logits of the last; seconds. */
 double bench_run_feed(bench_run *r, int n);
 
-/* Multiply-adds times 2 of every product for n tokens behind `length`, with one row of logits. */
-double bench_flops(const llama_config *c, int length, int n);
 /* Bytes of packed matrices that a decoded token reads (head included), and of its keys and values behind `length`. */
 double bench_weight_bytes(const llama_model *m);
 double bench_kv_bytes(const llama_config *c, dtype kv, int length);

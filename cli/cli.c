@@ -148,6 +148,18 @@ void text_free(text *t) {
     *t = (text){ 0 };
 }
 
+int number_list(const char *said, int most, int *out, int cap) {
+    for (int count = 0; count < cap;) {
+        int n = 0, used = 0;
+        if (sscanf(said, "%9d%n", &n, &used) != 1 || n < 1 || n > most) return 0;
+        out[count++] = n;
+        said += used;
+        if (!*said) return count;
+        if (*said++ != ',') return 0;
+    }
+    return 0;
+}
+
 gist_status parse_ids(const char *p, size_t len, int vocab, tok_ids *out, gist_error *err) {
     static const char between[] = ", \t\r\n[]";
     for (size_t at = 0; at < len;) {

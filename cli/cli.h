@@ -18,7 +18,7 @@ extern const command cmd_compress, cmd_generate, cmd_show, cmd_tokenize, cmd_log
 extern const command cmd_bench_train;
 extern const command cmd_score;
 extern const command cmd_train, cmd_tune;
-extern const command cmd_chat, cmd_bench_batch;
+extern const command cmd_chat, cmd_bench_batch, cmd_bench_gist;
 extern const command cmd_convert;
 extern const command cmd_eval;
 
@@ -84,6 +84,8 @@ enum { TEXT_MAX = 64 << 20 };
  * a file, as $(cat file) would. */
 gist_status text_read(text *out, const char *given, const char *file, bool chomp, gist_error *err);
 void text_free(text *t);
+/* "1,2,4" into out: how many numbers from 1 to most, at most cap.  0: it is no such list. */
+int number_list(const char *said, int most, int *out, int cap);
 /* Ids from "1,2 3"; all of text must be ids in [0,vocab). */
 gist_status parse_ids(const char *p, size_t len, int vocab, tok_ids *out, gist_error *err);
 

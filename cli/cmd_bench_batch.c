@@ -276,18 +276,10 @@ static gist_status bench_batch(bench *b, gist_error *err) {
     return status;
 }
 
-/* "1,2,4" */
 static bool read_counts(bench *b, const char *said) {
-    for (const char *p = said; b->counts < COUNTS; p++) {
-        int n = 0, used = 0;
-        if (sscanf(p, "%4d%n", &n, &used) != 1 || n < 1 || n > MOST) return false;
-        b->count[b->counts++] = n;
-        b->most = n > b->most ? n : b->most;
-        p += used;
-        if (!*p) return true;
-        if (*p != ',') return false;
-    }
-    return false;
+    b->counts = number_list(said, MOST, b->count, COUNTS);
+    for (int i = 0; i < b->counts; i++) b->most = b->count[i] > b->most ? b->count[i] : b->most;
+    return b->counts > 0;
 }
 
 static int run(const command *self, int argc, char **argv) {

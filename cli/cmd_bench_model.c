@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "bench_run.h"
+#include "eval/eval.h"
 
 typedef struct bench_args {
     model_args model;
@@ -66,10 +67,10 @@ static void measure_round(bench *b, bench_run *r, const void *buffer, int i) {
     double seconds[PHASES] = { 0 }, flops[PHASES] = { 0 }, bytes[PHASES] = { 0 };
     r->length = 0;
     seconds[PREFILL] = bench_run_feed(r, T);
-    flops[PREFILL] = bench_flops(c, 0, T);
+    flops[PREFILL] = eval_flops_done(c, T, 0);
     bytes[PREFILL] = bench_weight_bytes(b->m) * ((T + CHUNK - 1) / CHUNK);
     for (int n = 0; n < N; n++) {
-        flops[DECODE] += bench_flops(c, r->length, 1);
+        flops[DECODE] += eval_flops_done(c, 1, r->length);
         bytes[DECODE] += bench_weight_bytes(b->m) + bench_kv_bytes(c, b->kv, r->length);
         seconds[DECODE] += bench_run_feed(r, 1);
     }

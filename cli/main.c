@@ -10,7 +10,8 @@
 
 static const command *const commands[] = {
     &cmd_compress, &cmd_generate, &cmd_chat, &cmd_show, &cmd_tokenize, &cmd_logits, &cmd_bench_machine,
-    &cmd_bench_model, &cmd_bench_batch, &cmd_bench_train, &cmd_score, &cmd_eval, &cmd_train, &cmd_tune, &cmd_convert,
+    &cmd_bench_model, &cmd_bench_batch, &cmd_bench_gist, &cmd_bench_train, &cmd_score, &cmd_eval, &cmd_train, &cmd_tune,
+    &cmd_convert,
 };
 enum { COMMANDS = sizeof commands / sizeof *commands };
 

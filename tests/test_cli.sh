@@ -45,11 +45,11 @@ ends 0 "gist --version" --version
 grep -qE '^gist [0-9]+\.[0-9]+\.[0-9]+$' out
 result "... prints one"
 ends 0 "gist --help" --help
-for command in compress generate chat show tokenize logits "bench machine" "bench model" "bench batch"; do
+for command in compress generate chat show tokenize logits "bench machine" "bench model" "bench batch" "bench gist"; do
     grep -q "^  $command " out
     result "gist --help lists $command"
 done
-for command in compress generate chat show tokenize logits "bench machine" "bench model" "bench batch"; do
+for command in compress generate chat show tokenize logits "bench machine" "bench model" "bench batch" "bench gist"; do
     ends 0 "gist help $command" help $command
     cp out help
     grep -q '^Example' out && grep -q "^usage: gist $command " out

@@ -73,4 +73,8 @@
 /* Sums over all weights of a tiny model, in f64, in another order: 10,620 terms of up to 16,000 in all, u = 2^-53. */
 #define TOL_SUM_F64                   2e-8
 
+/* Counts and shares (test_flops.c), relative. */
+#define TOL_POINTWISE_FLOPS           8e-2   /* element-wise operations differ between versions of the implementation */
+#define TOL_SAVING                    1e-12  /* double, 40 terms */
+
 #endif

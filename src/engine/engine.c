@@ -138,6 +138,12 @@ gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_te
     return GIST_OK;
 }
 
+void engine_name(gist_engine *e, const char fingerprint[33], int32_t gist_token) {
+    memcpy(e->fingerprint, fingerprint, sizeof e->fingerprint);
+    if (!e->tok_fingerprint[0]) memcpy(e->tok_fingerprint, fingerprint, sizeof e->tok_fingerprint);
+    if (!e->tok) e->gist_token = gist_token;
+}
+
 void gist_engine_close(gist_engine *e) {
     if (!e) return;
     if (!e->borrowed) {

@@ -28,6 +28,9 @@ gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, co
  * GIST_ERR_MISMATCH: the model has no row for a piece, or <GIST>. */
 gist_status engine_borrow(const llama_model *model, tokenizer *tok, const tok_template *tp, const op_ctx *ctx,
                           const gist_allocator *alloc, gist_engine **out, gist_error *err);
+/* Name a borrowed model that will not change (32 hex digits in place of its fingerprint, and of the tokenizer's where
+ * there is none), so that its gists can be saved.  gist_token: the id of <GIST> when there is no tokenizer, else -1. */
+void engine_name(gist_engine *e, const char fingerprint[33], int32_t gist_token);
 /* Forget own tokens from index `length` on. */
 void session_rewind(gist_session *s, int length);
 /* Feed ids[0..n) and generate behind them: gist_generate without a template. */
@@ -46,6 +49,13 @@ gist_status gist_from_rows(const gist *like, const float *const *keys, const flo
 
 /* Key and value [G,D] of own token `slot` in layer l, as stored. */
 void session_get_row(const gist_session *s, int l, int slot, void *k, void *v);
+
+/* ---- the whole cache in a file: session_file.c ---- */
+
+/* A session's own tokens, which is all that it holds, into a file, and into an empty session of the same model and KV
+ * type: it goes on as the first one would, bit for bit.  The file is for this program on this machine. */
+gist_status session_save(const gist_session *s, const char *path, gist_error *err);
+gist_status session_restore(gist_session *s, const char *path, gist_error *err);
 
 /* ---- vocabularies in GGUF files: vocabulary.c ---- */
 

@@ -248,5 +248,38 @@ gist_status eval_curve(const eval_curve_part *part, int parts, const int *tokens
                        int resamples, uint64_t seed, const gist_allocator *alloc, eval_bin *bin, int *bins,
                        gist_error *err);
 
+/* ---- floating-point operations of a pass: flops_llama.c, flops_t5.c ---- */
+
+/* As the PyTorch profiler counts the usual implementation: products 2 MNK, dense scores and every row's logits
+ * included; pointwise: one per element of each product and sum of tensors. */
+typedef struct eval_flops {
+    double products, pointwise;
+} eval_flops;
+/* `rows` tokens behind `cached` rows of a KV cache. */
+eval_flops eval_flops_llama(const llama_config *c, int rows, int cached);
+/* What this library computes of it: products with the keys that rows see, logits of the last row. */
+double eval_flops_done(const llama_config *c, int rows, int cached);
+
+/* An encoder-decoder of T5's kind. */
+typedef struct eval_t5_shape {
+    int layers, decoder_layers, C, F, H, D, V;
+    bool gated; /* feed-forward with a gate (v1.1, FLAN) */
+} eval_t5_shape;
+/* FLAN-T5-XXL with the 32101 rows of the paper's checkpoints. */
+eval_t5_shape eval_t5_xxl(void);
+/* From a parsed config.json; sizes out of bounds and other models are refused by name. */
+gist_status eval_t5_parse(eval_t5_shape *out, const json_t *json, const char *what, gist_error *err);
+/* `rows` source tokens encoded behind `cached` gist rows, and one decoded token that sees all of them. */
+eval_flops eval_flops_t5(const eval_t5_shape *c, int rows, int cached);
+
+/* ---- savings of one way over another: eval_saving.c ---- */
+
+typedef struct eval_saving {
+    double mean, low, high; /* 1 - sum b / sum a; a share of a */
+} eval_saving;
+/* Of paired values a[n] > 0 and b[n], with the 2.5th and 97.5th percentile of `resamples` draws of n pairs with
+ * replacement (n = 1 or none: low = high = mean).  Depends on the values and the seed alone. */
+gist_status eval_saving_of(const double *a, const double *b, int n, int resamples, uint64_t seed,
+                           const gist_allocator *alloc, eval_saving *out, gist_error *err);
 
 #endif
