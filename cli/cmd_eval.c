@@ -18,9 +18,9 @@ static const option table[] = {
     OPT_ADAPTER(eval_args, model),
     OPT_LIST(eval_args, also, 0, "also", "MODEL",
              "another seed or checkpoint of the model, under the same conditions: means over all of them are told too"),
-    OPT_TEXT(eval_args, pos, 0, "pos", "MODEL", NULL,
-             "a pos_control model, for pos_control and TF-IDF; default: the model under that condition"),
-    OPT_TEXT(eval_args, neg, 0, "neg", "MODEL", NULL, "a neg_control model, the same"),
+    OPT_LIST(eval_args, pos, 0, "pos", "MODEL",
+             "a pos_control model, for pos_control and TF-IDF, one for each seed; default: the model so conditioned"),
+    OPT_LIST(eval_args, neg, 0, "neg", "MODEL", "a neg_control model, the same"),
     OPT_TEMPLATE(eval_args, model),
     OPT_HEADING("Data"),
     OPT_LIST(eval_args, data, 0, "data", "NAME=FILE", "a split: .json or .jsonl of {instruction, input, output}"),
@@ -43,6 +43,7 @@ static const option table[] = {
     OPT_HEADING("Output"),
     OPT_TEXT(eval_args, out, 'o', "out", "DIR", NULL,
              "predictions as SPLIT.CONDITION.csv, results.json, .md and .html, SPLIT.retention.csv and .svg"),
+    OPT_FLAG(eval_args, resume, 0, "resume", "go on with the answers that an interrupted run left in --out"),
     OPT_LIST(eval_args, by, 0, "by", "KEY", "scores by each value of this member of the rows too (\"kind\")"),
     OPT_LIST(eval_args, ratio, 0, "ratio", "N,N...",
              "a row gist.Nx: for each prompt the largest k that compresses it so; default: 10"),
@@ -110,7 +111,7 @@ static gist_status add_counted(job *j, eval_view v, const char *name, bool budge
 /* The control's own form where there is a pos_control model, else the form without gist tokens. */
 static gist_status add_tfidf(job *j, bool counted) {
     char name[32];
-    eval_view v = { .c = j->a->pos ? COND_POS_CONTROL : COND_FULL, .k = j->a->pos ? j->k[0] : 0 };
+    eval_view v = { .c = j->a->pos.n ? COND_POS_CONTROL : COND_FULL, .k = j->a->pos.n ? j->k[0] : 0 };
     if (counted) return add_counted(j, v, "tfidf", true);
     v.words = 1;
     TRY(add_view(j, v, "tfidf"));
@@ -165,19 +166,28 @@ static gist_status open_split(job *j, const char *given, eval_split *out) {
     return status;
 }
 
+static gist_status check_controls(const job *j, const char *name, const option_list *given) {
+    int models = 1 + j->a->also.n;
+    if (given->n == 0 || given->n == models) return GIST_OK;
+    return err_set(j->err, GIST_ERR_USAGE, "--%s is given %d times for %d models: one is needed for each", name,
+                   given->n, models);
+}
+
 static gist_status read_arguments(job *j) {
     TRY(parse_lists(j));
     TRY(parse_conditions(j));
     if (j->a->data.n == 0) return err_set(j->err, GIST_ERR_USAGE, "--data NAME=FILE is needed");
-    if (j->a->also.n && (j->a->pos || j->a->neg))
-        return err_set(j->err, GIST_ERR_USAGE, "--also repeats every condition; --pos and --neg cannot be with it");
+    TRY(check_controls(j, "pos", &j->a->pos));
+    TRY(check_controls(j, "neg", &j->a->neg));
+    if (j->a->resume && !j->a->out)
+        return err_set(j->err, GIST_ERR_USAGE, "--resume goes on with what is in --out DIR");
     for (int i = 0; i < j->a->data.n; i++) {
         TRY(open_split(j, j->a->data.item[i], &j->r.split[i].rows));
         j->r.splits++;
     }
     if (j->a->out && mkdir(j->a->out, 0777) != 0 && errno != EEXIST)
         return err_set(j->err, GIST_ERR_IO, "%s: %s", j->a->out, strerror(errno));
-    return GIST_OK;
+    return eval_open_journal(j);
 }
 
 /* ---- the command ---- */
@@ -234,6 +244,7 @@ static gist_status evaluate(job *j) {
         j->r.models++;
     }
     if (j->a->also.n) TRY(eval_write_results(j));
+    eval_drop_journal(j);
     if (j->a->json) return json_print(report_json(&j->r), j->err);
     report_table(&j->r, stdout);
     if (j->a->check) printf("cached-check: every gist's answers are those of prompt and gist tokens under the mask\n");
@@ -249,6 +260,7 @@ static void release(job *j) {
         if (name) eval_split_close(&s->rows);
         mem_free(NULL, name);
     }
+    eval_journal_close(j->journal);
     pool_free(j->pool);
 }
 
@@ -265,8 +277,8 @@ static int run(const command *self, int argc, char **argv) {
     j->a = &a;
     j->err = &err;
     j->r.model = a.model.path;
-    j->r.pos = a.pos;
-    j->r.neg = a.neg;
+    j->r.pos = a.pos.item;
+    j->r.neg = a.neg.item;
     j->r.also = a.also.item;
     j->r.models = 1;
     j->r.resamples = a.resamples;

@@ -120,6 +120,8 @@ typedef struct eval_tfidf eval_tfidf; /* in how many documents each word stands 
 gist_status eval_tfidf_create(const gist_allocator *alloc, eval_tfidf **out, gist_error *err);
 void eval_tfidf_free(eval_tfidf *t);
 gist_status eval_tfidf_add(eval_tfidf *t, eval_text document, gist_error *err);
+/* Tells sequences of documents apart. */
+hash128 eval_tfidf_print(const eval_tfidf *t);
 /* ln((1+N)/(1+df)) + 1 of a word, in any case. */
 double eval_tfidf_idf(const eval_tfidf *t, eval_text word);
 /* Append the `words` different words of text with the highest tf x idf (ties: the first), each as it first stands
@@ -160,6 +162,18 @@ gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template
                            gist_error *err);
 void eval_split_close(eval_split *s);
 
+/* ---- work that can be gone on with: eval_journal.c ---- */
+
+typedef struct eval_journal eval_journal;
+/* Open or begin the file at `path`; a last line without its end is cut off.  One process at a time. */
+gist_status eval_journal_open(const char *path, const gist_allocator *alloc, eval_journal **out, gist_error *err);
+void eval_journal_close(eval_journal *j);
+int eval_journal_count(const eval_journal *j);
+/* The entry of a key, borrowed; NULL: there is none. */
+const json_t *eval_journal_find(const eval_journal *j, hash128 key);
+/* Takes `entry`, an object (NULL: out of memory), over and writes it. */
+gist_status eval_journal_add(eval_journal *j, hash128 key, json_t *entry, gist_error *err);
+
 /* other[s->prompts]: for each prompt an example of another one, drawn by seed: a random cycle through all prompts,
  * passing over those beside which an input of the prompt has no room (max_length, gists).  Two prompts are needed. */
 gist_status eval_other_prompts(const eval_split *s, int gists, int max_length, uint64_t seed, int *other,
@@ -183,6 +197,7 @@ typedef struct eval_run_options {
     int batch;
     bool live;               /* gist: prompt and gist tokens under the mask instead of a compressed prompt */
     const eval_tfidf *tfidf; /* for words > 0 and budget > 0 */
+    eval_journal *journal;   /* answers that stand there are taken, others put there (not of `live`); NULL: none */
     uint64_t seed;           /* which prompt's gist another one gets */
     void *ctx;
     bool (*stop)(void *ctx, int done, int all); /* asked after each batch; NULL: never */
