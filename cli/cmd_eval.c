@@ -14,7 +14,7 @@
 
 static const option table[] = {
     OPT_HEADING("Models"),
-    OPT_MODEL(eval_args, model),
+    OPT_TEXT(eval_args, model.path, 'm', "model", "MODEL", NULL, "a Hugging Face directory or a .gguf file"),
     OPT_ADAPTER(eval_args, model),
     OPT_LIST(eval_args, also, 0, "also", "MODEL",
              "another seed or checkpoint of the model, under the same conditions: means over all of them are told too"),
@@ -40,6 +40,17 @@ static const option table[] = {
             "tfidf once more with this many words instead of one; 0: not"),
     OPT_FLAG(eval_args, check, 0, "cached-check",
              "answer every gist condition again from prompt and gist tokens under the mask; a difference is a failure"),
+    OPT_HEADING("Judge"),
+    OPT_TEXT(eval_args, judge.url, 0, "judge", "URL", NULL,
+             "compare predictions A and B instead: an OpenAI-compatible endpoint, as http://127.0.0.1:8080/v1"),
+    OPT_TEXT(eval_args, judge.a, 0, NULL, "A", NULL, "predictions (CSV with x, y_pred, y_true), for --judge"),
+    OPT_TEXT(eval_args, judge.b, 0, NULL, "B", NULL, "others for the same rows"),
+    OPT_TEXT(eval_args, judge.model, 0, "judge-model", "NAME", NULL, "the judge, as the endpoint calls it"),
+    OPT_TEXT(eval_args, judge.key, 0, "judge-key-env", "NAME", "GIST_JUDGE_KEY",
+             "environment variable with the endpoint's key; the key is sent, never printed or kept"),
+    OPT_INT(eval_args, judge.seconds, 0, "judge-timeout", "S", 1, 3600, "120", "most seconds of one request"),
+    OPT_INT(eval_args, judge.tries, 0, "judge-tries", "N", 1, 100, "4",
+            "tries of a request that met no answer, status 429 or 5xx; 1, 2, 4, ... seconds apart"),
     OPT_HEADING("Output"),
     OPT_TEXT(eval_args, out, 'o', "out", "DIR", NULL,
              "predictions as SPLIT.CONDITION.csv, results.json, .md and .html, SPLIT.retention.csv and .svg"),
@@ -48,7 +59,7 @@ static const option table[] = {
     OPT_LIST(eval_args, ratio, 0, "ratio", "N,N...",
              "a row gist.Nx: for each prompt the largest k that compresses it so; default: 10"),
     OPT_INT(eval_args, resamples, 0, "bootstrap", "N", 0, 100000, "1000", "resamples for the 95 % intervals; 0: none"),
-    OPT_SEED(eval_args, seed, 0, "seed", "0", "of the resamples and of --other-gist"),
+    OPT_SEED(eval_args, seed, 0, "seed", "0", "of the resamples, of --other-gist, of the judge's order"),
     OPT_JSON(eval_args, json),
     OPT_QUIET(eval_args, quiet),
     OPT_INT(eval_args, batch, 0, "batch", "N", 1, 1024, "16", "answers at a time; results do not depend on it"),
@@ -166,6 +177,11 @@ static gist_status open_split(job *j, const char *given, eval_split *out) {
     return status;
 }
 
+static gist_status make_out(const eval_args *a, gist_error *err) {
+    if (!a->out || mkdir(a->out, 0777) == 0 || errno == EEXIST) return GIST_OK;
+    return err_set(err, GIST_ERR_IO, "%s: %s", a->out, strerror(errno));
+}
+
 static gist_status check_controls(const job *j, const char *name, const option_list *given) {
     int models = 1 + j->a->also.n;
     if (given->n == 0 || given->n == models) return GIST_OK;
@@ -185,8 +201,7 @@ static gist_status read_arguments(job *j) {
         TRY(open_split(j, j->a->data.item[i], &j->r.split[i].rows));
         j->r.splits++;
     }
-    if (j->a->out && mkdir(j->a->out, 0777) != 0 && errno != EEXIST)
-        return err_set(j->err, GIST_ERR_IO, "%s: %s", j->a->out, strerror(errno));
+    TRY(make_out(j->a, j->err));
     return eval_open_journal(j);
 }
 
@@ -264,11 +279,32 @@ static void release(job *j) {
     pool_free(j->pool);
 }
 
+static gist_status judge(eval_args *a, gist_error *err) {
+    judge_args *g = &a->judge;
+    if (!g->url) return err_set(err, GIST_ERR_USAGE, "%.200s: predictions are compared with --judge URL", g->a);
+    if (a->model.path || a->data.n)
+        return err_set(err, GIST_ERR_USAGE, "--judge compares predictions that are there; --model and --data answer");
+    g->out = a->out;
+    g->limit = a->limit;
+    g->resamples = a->resamples;
+    g->seed = a->seed;
+    g->json = a->json;
+    g->quiet = a->quiet;
+    g->resume = a->resume;
+    TRY(make_out(a, err));
+    return eval_judge(g, err);
+}
+
 static int run(const command *self, int argc, char **argv) {
     eval_args a = { 0 };
     int done = options_parse(self, &a, argc, argv);
     if (done != OPTIONS_GO) return done;
     gist_error err = { 0 };
+    if (a.judge.url || a.judge.a) {
+        gist_status judged = judge(&a, &err);
+        return judged == GIST_OK ? EXIT_DONE : fail(&err);
+    }
+    if (!a.model.path) return usage_error(self, "eval: --model is missing");
     job *j = mem_calloc(NULL, 1, sizeof *j);
     if (!j) {
         err_memory(&err, "evaluation");
@@ -294,7 +330,7 @@ const command cmd_eval = {
     .group = "Measure",
     .name = "eval",
     .summary = "answers under each condition, their scores, and what gists retain",
-    .usage = "-m MODEL --data NAME=FILE... [--conditions C,C...] [-k N,N...] [-o DIR]",
+    .usage = "-m MODEL --data NAME=FILE... [--conditions C,C...] [-k N,N...] [-o DIR] | --judge URL A B",
     .details =
         "Answers are greedy.  Brackets are 95 % intervals over prompts, drawn with all their examples, the same ones\n"
         "for every condition.  Retention is (score - none) / (upper - none): none, or else neg_control; upper is the\n"
@@ -304,7 +340,9 @@ const command cmd_eval = {
         "answer that was right before its prompt was edited; how often it is given is told as stale.",
     .example = "gist eval -m MODEL --data unseen=dev.jsonl --conditions full,gist,none,tfidf -k 1,2,4,8 -o results\n"
                "gist eval -m MODEL --pos POS --neg NEG --data human=human.jsonl \\\n"
-               "    --conditions gist,pos_control,neg_control,tfidf --tfidf-corpus train.jsonl",
+               "    --conditions gist,pos_control,neg_control,tfidf --tfidf-corpus train.jsonl\n"
+               "gist eval --judge http://127.0.0.1:8080/v1 --judge-model NAME human.gist.k1.csv \\\n"
+               "    human.pos_control.k1.csv",
     .options = table,
     .count = sizeof table / sizeof *table,
     .run = run,

@@ -24,8 +24,9 @@ static gist_status score_column(const job *j, const eval_split *s, report_column
     gist_status status = pair && c->rows ? GIST_OK : err_memory(j->err, "scores");
     for (int i = 0; status == GIST_OK && i < s->n; i++) {
         const eval_example *e = &s->example[i];
-        pair[i] = (eval_pair){ eval_strip(c->given[i].text, c->given[i].len),
-                               eval_strip(e->reference.p, e->reference.len), e->line };
+        pair[i] = (eval_pair){ .prediction = eval_strip(c->given[i].text, c->given[i].len),
+                               .reference = eval_strip(e->reference.p, e->reference.len),
+                               .line = e->line };
         c->tokens += (double)c->given[i].tokens / s->n;
         if (c->view.c == COND_GIST && !c->view.other) c->factor += (double)e->prompt_tokens / c->view.k / s->n;
     }

@@ -4,17 +4,20 @@
  *   eval_answering.c  models, conditions, answers, the scores of each
  *   eval_figures.c    comparing conditions: intervals, retention, ratios, groups, the curve
  *   eval_files.c      what --out holds
+ *   eval_judge.c      --judge, another job: files of predictions against each other
  *   eval_report.c, eval_charts.c, eval_page.c   forms of the report
  */
 #ifndef GIST_CLI_EVAL_JOB_H
 #define GIST_CLI_EVAL_JOB_H
 
+#include "eval_judge.h"
 #include "eval_report.h"
 
 enum { MODEL_GIST, MODEL_POS, MODEL_NEG, MODELS, MOST_K = 16, MOST_RATIOS = 8 };
 
 typedef struct eval_args {
     model_args model;
+    judge_args judge;
     const char *conditions, *k, *corpus, *out;
     option_list pos, neg, data, also, ratio, by;
     int limit, batch, max_length, answer_tokens, words, resamples;

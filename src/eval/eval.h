@@ -72,6 +72,7 @@ enum { EVAL_MAX_FILE = 1 << 30, EVAL_MAX_PAIRS = 10000000, EVAL_MAX_COLUMNS = 25
 typedef struct eval_pair {
     eval_text prediction, reference; /* without white space around them; valid UTF-8 */
     int line;                        /* where its row begins, from 1 */
+    eval_text asked;                 /* x, as it stands there; p NULL: no such column */
 } eval_pair;
 
 typedef struct eval_pairs {
@@ -81,9 +82,10 @@ typedef struct eval_pairs {
     char *text; /* owns every text */
 } eval_pairs;
 
-/* A CSV with columns y_pred and y_true, or prediction and reference, in any place (RFC 4180: quoted fields may hold
- * commas, line ends and doubled quotes; lines end with \n or \r\n; a byte-order mark and blank lines are passed over),
- * or JSON Lines with these keys, when the first character is "{".  At least one pair.  Errors are "what:LINE: ...". */
+/* A CSV with columns y_pred and y_true, or prediction and reference, and maybe x, in any place (RFC 4180: quoted fields
+ * may hold commas, line ends and doubled quotes; lines end with \n or \r\n; a byte-order mark and blank lines are
+ * passed over), or JSON Lines with these keys, when the first character is "{".  At least one pair.  Errors are
+ * "what:LINE: ...". */
 gist_status eval_pairs_parse(eval_pairs *p, const gist_allocator *alloc, const char *text, size_t len, const char *what,
                              gist_error *err);
 gist_status eval_pairs_open(eval_pairs *p, const gist_allocator *alloc, const char *path, gist_error *err);
@@ -113,6 +115,21 @@ typedef struct eval_summary {
  * with replacement; every metric sees the same draws.  Depends on rows and seed alone. */
 gist_status eval_summarise(const eval_row *rows, int n, int resamples, uint64_t seed, pool *p,
                            const gist_allocator *alloc, eval_summary *out, gist_error *err);
+
+/* ---- one answer against another, by a judge: eval_judgement.c ---- */
+
+typedef enum eval_verdict { EVAL_FIRST, EVAL_SECOND, EVAL_TIE, EVAL_UNCLEAR } eval_verdict;
+/* The request to a chat endpoint, {"model": ..., "messages": [...], ...}: which answer of two is better?  NULL: out of
+ * memory. */
+json_t *eval_judge_request(const char *model, eval_text asked, eval_text expected, eval_text first, eval_text second);
+/* What the judge's reply ends with: the last of [[1]], [[2]], [[tie]]. */
+eval_verdict eval_judge_verdict(eval_text reply);
+/* The reply in a chat endpoint's response, borrowed; NULL: there is none. */
+const json_t *eval_judge_reply(const json_t *response);
+/* Two files of predictions for the same rows: as many, each with the same x and the same reference, else
+ * GIST_ERR_MISMATCH, "b:LINE: ...". */
+gist_status eval_judge_match(const eval_pairs *a, const char *a_name, const eval_pairs *b, const char *b_name,
+                             gist_error *err);
 
 /* ---- the TF-IDF baseline: eval_tfidf.c ---- */
 
