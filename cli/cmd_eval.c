@@ -23,10 +23,13 @@ static const option table[] = {
     OPT_LIST(eval_args, neg, 0, "neg", "MODEL", "a neg_control model, the same"),
     OPT_TEMPLATE(eval_args, model),
     OPT_HEADING("Data"),
-    OPT_LIST(eval_args, data, 0, "data", "NAME=FILE", "a split: .json or .jsonl of {instruction, input, output}"),
+    OPT_LIST(eval_args, data, 0, "data", "NAME=FILE",
+             "a split: .json or .jsonl of {instruction, input, output} or {messages}"),
     OPT_INT(eval_args, limit, 0, "limit", "N", 0, 1 << 30, "0", "most rows of a split; 0: all"),
     OPT_INT(eval_args, max_length, 0, "max-tokens", "N", 0, 1 << 20, "0",
             "tokens of prompt, gists, input and answer in all; 0: 512, or the model's context"),
+    OPT_LIST(eval_args, labels, 0, "label-tokens", "NAME=N",
+             "where this split's references are cut, prompt and input counted; default: --max-tokens"),
     OPT_INT(eval_args, answer_tokens, 'n', "answer-tokens", "N", 0, 1 << 20, "0",
             "most tokens of an answer; 0: what --max-tokens leaves"),
     OPT_HEADING("Conditions"),
@@ -177,6 +180,21 @@ static gist_status open_split(job *j, const char *given, eval_split *out) {
     return status;
 }
 
+/* NAME=N of a split that is open. */
+static gist_status set_label(job *j, const char *given) {
+    const char *eq = strchr(given, '=');
+    char *end = NULL;
+    long n = eq ? strtol(eq + 1, &end, 10) : 0;
+    for (int i = 0; eq && i < j->r.splits; i++) {
+        eval_split *s = &j->r.split[i].rows;
+        if (!is(given, (size_t)(eq - given), s->name) || *end || end == eq + 1 || n < 1 || n > 1 << 20) continue;
+        s->label_length = (int)n;
+        return GIST_OK;
+    }
+    return err_set(j->err, GIST_ERR_USAGE, "--label-tokens %.100s: expected NAME=N, NAME one of --data, N from 1 to %d",
+                   given, 1 << 20);
+}
+
 static gist_status make_out(const eval_args *a, gist_error *err) {
     if (!a->out || mkdir(a->out, 0777) == 0 || errno == EEXIST) return GIST_OK;
     return err_set(err, GIST_ERR_IO, "%s: %s", a->out, strerror(errno));
@@ -201,6 +219,7 @@ static gist_status read_arguments(job *j) {
         TRY(open_split(j, j->a->data.item[i], &j->r.split[i].rows));
         j->r.splits++;
     }
+    for (int i = 0; i < j->a->labels.n; i++) TRY(set_label(j, j->a->labels.item[i]));
     TRY(make_out(j->a, j->err));
     return eval_open_journal(j);
 }

@@ -19,7 +19,7 @@ typedef struct eval_args {
     model_args model;
     judge_args judge;
     const char *conditions, *k, *corpus, *out;
-    option_list pos, neg, data, also, ratio, by;
+    option_list pos, neg, data, labels, also, ratio, by;
     int limit, batch, max_length, answer_tokens, words, resamples;
     uint64_t seed;
     bool json, quiet, check, other, resume;

@@ -295,6 +295,14 @@ static void csv_row(const eval_example *e, const report_column *c, const eval_gi
     sbuf_init(&x, NULL);
     sbuf_str(&x, "Instruction: ");
     sbuf_add(&x, e->instruction.p, e->instruction.len);
+    for (int i = 0; i < e->turn; i++) {
+        eval_text input, answer;
+        eval_turn(json_object_get(e->row, "messages"), i, &input, &answer);
+        sbuf_str(&x, "\nInput: ");
+        sbuf_add(&x, input.p, input.len);
+        sbuf_str(&x, "\nOutput: ");
+        sbuf_add(&x, answer.p, answer.len);
+    }
     if (e->input.len) {
         sbuf_str(&x, "\nInput: ");
         sbuf_add(&x, e->input.p, e->input.len);

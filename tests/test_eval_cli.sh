@@ -52,6 +52,15 @@ printf '{"instruction": "say %%s", "output": "yes"}\n' 1 2 | sed 's/%s/1/' >shor
 ends 0 "prompts too short for tenfold" eval -m tiny --data dev=short.jsonl -k 8 -n 4
 ! grep -q gist.10x out
 result "have no such row"
+ends 0 "a length of its references" eval -m tiny --data dev=dev.jsonl --label-tokens dev=768 -k 1 -n 2
+cat >talk.jsonl <<'END'
+{"messages": [{"role": "system", "content": "say yes"}, {"role": "user", "content": "one"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "two"}, {"role": "assistant", "content": "no"}]}
+END
+cp -r tiny chat && sed -i 's/<s>/<|im_start|>/g; s/<\/s>/<|im_end|>/g' chat/*.json
+ends 0 "conversations" eval -m chat --template chatml --data talk=talk.jsonl -k 2 -n 4 --cached-check -o talked
+prints "talk: 2 examples of 1 prompts" "an example for each answer"
+grep -qzF $'Instruction: say yes\nInput: one\nOutput: yes\nInput: two"' talked/talk.full.csv
+result "x holds what was said before"
 ends 0 "several seeds" eval -m tiny --also other --also tiny --data dev=dev.jsonl -k 1,2 -n 8 -o seeds
 prints "3 models: mean" "are told with their spread"
 cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model3.csv && ! cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model2.csv &&
@@ -138,6 +147,7 @@ ends 2 "a condition twice" eval -m tiny --data dev=dev.jsonl --conditions full,f
 ends 2 "two seeds and one control model" eval -m tiny --also other --neg other --data dev=dev.jsonl
 says "--neg is given 1 times for 2 models" "is told"
 ends 2 "--resume without a place" eval -m tiny --data dev=dev.jsonl --resume
+ends 2 "a length for a split that is not there" eval -m tiny --data dev=dev.jsonl --label-tokens human=768
 ends 2 "a member that no row has" eval -m tiny --data dev=dev.jsonl --by nothing -n 2
 says "--by nothing: no row has a string of this name" "is named"
 ends 2 "another gist where there is one prompt" eval -m tiny --data dev=short.jsonl --conditions gist --other-gist -n 2

@@ -156,8 +156,13 @@ typedef struct eval_example {
     const json_t *row;                       /* with every other key it has */
     int line;                                /* of the file (.jsonl) or element of its array, from 1 */
     int prompt;                              /* which of the split's different instructions */
-    int prompt_tokens, input_tokens;
+    int prompt_tokens, input_tokens; /* input: with the history */
+    int turn;                        /* of a conversation, how many exchanges stand before it */
+    size_t history;                  /* where their ids begin in eval_split.history */
+    int history_tokens;
 } eval_example;
+/* Exchange i of sound messages. */
+void eval_turn(const json_t *messages, int i, eval_text *input, eval_text *answer);
 
 typedef struct eval_split {
     const gist_allocator *alloc;
@@ -165,16 +170,19 @@ typedef struct eval_split {
     eval_example *example;   /* [n] in the file's order */
     int *order;              /* [n] examples, those of a prompt side by side */
     int n, prompts;
+    int label_length;              /* where references are cut; 0: at fit's max_length; the caller's, before fit */
     int read, empty, law, no_room; /* rows; left out: no instruction or output; tokenization law; max_length */
     json_t *rows;                  /* owns the texts */
     sbuf cut;                      /* owns the references that were cut */
+    tok_ids history;               /* of conversations, of all examples */
 } eval_split;
 
-/* Read at most `limit` (0: all) rows {instruction, input, output} of a .json array or .jsonl file.  Errors are
- * "path:LINE: ...".  Nothing is tokenized yet. */
+/* Read at most `limit` (0: all) rows {instruction, input, output} or {messages} of a .json array or .jsonl file.  Errors
+ * are "path:LINE: ...".  Nothing is tokenized yet. */
 gist_status eval_split_open(eval_split *s, const char *name, const char *path, int limit, const gist_allocator *alloc,
                             gist_error *err);
-/* Count tokens, cut references at max_length - prompt - gists - input, leave out what training leaves out. */
+/* Count tokens, cut references at max_length (label_length) - prompt - gists - input, leave out what training leaves
+ * out. */
 gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template *tp, int gists, int max_length,
                            gist_error *err);
 void eval_split_close(eval_split *s);

@@ -112,6 +112,8 @@ static gist_status key_of(const runner *r, const eval_example *e, hash128 *key) 
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) hash_u64(h, (uint64_t)numbers[i]);
     hash_add(h, words.b, sizeof words.b);
     hash_add(h, source->instruction.p, source->instruction.len);
+    if (e->history_tokens)
+        hash_add(h, r->split->history.id + e->history, (size_t)e->history_tokens * sizeof *r->split->history.id);
     hash_add(h, e->input.p, e->input.len);
     *key = hash_end(h);
     return GIST_OK;
@@ -152,6 +154,9 @@ static gist_status begin(runner *r, int i, const eval_example *e) {
     gist_status status = GIST_OK;
     if (r->n == 0 || r->fronts[r->n - 1].prompt != e->prompt) status = make_front(r, &r->fronts[r->n++], e, &why);
     if (status == GIST_OK) status = open_session(r, &r->fronts[r->n - 1], e, &r->session[i], &why);
+    if (status == GIST_OK && e->history_tokens)
+        status = gist_session_feed(r->session[i], r->split->history.id + e->history, (size_t)e->history_tokens, NULL,
+                                   &why);
     if (status != GIST_OK) return failed(r, e, &why);
     r->options[i] = (gist_generate_options)GIST_GENERATE_OPTIONS_INIT;
     r->options[i].max_tokens = room_of(r, e);
