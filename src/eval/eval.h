@@ -177,8 +177,8 @@ typedef struct eval_split {
     tok_ids history;               /* of conversations, of all examples */
 } eval_split;
 
-/* Read at most `limit` (0: all) rows {instruction, input, output} or {messages} of a .json array or .jsonl file.  Errors
- * are "path:LINE: ...".  Nothing is tokenized yet. */
+/* Read at most `limit` (0: all) rows {instruction, input, output} or {messages} of a .json array or .jsonl file.
+ * Errors are "path:LINE: ...".  Nothing is tokenized yet. */
 gist_status eval_split_open(eval_split *s, const char *name, const char *path, int limit, const gist_allocator *alloc,
                             gist_error *err);
 /* Count tokens, cut references at max_length (label_length) - prompt - gists - input, leave out what training leaves
