@@ -63,6 +63,7 @@ grep -qzF $'Instruction: say yes\nInput: one\nOutput: yes\nInput: two"' talked/t
 result "x holds what was said before"
 ends 0 "several seeds" eval -m tiny --also other --also tiny --data dev=dev.jsonl -k 1,2 -n 8 -o seeds
 prints "3 models: mean" "are told with their spread"
+check "in the page too" grep -q '<h3>3 models</h3>' seeds/results.html
 cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model3.csv && ! cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model2.csv &&
     cmp -s seeds/dev.gist.k1.csv single/dev.gist.k1.csv
 result "each with its predictions"
