@@ -47,8 +47,8 @@ static void scores(const report_split *s, sbuf *out) {
 static void spreads(const report *r, const report_split *s, sbuf *out) {
     if (r->models == 1) return;
     sbuf_fmt(out,
-             "<h3>%d models</h3>\n<p>Mean &plusmn; sample standard deviation [smallest, largest]; the figures above are "
-             "the first one's.</p>\n<table><tr><th>condition</th><th>exact %%</th><th>ROUGE-L</th>"
+             "<h3>%d models</h3>\n<p>Mean &plusmn; sample standard deviation [smallest, largest]; the figures above "
+             "are the first one's.</p>\n<table><tr><th>condition</th><th>exact %%</th><th>ROUGE-L</th>"
              "<th>retention (exact)</th><th>retention (ROUGE-L)</th></tr>\n",
              r->models);
     for (int c = 0; c < s->columns; c++) {
