@@ -181,6 +181,9 @@ typedef struct eval_split {
  * Errors are "path:LINE: ...".  Nothing is tokenized yet. */
 gist_status eval_split_open(eval_split *s, const char *name, const char *path, int limit, const gist_allocator *alloc,
                             gist_error *err);
+/* The same of a file's bytes; path is for messages. */
+gist_status eval_split_parse(eval_split *s, const char *name, const char *path, const char *bytes, size_t len,
+                             int limit, const gist_allocator *alloc, gist_error *err);
 /* Count tokens, cut references at max_length (label_length) - prompt - gists - input, leave out what training leaves
  * out. */
 gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template *tp, int gists, int max_length,

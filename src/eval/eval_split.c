@@ -172,23 +172,29 @@ static gist_status check_any(const eval_split *s, gist_error *err) {
                    s->path, s->read, s->empty, s->law, s->no_room);
 }
 
-gist_status eval_split_open(eval_split *out, const char *name, const char *path, int limit, const gist_allocator *alloc,
-                            gist_error *err) {
-    file_map map;
+gist_status eval_split_parse(eval_split *out, const char *name, const char *path, const char *bytes, size_t len,
+                             int limit, const gist_allocator *alloc, gist_error *err) {
     eval_split s = { .alloc = alloc, .name = name, .path = path };
     sbuf_init(&s.cut, alloc);
     tok_ids_init(&s.history, alloc);
-    TRY(map_open(path, &map, err));
     s.rows = json_array();
-    gist_status status = s.rows ? read_rows(&s, map.data ? (const char *)map.data : "", map.size, limit, err)
-                                : err_memory(err, path);
-    map_close(&map);
+    gist_status status = s.rows ? read_rows(&s, bytes, len, limit, err) : err_memory(err, path);
     if (status == GIST_OK) status = check_any(&s, err);
     if (status == GIST_OK) status = group(&s, err);
     if (status == GIST_OK)
         *out = s;
     else
         eval_split_close(&s);
+    return status;
+}
+
+gist_status eval_split_open(eval_split *out, const char *name, const char *path, int limit, const gist_allocator *alloc,
+                            gist_error *err) {
+    file_map map;
+    TRY(map_open(path, &map, err));
+    gist_status status = eval_split_parse(out, name, path, map.data ? (const char *)map.data : "", map.size, limit,
+                                          alloc, err);
+    map_close(&map);
     return status;
 }
 
