@@ -67,6 +67,9 @@ PKG_LIBS := $(shell $(PKG_CONFIG) --libs $(PKGS) 2>/dev/null || echo -lpcre2-8 -
 LIBEDIT ?= $(shell $(PKG_CONFIG) --exists libedit 2>/dev/null && echo 1)
 EDIT_CFLAGS := $(if $(filter 1,$(LIBEDIT)),-DGIST_LIBEDIT $(shell $(PKG_CONFIG) --cflags libedit))
 EDIT_LIBS := $(if $(filter 1,$(LIBEDIT)),$(shell $(PKG_CONFIG) --libs libedit))
+# The program alone talks HTTP (gist eval --judge); the library does not.
+CURL_CFLAGS := $(shell $(PKG_CONFIG) --cflags libcurl 2>/dev/null)
+CURL_LIBS := $(shell $(PKG_CONFIG) --libs libcurl 2>/dev/null || echo -lcurl)
 TEST_CFLAGS := -Itests $(shell $(PKG_CONFIG) --cflags cmocka 2>/dev/null)
 TEST_LIBS := $(shell $(PKG_CONFIG) --libs cmocka 2>/dev/null || echo -lcmocka)
 LIBS := $(PKG_LIBS) -lm -lpthread
@@ -120,6 +123,7 @@ $(call objects,$(wildcard src/ops/x86/*amx*.c)): ISA := $(ISA_AMX)
 $(BUILD)/obj/tests/%.o: BASE_CPPFLAGS += $(TEST_CFLAGS)
 $(BUILD)/obj/cli/cmd_chat.o: BASE_CPPFLAGS += $(EDIT_CFLAGS)
 $(BUILD)/obj/cli/cmd_chat.o: $(BUILD)/edit
+$(BUILD)/obj/cli/http_post.o: BASE_CPPFLAGS += $(CURL_CFLAGS)
 $(BUILD)/obj/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@$(call say,CC,$<)
@@ -157,7 +161,7 @@ $(BUILD)/libgist.so.$(SOVERSION): $(BUILD)/rooms.a
 
 $(BUILD)/gist: $(CLI_OBJ) $(BUILD)/rooms.a
 	@$(call say,LINK,$@)
-	$(Q)$(CC) $(LINK) $(LDFLAGS) -o $@ $(CLI_OBJ) $(BUILD)/rooms.a $(EDIT_LIBS) $(LIBS)
+	$(Q)$(CC) $(LINK) $(LDFLAGS) -o $@ $(CLI_OBJ) $(BUILD)/rooms.a $(EDIT_LIBS) $(CURL_LIBS) $(LIBS)
 
 # The demonstration's data program stands on the rooms too, but is not installed.
 $(BUILD)/gist-demo: $(DEMO_OBJ) $(BUILD)/rooms.a
@@ -252,6 +256,6 @@ help: ## this list
 	@echo '  tests/NAME build and run the one test program tests/NAME.c'
 
 info: ## show what the build found: compiler, libraries, CPU features
-	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' sh dev/info '$(VARIANT)' '$(VERSION)' '$(MACHINE)' $(PKGS) cmocka
+	@CC='$(CC)' PKG_CONFIG='$(PKG_CONFIG)' sh dev/info '$(VARIANT)' '$(VERSION)' '$(MACHINE)' $(PKGS) libcurl cmocka
 
 -include $(LIB_OBJ:.o=.d) $(CLI_OBJ:.o=.d) $(DEMO_OBJ:.o=.d) $(wildcard $(BUILD)/obj/tests/*.d $(BUILD)/obj/tests/fuzz/*.d)

@@ -14,19 +14,22 @@
 
 static const option table[] = {
     OPT_HEADING("Models"),
-    OPT_MODEL(eval_args, model),
+    OPT_TEXT(eval_args, model.path, 'm', "model", "MODEL", NULL, "a Hugging Face directory or a .gguf file"),
     OPT_ADAPTER(eval_args, model),
     OPT_LIST(eval_args, also, 0, "also", "MODEL",
              "another seed or checkpoint of the model, under the same conditions: means over all of them are told too"),
-    OPT_TEXT(eval_args, pos, 0, "pos", "MODEL", NULL,
-             "a pos_control model, for pos_control and TF-IDF; default: the model under that condition"),
-    OPT_TEXT(eval_args, neg, 0, "neg", "MODEL", NULL, "a neg_control model, the same"),
+    OPT_LIST(eval_args, pos, 0, "pos", "MODEL",
+             "a pos_control model, for pos_control and TF-IDF, one for each seed; default: the model so conditioned"),
+    OPT_LIST(eval_args, neg, 0, "neg", "MODEL", "a neg_control model, the same"),
     OPT_TEMPLATE(eval_args, model),
     OPT_HEADING("Data"),
-    OPT_LIST(eval_args, data, 0, "data", "NAME=FILE", "a split: .json or .jsonl of {instruction, input, output}"),
+    OPT_LIST(eval_args, data, 0, "data", "NAME=FILE",
+             "a split: .json or .jsonl of {instruction, input, output} or {messages}"),
     OPT_INT(eval_args, limit, 0, "limit", "N", 0, 1 << 30, "0", "most rows of a split; 0: all"),
     OPT_INT(eval_args, max_length, 0, "max-tokens", "N", 0, 1 << 20, "0",
             "tokens of prompt, gists, input and answer in all; 0: 512, or the model's context"),
+    OPT_LIST(eval_args, labels, 0, "label-tokens", "NAME=N",
+             "where this split's references are cut, prompt and input counted; default: --max-tokens"),
     OPT_INT(eval_args, answer_tokens, 'n', "answer-tokens", "N", 0, 1 << 20, "0",
             "most tokens of an answer; 0: what --max-tokens leaves"),
     OPT_HEADING("Conditions"),
@@ -40,14 +43,26 @@ static const option table[] = {
             "tfidf once more with this many words instead of one; 0: not"),
     OPT_FLAG(eval_args, check, 0, "cached-check",
              "answer every gist condition again from prompt and gist tokens under the mask; a difference is a failure"),
+    OPT_HEADING("Judge"),
+    OPT_TEXT(eval_args, judge.url, 0, "judge", "URL", NULL,
+             "compare predictions A and B instead: an OpenAI-compatible endpoint, as http://127.0.0.1:8080/v1"),
+    OPT_TEXT(eval_args, judge.a, 0, NULL, "A", NULL, "predictions (CSV with x, y_pred, y_true), for --judge"),
+    OPT_TEXT(eval_args, judge.b, 0, NULL, "B", NULL, "others for the same rows"),
+    OPT_TEXT(eval_args, judge.model, 0, "judge-model", "NAME", NULL, "the judge, as the endpoint calls it"),
+    OPT_TEXT(eval_args, judge.key, 0, "judge-key-env", "NAME", "GIST_JUDGE_KEY",
+             "environment variable with the endpoint's key; the key is sent, never printed or kept"),
+    OPT_INT(eval_args, judge.seconds, 0, "judge-timeout", "S", 1, 3600, "120", "most seconds of one request"),
+    OPT_INT(eval_args, judge.tries, 0, "judge-tries", "N", 1, 100, "4",
+            "tries of a request that met no answer, status 429 or 5xx; 1, 2, 4, ... seconds apart"),
     OPT_HEADING("Output"),
     OPT_TEXT(eval_args, out, 'o', "out", "DIR", NULL,
              "predictions as SPLIT.CONDITION.csv, results.json, .md and .html, SPLIT.retention.csv and .svg"),
+    OPT_FLAG(eval_args, resume, 0, "resume", "go on with the answers that an interrupted run left in --out"),
     OPT_LIST(eval_args, by, 0, "by", "KEY", "scores by each value of this member of the rows too (\"kind\")"),
     OPT_LIST(eval_args, ratio, 0, "ratio", "N,N...",
              "a row gist.Nx: for each prompt the largest k that compresses it so; default: 10"),
     OPT_INT(eval_args, resamples, 0, "bootstrap", "N", 0, 100000, "1000", "resamples for the 95 % intervals; 0: none"),
-    OPT_SEED(eval_args, seed, 0, "seed", "0", "of the resamples and of --other-gist"),
+    OPT_SEED(eval_args, seed, 0, "seed", "0", "of the resamples, of --other-gist, of the judge's order"),
     OPT_JSON(eval_args, json),
     OPT_QUIET(eval_args, quiet),
     OPT_INT(eval_args, batch, 0, "batch", "N", 1, 1024, "16", "answers at a time; results do not depend on it"),
@@ -110,7 +125,7 @@ static gist_status add_counted(job *j, eval_view v, const char *name, bool budge
 /* The control's own form where there is a pos_control model, else the form without gist tokens. */
 static gist_status add_tfidf(job *j, bool counted) {
     char name[32];
-    eval_view v = { .c = j->a->pos ? COND_POS_CONTROL : COND_FULL, .k = j->a->pos ? j->k[0] : 0 };
+    eval_view v = { .c = j->a->pos.n ? COND_POS_CONTROL : COND_FULL, .k = j->a->pos.n ? j->k[0] : 0 };
     if (counted) return add_counted(j, v, "tfidf", true);
     v.words = 1;
     TRY(add_view(j, v, "tfidf"));
@@ -165,19 +180,48 @@ static gist_status open_split(job *j, const char *given, eval_split *out) {
     return status;
 }
 
+/* NAME=N of a split that is open. */
+static gist_status set_label(job *j, const char *given) {
+    const char *eq = strchr(given, '=');
+    char *end = NULL;
+    long n = eq ? strtol(eq + 1, &end, 10) : 0;
+    for (int i = 0; eq && i < j->r.splits; i++) {
+        eval_split *s = &j->r.split[i].rows;
+        if (!is(given, (size_t)(eq - given), s->name) || *end || end == eq + 1 || n < 1 || n > 1 << 20) continue;
+        s->label_length = (int)n;
+        return GIST_OK;
+    }
+    return err_set(j->err, GIST_ERR_USAGE, "--label-tokens %.100s: expected NAME=N, NAME one of --data, N from 1 to %d",
+                   given, 1 << 20);
+}
+
+static gist_status make_out(const eval_args *a, gist_error *err) {
+    if (!a->out || mkdir(a->out, 0777) == 0 || errno == EEXIST) return GIST_OK;
+    return err_set(err, GIST_ERR_IO, "%s: %s", a->out, strerror(errno));
+}
+
+static gist_status check_controls(const job *j, const char *name, const option_list *given) {
+    int models = 1 + j->a->also.n;
+    if (given->n == 0 || given->n == models) return GIST_OK;
+    return err_set(j->err, GIST_ERR_USAGE, "--%s is given %d times for %d models: one is needed for each", name,
+                   given->n, models);
+}
+
 static gist_status read_arguments(job *j) {
     TRY(parse_lists(j));
     TRY(parse_conditions(j));
     if (j->a->data.n == 0) return err_set(j->err, GIST_ERR_USAGE, "--data NAME=FILE is needed");
-    if (j->a->also.n && (j->a->pos || j->a->neg))
-        return err_set(j->err, GIST_ERR_USAGE, "--also repeats every condition; --pos and --neg cannot be with it");
+    TRY(check_controls(j, "pos", &j->a->pos));
+    TRY(check_controls(j, "neg", &j->a->neg));
+    if (j->a->resume && !j->a->out)
+        return err_set(j->err, GIST_ERR_USAGE, "--resume goes on with what is in --out DIR");
     for (int i = 0; i < j->a->data.n; i++) {
         TRY(open_split(j, j->a->data.item[i], &j->r.split[i].rows));
         j->r.splits++;
     }
-    if (j->a->out && mkdir(j->a->out, 0777) != 0 && errno != EEXIST)
-        return err_set(j->err, GIST_ERR_IO, "%s: %s", j->a->out, strerror(errno));
-    return GIST_OK;
+    for (int i = 0; i < j->a->labels.n; i++) TRY(set_label(j, j->a->labels.item[i]));
+    TRY(make_out(j->a, j->err));
+    return eval_open_journal(j);
 }
 
 /* ---- the command ---- */
@@ -234,6 +278,7 @@ static gist_status evaluate(job *j) {
         j->r.models++;
     }
     if (j->a->also.n) TRY(eval_write_results(j));
+    eval_drop_journal(j);
     if (j->a->json) return json_print(report_json(&j->r), j->err);
     report_table(&j->r, stdout);
     if (j->a->check) printf("cached-check: every gist's answers are those of prompt and gist tokens under the mask\n");
@@ -249,7 +294,24 @@ static void release(job *j) {
         if (name) eval_split_close(&s->rows);
         mem_free(NULL, name);
     }
+    eval_journal_close(j->journal);
     pool_free(j->pool);
+}
+
+static gist_status judge(eval_args *a, gist_error *err) {
+    judge_args *g = &a->judge;
+    if (!g->url) return err_set(err, GIST_ERR_USAGE, "%.200s: predictions are compared with --judge URL", g->a);
+    if (a->model.path || a->data.n)
+        return err_set(err, GIST_ERR_USAGE, "--judge compares predictions that are there; --model and --data answer");
+    g->out = a->out;
+    g->limit = a->limit;
+    g->resamples = a->resamples;
+    g->seed = a->seed;
+    g->json = a->json;
+    g->quiet = a->quiet;
+    g->resume = a->resume;
+    TRY(make_out(a, err));
+    return eval_judge(g, err);
 }
 
 static int run(const command *self, int argc, char **argv) {
@@ -257,6 +319,11 @@ static int run(const command *self, int argc, char **argv) {
     int done = options_parse(self, &a, argc, argv);
     if (done != OPTIONS_GO) return done;
     gist_error err = { 0 };
+    if (a.judge.url || a.judge.a) {
+        gist_status judged = judge(&a, &err);
+        return judged == GIST_OK ? EXIT_DONE : fail(&err);
+    }
+    if (!a.model.path) return usage_error(self, "eval: --model is missing");
     job *j = mem_calloc(NULL, 1, sizeof *j);
     if (!j) {
         err_memory(&err, "evaluation");
@@ -265,8 +332,8 @@ static int run(const command *self, int argc, char **argv) {
     j->a = &a;
     j->err = &err;
     j->r.model = a.model.path;
-    j->r.pos = a.pos;
-    j->r.neg = a.neg;
+    j->r.pos = a.pos.item;
+    j->r.neg = a.neg.item;
     j->r.also = a.also.item;
     j->r.models = 1;
     j->r.resamples = a.resamples;
@@ -282,7 +349,7 @@ const command cmd_eval = {
     .group = "Measure",
     .name = "eval",
     .summary = "answers under each condition, their scores, and what gists retain",
-    .usage = "-m MODEL --data NAME=FILE... [--conditions C,C...] [-k N,N...] [-o DIR]",
+    .usage = "-m MODEL --data NAME=FILE... [--conditions C,C...] [-k N,N...] [-o DIR] | --judge URL A B",
     .details =
         "Answers are greedy.  Brackets are 95 % intervals over prompts, drawn with all their examples, the same ones\n"
         "for every condition.  Retention is (score - none) / (upper - none): none, or else neg_control; upper is the\n"
@@ -292,7 +359,9 @@ const command cmd_eval = {
         "answer that was right before its prompt was edited; how often it is given is told as stale.",
     .example = "gist eval -m MODEL --data unseen=dev.jsonl --conditions full,gist,none,tfidf -k 1,2,4,8 -o results\n"
                "gist eval -m MODEL --pos POS --neg NEG --data human=human.jsonl \\\n"
-               "    --conditions gist,pos_control,neg_control,tfidf --tfidf-corpus train.jsonl",
+               "    --conditions gist,pos_control,neg_control,tfidf --tfidf-corpus train.jsonl\n"
+               "gist eval --judge http://127.0.0.1:8080/v1 --judge-model NAME human.gist.k1.csv \\\n"
+               "    human.pos_control.k1.csv",
     .options = table,
     .count = sizeof table / sizeof *table,
     .run = run,

@@ -241,7 +241,7 @@ static gist_status make_model(job *j, gist_error *err) {
                                  .batch = a->batch,
                                  .steps = a->steps,
                                  .eval_every = a->eval_every,
-                                 .optimiser = { a->lr, 0.9f, 0.999f, 1e-8f, a->decay, a->clip },
+                                 .optimiser = { a->lr, 0.9f, 0.999f, 1e-8f, a->decay, a->clip, 0 },
                                  .schedule = (train_schedule_kind)a->schedule,
                                  .seed = a->seed };
     double warmup = (double)a->warmup < 1 ? ceil((double)a->warmup * a->steps) : floor((double)a->warmup);

@@ -24,8 +24,9 @@ static gist_status score_column(const job *j, const eval_split *s, report_column
     gist_status status = pair && c->rows ? GIST_OK : err_memory(j->err, "scores");
     for (int i = 0; status == GIST_OK && i < s->n; i++) {
         const eval_example *e = &s->example[i];
-        pair[i] = (eval_pair){ eval_strip(c->given[i].text, c->given[i].len),
-                               eval_strip(e->reference.p, e->reference.len), e->line };
+        pair[i] = (eval_pair){ .prediction = eval_strip(c->given[i].text, c->given[i].len),
+                               .reference = eval_strip(e->reference.p, e->reference.len),
+                               .line = e->line };
         c->tokens += (double)c->given[i].tokens / s->n;
         if (c->view.c == COND_GIST && !c->view.other) c->factor += (double)e->prompt_tokens / c->view.k / s->n;
     }
@@ -62,7 +63,8 @@ static gist_status cached_check(job *j, gist_engine *e, const eval_split *s, con
 static gist_status run_view(job *j, gist_engine *e, report_split *s, report_column *c) {
     const eval_args *a = j->a;
     eval_run_options o = { .gists = j->K, .max_length = j->r.max_length, .max_tokens = a->answer_tokens,
-                           .batch = a->batch, .tfidf = j->tfidf, .seed = a->seed, .ctx = j, .stop = show };
+                           .batch = a->batch, .tfidf = j->tfidf, .journal = j->journal, .seed = a->seed,
+                           .ctx = j, .stop = show };
     c->given = mem_calloc(NULL, (size_t)s->rows.n, sizeof *c->given);
     if (!c->given) return err_memory(j->err, "answers");
     snprintf(j->label, sizeof j->label, "%.40s, %s", s->rows.name, c->view.name);
@@ -99,8 +101,8 @@ static bool is_reduced(const eval_view *v) {
 /* ---- models ---- */
 
 static int model_of(const job *j, const eval_view *v) {
-    if (j->a->pos && (v->c == COND_POS_CONTROL || is_reduced(v))) return MODEL_POS;
-    return j->a->neg && v->c == COND_NEG_CONTROL ? MODEL_NEG : MODEL_GIST;
+    if (j->a->pos.n && (v->c == COND_POS_CONTROL || is_reduced(v))) return MODEL_POS;
+    return j->a->neg.n && v->c == COND_NEG_CONTROL ? MODEL_NEG : MODEL_GIST;
 }
 
 /* The first model fits the splits; the others must read them alike. */
@@ -109,6 +111,9 @@ static gist_status check_model(job *j, gist_engine *e, const char *path, bool fi
     gist_engine_get_info(e, &info);
     int most = j->a->max_length ? j->a->max_length : info.context < 512 ? info.context : 512;
     if (!first) {
+        if (strcmp(j->family, info.family) != 0)
+            return err_set(j->err, GIST_ERR_MISMATCH, "%s: a model of the family %s, but %s is of %s", path,
+                           info.family, j->a->model.path, j->family);
         if (strcmp(j->tokenizer, info.tokenizer_fingerprint) != 0)
             return err_set(j->err, GIST_ERR_MISMATCH, "%s: its tokenizer is not that of %s", path, j->a->model.path);
         if (info.context >= j->r.max_length) return GIST_OK;
@@ -117,6 +122,7 @@ static gist_status check_model(job *j, gist_engine *e, const char *path, bool fi
     if (most > info.context)
         return err_set(j->err, GIST_ERR_USAGE, "%s: its context is %d tokens, --max-tokens %d", path, info.context,
                        most);
+    snprintf(j->family, sizeof j->family, "%s", info.family);
     snprintf(j->tokenizer, sizeof j->tokenizer, "%s", info.tokenizer_fingerprint);
     j->r.max_length = most;
     j->r.kernels = gist_kernels_name(info.kernels);
@@ -147,7 +153,7 @@ gist_status eval_answer_model(job *j, int model) {
     for (int v = 0; v < j->views; v++) needed = needed || model_of(j, &j->view[v]) == model;
     if (!needed) return GIST_OK;
     if (j->model) m.path = j->a->also.item[j->model - 1];
-    if (model != MODEL_GIST) m.path = model == MODEL_POS ? j->a->pos : j->a->neg;
+    if (model != MODEL_GIST) m.path = (model == MODEL_POS ? &j->a->pos : &j->a->neg)->item[j->model];
     if (j->model || model != MODEL_GIST) m.adapter = NULL;
     TRY(open_engine(&m, j->a->quiet, &e, NULL, j->err));
     gist_status status = check_model(j, e, m.path, model == MODEL_GIST && !j->model);

@@ -1,8 +1,37 @@
 /* eval_files.c - what gist eval leaves in --out: predictions, results.json, results.md, results.html, and each split's
  * curve of retention as CSV and as a picture. */
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "eval_job.h"
+
+/* ---- the journal ---- */
+
+static const char journal_name[] = "answers.jsonl";
+
+gist_status eval_open_journal(job *j) {
+    if (!j->a->out) return GIST_OK;
+    char *path = path_join(NULL, j->a->out, journal_name);
+    if (!path) return err_memory(j->err, journal_name);
+    gist_status status = eval_journal_open(path, mem_default(), &j->journal, j->err);
+    int n = status == GIST_OK ? eval_journal_count(j->journal) : 0;
+    if (n > 0 && !j->a->resume)
+        status = err_set(j->err, GIST_ERR_USAGE,
+                         "%.200s: %d answers of a run that did not end; --resume goes on with it, or delete the file",
+                         path, n);
+    if (n > 0 && j->a->resume && !j->a->quiet) warn("%s: %d answers are there already", path, n);
+    mem_free(NULL, path);
+    return status;
+}
+
+void eval_drop_journal(job *j) {
+    if (!j->journal) return;
+    char *path = path_join(NULL, j->a->out, journal_name);
+    if (path) unlink(path);
+    mem_free(NULL, path);
+}
+
+/* ---- results ---- */
 
 static gist_status write_file(const job *j, const char *name, const sbuf *bytes) {
     out_file out;

@@ -4,22 +4,25 @@
  *   eval_answering.c  models, conditions, answers, the scores of each
  *   eval_figures.c    comparing conditions: intervals, retention, ratios, groups, the curve
  *   eval_files.c      what --out holds
+ *   eval_judge.c      --judge, another job: files of predictions against each other
  *   eval_report.c, eval_charts.c, eval_page.c   forms of the report
  */
 #ifndef GIST_CLI_EVAL_JOB_H
 #define GIST_CLI_EVAL_JOB_H
 
+#include "eval_judge.h"
 #include "eval_report.h"
 
 enum { MODEL_GIST, MODEL_POS, MODEL_NEG, MODELS, MOST_K = 16, MOST_RATIOS = 8 };
 
 typedef struct eval_args {
     model_args model;
-    const char *pos, *neg, *conditions, *k, *corpus, *out;
-    option_list data, also, ratio, by;
+    judge_args judge;
+    const char *conditions, *k, *corpus, *out;
+    option_list pos, neg, data, labels, also, ratio, by;
     int limit, batch, max_length, answer_tokens, words, resamples;
     uint64_t seed;
-    bool json, quiet, check, other;
+    bool json, quiet, check, other, resume;
 } eval_args;
 
 typedef struct job {
@@ -27,7 +30,8 @@ typedef struct job {
     report r;
     eval_view view[REPORT_COLUMNS];
     int views, k[MOST_K], k_count, K, ratio[MOST_RATIOS], ratios;
-    char tokenizer[64]; /* fingerprint of the first model's */
+    char tokenizer[64], family[32]; /* of the first model */
+    eval_journal *journal;
     pool *pool;
     const eval_tfidf *tfidf; /* of the split at hand */
     int model;               /* which of the seeds is at work; 0: the first */
@@ -52,5 +56,8 @@ void eval_release_groups(report_split *s);
 
 gist_status eval_write_predictions(const job *j, const report_split *s, const report_column *c);
 gist_status eval_write_results(const job *j);
+/* The journal of answers: begun, or with --resume gone on with; dropped when everything is written. */
+gist_status eval_open_journal(job *j);
+void eval_drop_journal(job *j);
 
 #endif

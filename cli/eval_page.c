@@ -43,6 +43,31 @@ static void scores(const report_split *s, sbuf *out) {
     sbuf_str(out, "</table>\n");
 }
 
+/* All seeds of every condition. */
+static void spreads(const report *r, const report_split *s, sbuf *out) {
+    if (r->models == 1) return;
+    sbuf_fmt(out,
+             "<h3>%d models</h3>\n<p>Mean &plusmn; sample standard deviation [smallest, largest]; the figures above "
+             "are the first one's.</p>\n<table><tr><th>condition</th><th>exact %%</th><th>ROUGE-L</th>"
+             "<th>retention (exact)</th><th>retention (ROUGE-L)</th></tr>\n",
+             r->models);
+    for (int c = 0; c < s->columns; c++) {
+        const report_column *col = &s->column[c];
+        sbuf_fmt(out, "<tr><td>%s</td>", col->view.name);
+        for (int i = 0; i < 4; i++) {
+            int by = i % 2 ? EVAL_BY_ROUGE_L : EVAL_BY_EXACT;
+            report_spread x = report_spread_of(i < 2 ? col->score : col->retention, by, r->models);
+            if (isnan(x.mean))
+                sbuf_str(out, "<td>-</td>");
+            else
+                sbuf_fmt(out, "<td>%.1f &plusmn; %.1f <small>[%.1f, %.1f]</small></td>", 100 * x.mean,
+                         100 * x.deviation, 100 * x.low, 100 * x.high);
+        }
+        sbuf_str(out, "</tr>\n");
+    }
+    sbuf_str(out, "</table>\n");
+}
+
 /* Examples evenly spaced over the split, each with every condition's answer. */
 static void examples(const report_split *s, sbuf *out) {
     int n = s->rows.n < EXAMPLES ? s->rows.n : EXAMPLES;
@@ -73,12 +98,12 @@ void report_page(const report *r, sbuf *out) {
     sbuf_str(out,
              "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>gist eval</title>\n<style>\n"
              ":root { color-scheme: light dark }\n"
-             "body { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }\n"
+             "body { font: 15px/1.45 system-ui, sans-serif; max-width: 72em; margin: 2em auto; padding: 0 1em }\n"
              "table { border-collapse: collapse; margin: 1em 0 } td, th { padding: .2em .7em; text-align: left;\n"
              "  border-bottom: 1px solid #8884; vertical-align: top }\n"
              "svg { max-width: 48em; width: 100%; font-size: 12px; fill: currentColor }\n"
              ".grid { stroke: #8885 } .interval { stroke: currentColor } .small { font-size: 10px }\n"
-             ".text { white-space: pre-wrap } .right { color: #2a8a4a }\n"
+             "small { white-space: nowrap } .text { white-space: pre-wrap } .right { color: #2a8a4a }\n"
              "</style></head><body>\n<h1>gist eval</h1>\n<p>Model <code>");
     report_escaped(out, r->model, strlen(r->model));
     sbuf_fmt(out,
@@ -94,6 +119,7 @@ void report_page(const report *r, sbuf *out) {
         sbuf_str(out, "<h3>Score by condition</h3>\n");
         report_score_chart(s, out);
         scores(s, out);
+        spreads(r, s, out);
         report_details_page(r, s, out);
         examples(s, out);
     }

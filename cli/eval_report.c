@@ -128,8 +128,8 @@ void report_table(const report *r, FILE *out) {
 
 void report_markdown(const report *r, sbuf *out) {
     sbuf_fmt(out, "# Evaluation\n\nModel `%s`", r->model);
-    if (r->pos) sbuf_fmt(out, ", pos_control and TF-IDF `%s`", r->pos);
-    if (r->neg) sbuf_fmt(out, ", neg_control `%s`", r->neg);
+    if (r->pos[0]) sbuf_fmt(out, ", pos_control and TF-IDF `%s`", r->pos[0]);
+    if (r->neg[0]) sbuf_fmt(out, ", neg_control `%s`", r->neg[0]);
     sbuf_fmt(out,
              "; greedy, at most %d tokens in all, kernels %s.  Brackets: 95 %% bootstrap intervals over prompts (%d "
              "resamples, seed %llu).  Retention: (score - no prompt) / (whole prompt - no prompt), in percent.\n",
@@ -231,18 +231,14 @@ static json_t *split_json(const report_split *s, int models) {
                      report_curve_json(s));
 }
 
-static json_t *also_json(const report *r) {
+static json_t *paths_json(const char *const *path, int n) {
     json_t *list = json_array();
-    for (int i = 0; list && i + 1 < r->models; i++)
-        if (json_array_append_new(list, json_text_of(r->also[i], strlen(r->also[i]))) != 0) {
+    for (int i = 0; list && i < n && path[i]; i++)
+        if (json_array_append_new(list, json_text_of(path[i], strlen(path[i]))) != 0) {
             json_decref(list);
             list = NULL;
         }
     return list;
-}
-
-static json_t *path_json(const char *path) {
-    return path ? json_text_of(path, strlen(path)) : json_null();
 }
 
 json_t *report_json(const report *r) {
@@ -254,10 +250,11 @@ json_t *report_json(const report *r) {
             json_decref(list);
             list = NULL;
         }
-    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:i, s:i, s:s, s:o}", "model", path_json(r->model), "also",
-                     also_json(r), "pos_control",
-                     path_json(r->pos), "neg_control", path_json(r->neg), "kernels", r->kernels, "max_length",
-                     r->max_length, "bootstrap", r->resamples, "seed", seed, "splits", list);
+    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:i, s:i, s:s, s:o}", "model",
+                     json_text_of(r->model, strlen(r->model)), "also", paths_json(r->also, r->models - 1),
+                     "pos_control", paths_json(r->pos, r->models), "neg_control", paths_json(r->neg, r->models),
+                     "kernels", r->kernels, "max_length", r->max_length, "bootstrap", r->resamples, "seed", seed,
+                     "splits", list);
 }
 
 /* ---- predictions ---- */
@@ -298,6 +295,14 @@ static void csv_row(const eval_example *e, const report_column *c, const eval_gi
     sbuf_init(&x, NULL);
     sbuf_str(&x, "Instruction: ");
     sbuf_add(&x, e->instruction.p, e->instruction.len);
+    for (int i = 0; i < e->turn; i++) {
+        eval_text input, answer;
+        eval_turn(json_object_get(e->row, "messages"), i, &input, &answer);
+        sbuf_str(&x, "\nInput: ");
+        sbuf_add(&x, input.p, input.len);
+        sbuf_str(&x, "\nOutput: ");
+        sbuf_add(&x, answer.p, answer.len);
+    }
     if (e->input.len) {
         sbuf_str(&x, "\nInput: ");
         sbuf_add(&x, e->input.p, e->input.len);

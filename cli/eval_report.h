@@ -42,8 +42,9 @@ typedef struct report_split {
 } report_split;
 
 typedef struct report {
-    const char *model, *pos, *neg; /* paths; pos, neg NULL: the model itself */
+    const char *model; /* paths */
     const char *const *also; /* [models - 1] further seeds or checkpoints; everything else is of `model` */
+    const char *const *pos, *const *neg; /* [models] controls of each; [0] NULL: the models themselves */
     int models;
     const char *kernels;
     report_split split[OPTION_LIST_MAX];

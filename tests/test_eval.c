@@ -531,6 +531,29 @@ static void other_prompts_that_fit(void **state) {
     gist_engine_close(e);
 }
 
+/* References may be cut later than answers; which examples there are does not depend on it. */
+static void labels_of_their_own_length(void **state) {
+    (void)state;
+    tiny_model m = TINY_MODEL;
+    gist_engine *e = tiny_open(&m, "eval", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
+    gist_error err = { 0 };
+    size_t len[3];
+    for (int i = 0; i < 3; i++) {
+        static const int label[] = { 0, MAX_LENGTH + 5, 1 };
+        eval_split s;
+        open_rows(&s, rows, 0);
+        s.label_length = label[i];
+        assert_ok(eval_split_fit(&s, engine_tokenizer(e), tok_template_find("paper"), K, MAX_LENGTH, &err), &err);
+        assert_int_equal(s.n, 5);
+        len[i] = s.example[2].reference.len;
+        eval_split_close(&s);
+    }
+    assert_true(len[0] < 21);
+    assert_int_equal(len[1], len[0] + 5); /* letters that no merge joins */
+    assert_true(len[2] <= 1);             /* a token, maybe the space before the answer */
+    gist_engine_close(e);
+}
+
 static bool stop_at_once(void *ctx, int done, int all) {
     *(int *)ctx = done;
     return done < all;
@@ -569,8 +592,8 @@ int main(void) {
         cmocka_unit_test(retention_by_hand),    cmocka_unit_test(resamples_are_paired),
         cmocka_unit_test(out_of_memory),        cmocka_unit_test(tenfold),
         cmocka_unit_test(csv_there_and_back),   cmocka_unit_test(splits),
-        cmocka_unit_test(tfidf_of_tokens),      cmocka_unit_test(curve_by_hand),
-        cmocka_unit_test(other_prompts),        cmocka_unit_test(other_prompts_that_fit),
+        cmocka_unit_test(labels_of_their_own_length), cmocka_unit_test(tfidf_of_tokens),
+        cmocka_unit_test(curve_by_hand), cmocka_unit_test(other_prompts), cmocka_unit_test(other_prompts_that_fit),
         cmocka_unit_test(batches_equal_single_answers), cmocka_unit_test(stopping_keeps_answers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,13 +52,56 @@ printf '{"instruction": "say %%s", "output": "yes"}\n' 1 2 | sed 's/%s/1/' >shor
 ends 0 "prompts too short for tenfold" eval -m tiny --data dev=short.jsonl -k 8 -n 4
 ! grep -q gist.10x out
 result "have no such row"
+ends 0 "a length of its references" eval -m tiny --data dev=dev.jsonl --label-tokens dev=768 -k 1 -n 2
+cat >talk.jsonl <<'END'
+{"messages": [{"role": "system", "content": "say yes"}, {"role": "user", "content": "one"}, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "two"}, {"role": "assistant", "content": "no"}]}
+END
+cp -r tiny chat && sed -i 's/<s>/<|im_start|>/g; s/<\/s>/<|im_end|>/g' chat/*.json
+ends 0 "conversations" eval -m chat --template chatml --data talk=talk.jsonl -k 2 -n 4 --cached-check -o talked
+prints "talk: 2 examples of 1 prompts" "an example for each answer"
+grep -qzF $'Instruction: say yes\nInput: one\nOutput: yes\nInput: two"' talked/talk.full.csv
+result "x holds what was said before"
 ends 0 "several seeds" eval -m tiny --also other --also tiny --data dev=dev.jsonl -k 1,2 -n 8 -o seeds
 prints "3 models: mean" "are told with their spread"
+check "in the page too" grep -q '<h3>3 models</h3>' seeds/results.html
 cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model3.csv && ! cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model2.csv &&
     cmp -s seeds/dev.gist.k1.csv single/dev.gist.k1.csv
 result "each with its predictions"
 [ "$(grep -c '"retention_exact": null' seeds/results.json)" -gt 0 ] && grep -q '"models": \[' seeds/results.json
 result "each with its figures"
+
+ends 0 "seeds with controls of their own" eval -m tiny --also other --pos other --pos tiny --neg tiny --neg other --data dev=dev.jsonl \
+    --conditions gist,pos_control,neg_control -n 8 -o several
+cmp -s several/dev.gist.k1.csv seeds/dev.gist.k1.csv && cmp -s several/dev.pos_control.k1.csv three/dev.pos_control.k1.csv &&
+    ! cmp -s several/dev.pos_control.k1.csv several/dev.pos_control.k1.model2.csv && grep -q '"pos_control": \[' several/results.json
+result "each answers in its place"
+
+# ---- resuming ------------------------------------------------------------------------------------------------------
+
+ends 1 "a run that fails late" eval -m tiny --neg none --data dev=dev.jsonl --conditions full,gist,none,neg_control -k 1,2 -n 8 -o again --other-gist
+check "leaves its answers" test "$(grep -c '^{' again/answers.jsonl)" -gt 20
+cp again/answers.jsonl whole.jsonl
+ends 2 "which are not thrown away" eval -m tiny --data dev=dev.jsonl --conditions full,gist,none -k 1,2 -n 8 -o again
+says "--resume goes on with it" "and the way on is told"
+printf '{"key":"00' >>again/answers.jsonl # killed while writing
+run eval -m tiny --data dev=dev.jsonl --conditions full,gist,none -k 1,2 -n 8 -o again --other-gist --resume --json
+says "$(wc -l <whole.jsonl) answers are there already" "a line cut short is passed over"
+mv out resumed.json
+ends 0 "one go" eval -m tiny --data dev=dev.jsonl --conditions full,gist,none -k 1,2 -n 8 -o onego --other-gist --json
+cmp -s out resumed.json && cmp -s onego/dev.other_gist.k2.csv again/dev.other_gist.k2.csv && cmp -s onego/results.md again/results.md
+result "gives what the resumed run gave"
+check "a run that ends leaves no journal" test ! -e again/answers.jsonl
+sed 's/"text":"[^"]*"/"text":"told"/' whole.jsonl >again/answers.jsonl
+run eval -m tiny --data dev=dev.jsonl --conditions full,gist,none -k 1,2 -n 8 -o again --other-gist --resume
+check "answers are taken from the journal" grep -q ',told,' again/dev.gist.k2.csv
+sed 's/"text":"[^"]*"/"text":"told"/' whole.jsonl >again/answers.jsonl
+run eval -m other --data dev=dev.jsonl --conditions full,gist,none -k 1,2 -n 8 -o again --other-gist --resume
+! grep -q ',told,' again/dev.gist.k2.csv
+result "but not another model's"
+cp whole.jsonl again/answers.jsonl
+sed -i '3s/"key"/"kex"/' again/answers.jsonl
+ends 1 "a journal with a strange line" eval -m tiny --data dev=dev.jsonl -n 8 -o again --resume
+says "answers.jsonl:3: no \"key\" of 32 hex digits" "is named with file and line"
 
 # ---- controls, groups, the curve -----------------------------------------------------------------------------------
 
@@ -102,7 +145,10 @@ ends 2 "a name that leads elsewhere" eval -m tiny --data ../a=dev.jsonl
 ends 2 "an unknown condition" eval -m tiny --data dev=dev.jsonl --conditions full,best
 says '"best" is none of full' "is named"
 ends 2 "a condition twice" eval -m tiny --data dev=dev.jsonl --conditions full,full
-ends 2 "seeds and control models" eval -m tiny --also other --neg other --data dev=dev.jsonl
+ends 2 "two seeds and one control model" eval -m tiny --also other --neg other --data dev=dev.jsonl
+says "--neg is given 1 times for 2 models" "is told"
+ends 2 "--resume without a place" eval -m tiny --data dev=dev.jsonl --resume
+ends 2 "a length for a split that is not there" eval -m tiny --data dev=dev.jsonl --label-tokens human=768
 ends 2 "a member that no row has" eval -m tiny --data dev=dev.jsonl --by nothing -n 2
 says "--by nothing: no row has a string of this name" "is named"
 ends 2 "another gist where there is one prompt" eval -m tiny --data dev=short.jsonl --conditions gist --other-gist -n 2

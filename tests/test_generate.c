@@ -406,42 +406,10 @@ static void test_after(void **state) {
     gist_session_close(s);
 }
 
-/* A conversation through end_turn = the same tokens fed at once; the tiny vocabulary's ends stand for the chat's. */
-static gist_engine *open_chat(void) {
-    char dir[TEST_PATH], path[TEST_PATH + 32];
-    static const char *const files[] = { "tokenizer.json", "tokenizer_config.json" };
-    static const char *const swap[][2] = { { "<bos>", "<|im_start|>" }, { "<eos>", "<|im_end|>" } };
-    tiny_save(&model, "chat", dir);
-    for (int f = 0; f < 2; f++) {
-        size_t len;
-        sbuf out;
-        sbuf_init(&out, NULL);
-        snprintf(path, sizeof path, "%s/%s", dir, files[f]);
-        char *text = (char *)test_read(path, &len), *p = text;
-        while (*p) {
-            int hit = strncmp(p, swap[0][0], 5) == 0 ? 0 : strncmp(p, swap[1][0], 5) == 0 ? 1 : -1;
-            if (hit >= 0)
-                sbuf_str(&out, swap[hit][1]);
-            else
-                sbuf_add(&out, p, 1);
-            p += hit >= 0 ? 5 : 1;
-        }
-        test_write(path, out.p, out.len);
-        sbuf_free(&out);
-        free(text);
-    }
-    gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
-    gist_engine *e = NULL;
-    gist_error err = { 0 };
-    o.threads = 1;
-    o.template_name = "chatml";
-    assert_ok(gist_engine_open(dir, &o, &e, &err), &err);
-    return e;
-}
-
+/* A conversation through end_turn = the same tokens fed at once. */
 static void test_turns(void **state) {
     (void)state;
-    gist_engine *e = open_chat();
+    gist_engine *e = tiny_open_chat(&model, "chat");
     for (int ends = 0; ends < 2; ends++) {
         gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
         gist_logit_bias end = { TINY_EOS, 8 };

@@ -358,7 +358,9 @@ static void failures_name_the_first_line(void **state) {
     static eval_row rows[PAIRS];
     for (int i = 0; i < PAIRS; i++) {
         bool bad = i >= 70 && i % 5 == 0;
-        pair[i] = (eval_pair){ text_of("a"), { "a", bad ? EVAL_MAX_TEXT + 1 : 1 }, i + 2 };
+        pair[i] = (eval_pair){ .prediction = text_of("a"),
+                               .reference = { "a", bad ? EVAL_MAX_TEXT + 1 : 1 },
+                               .line = i + 2 };
     }
     for (int threads = 1; threads < 6; threads++) {
         pool *p = NULL;

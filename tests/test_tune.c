@@ -73,7 +73,7 @@ static void open_setup(setup *s, how h) {
                                  .steps = 30,
                                  .warmup = 2,
                                  .seed = 5,
-                                 .optimiser = { 0.03f, 0.9f, 0.999f, 1e-8f, 0, 1 } };
+                                 .optimiser = { 0.03f, 0.9f, 0.999f, 1e-8f, 0, 1, 0 } };
     train_model_options m = { .type = h.products,
                               .recompute = h.recompute,
                               .lm = h.distill ? 0 : 1,

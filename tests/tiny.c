@@ -171,6 +171,38 @@ gist_engine *tiny_open(const tiny_model *t, const char *name, int threads, gist_
     return e;
 }
 
+gist_engine *tiny_open_chat(const tiny_model *t, const char *name) {
+    char dir[TEST_PATH], path[TEST_PATH + 32];
+    static const char *const files[] = { "tokenizer.json", "tokenizer_config.json" };
+    static const char *const swap[][2] = { { "<bos>", "<|im_start|>" }, { "<eos>", "<|im_end|>" } };
+    tiny_save(t, name, dir);
+    for (int f = 0; f < 2; f++) {
+        size_t len;
+        sbuf out;
+        sbuf_init(&out, NULL);
+        snprintf(path, sizeof path, "%s/%s", dir, files[f]);
+        char *text = (char *)test_read(path, &len), *p = text;
+        while (*p) {
+            int hit = strncmp(p, swap[0][0], 5) == 0 ? 0 : strncmp(p, swap[1][0], 5) == 0 ? 1 : -1;
+            if (hit >= 0)
+                sbuf_str(&out, swap[hit][1]);
+            else
+                sbuf_add(&out, p, 1);
+            p += hit >= 0 ? 5 : 1;
+        }
+        test_write(path, out.p, out.len);
+        sbuf_free(&out);
+        free(text);
+    }
+    gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
+    gist_engine *e = NULL;
+    gist_error err = { 0 };
+    o.threads = 1;
+    o.template_name = "chatml";
+    assert_ok(gist_engine_open(dir, &o, &e, &err), &err);
+    return e;
+}
+
 void tiny_ids(int32_t *ids, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) ids[i] = TINY_BYTE + (int32_t)(test_rand(&seed) % (256 + MERGES));
 }

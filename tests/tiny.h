@@ -44,6 +44,9 @@ void tiny_save_tokenizer(const tiny_model *t, const char *dir);
 gist_engine *tiny_open(const tiny_model *t, const char *name, int threads, gist_kernels level, gist_type type,
                        const char *template_name);
 
+/* The same with the template chatml, on one thread; the vocabulary's <bos> and <eos> stand for the turns' ends. */
+gist_engine *tiny_open_chat(const tiny_model *t, const char *name);
+
 /* Random ids of bytes and merges: no special tokens. */
 void tiny_ids(int32_t *ids, size_t n, uint64_t seed);
 

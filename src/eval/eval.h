@@ -72,6 +72,7 @@ enum { EVAL_MAX_FILE = 1 << 30, EVAL_MAX_PAIRS = 10000000, EVAL_MAX_COLUMNS = 25
 typedef struct eval_pair {
     eval_text prediction, reference; /* without white space around them; valid UTF-8 */
     int line;                        /* where its row begins, from 1 */
+    eval_text asked;                 /* x, as it stands there; p NULL: no such column */
 } eval_pair;
 
 typedef struct eval_pairs {
@@ -81,9 +82,10 @@ typedef struct eval_pairs {
     char *text; /* owns every text */
 } eval_pairs;
 
-/* A CSV with columns y_pred and y_true, or prediction and reference, in any place (RFC 4180: quoted fields may hold
- * commas, line ends and doubled quotes; lines end with \n or \r\n; a byte-order mark and blank lines are passed over),
- * or JSON Lines with these keys, when the first character is "{".  At least one pair.  Errors are "what:LINE: ...". */
+/* A CSV with columns y_pred and y_true, or prediction and reference, and maybe x, in any place (RFC 4180: quoted fields
+ * may hold commas, line ends and doubled quotes; lines end with \n or \r\n; a byte-order mark and blank lines are
+ * passed over), or JSON Lines with these keys, when the first character is "{".  At least one pair.  Errors are
+ * "what:LINE: ...". */
 gist_status eval_pairs_parse(eval_pairs *p, const gist_allocator *alloc, const char *text, size_t len, const char *what,
                              gist_error *err);
 gist_status eval_pairs_open(eval_pairs *p, const gist_allocator *alloc, const char *path, gist_error *err);
@@ -114,12 +116,29 @@ typedef struct eval_summary {
 gist_status eval_summarise(const eval_row *rows, int n, int resamples, uint64_t seed, pool *p,
                            const gist_allocator *alloc, eval_summary *out, gist_error *err);
 
+/* ---- one answer against another, by a judge: eval_judgement.c ---- */
+
+typedef enum eval_verdict { EVAL_FIRST, EVAL_SECOND, EVAL_TIE, EVAL_UNCLEAR } eval_verdict;
+/* The request to a chat endpoint, {"model": ..., "messages": [...], ...}: which answer of two is better?  NULL: out of
+ * memory. */
+json_t *eval_judge_request(const char *model, eval_text asked, eval_text expected, eval_text first, eval_text second);
+/* What the judge's reply ends with: the last of [[1]], [[2]], [[tie]]. */
+eval_verdict eval_judge_verdict(eval_text reply);
+/* The reply in a chat endpoint's response, borrowed; NULL: there is none. */
+const json_t *eval_judge_reply(const json_t *response);
+/* Two files of predictions for the same rows: as many, each with the same x and the same reference, else
+ * GIST_ERR_MISMATCH, "b:LINE: ...". */
+gist_status eval_judge_match(const eval_pairs *a, const char *a_name, const eval_pairs *b, const char *b_name,
+                             gist_error *err);
+
 /* ---- the TF-IDF baseline: eval_tfidf.c ---- */
 
 typedef struct eval_tfidf eval_tfidf; /* in how many documents each word stands */
 gist_status eval_tfidf_create(const gist_allocator *alloc, eval_tfidf **out, gist_error *err);
 void eval_tfidf_free(eval_tfidf *t);
 gist_status eval_tfidf_add(eval_tfidf *t, eval_text document, gist_error *err);
+/* Tells sequences of documents apart. */
+hash128 eval_tfidf_print(const eval_tfidf *t);
 /* ln((1+N)/(1+df)) + 1 of a word, in any case. */
 double eval_tfidf_idf(const eval_tfidf *t, eval_text word);
 /* Append the `words` different words of text with the highest tf x idf (ties: the first), each as it first stands
@@ -137,8 +156,13 @@ typedef struct eval_example {
     const json_t *row;                       /* with every other key it has */
     int line;                                /* of the file (.jsonl) or element of its array, from 1 */
     int prompt;                              /* which of the split's different instructions */
-    int prompt_tokens, input_tokens;
+    int prompt_tokens, input_tokens; /* input: with the history */
+    int turn;                        /* of a conversation, how many exchanges stand before it */
+    size_t history;                  /* where their ids begin in eval_split.history */
+    int history_tokens;
 } eval_example;
+/* Exchange i of sound messages. */
+void eval_turn(const json_t *messages, int i, eval_text *input, eval_text *answer);
 
 typedef struct eval_split {
     const gist_allocator *alloc;
@@ -146,19 +170,37 @@ typedef struct eval_split {
     eval_example *example;   /* [n] in the file's order */
     int *order;              /* [n] examples, those of a prompt side by side */
     int n, prompts;
+    int label_length;              /* where references are cut; 0: at fit's max_length; the caller's, before fit */
     int read, empty, law, no_room; /* rows; left out: no instruction or output; tokenization law; max_length */
     json_t *rows;                  /* owns the texts */
     sbuf cut;                      /* owns the references that were cut */
+    tok_ids history;               /* of conversations, of all examples */
 } eval_split;
 
-/* Read at most `limit` (0: all) rows {instruction, input, output} of a .json array or .jsonl file.  Errors are
- * "path:LINE: ...".  Nothing is tokenized yet. */
+/* Read at most `limit` (0: all) rows {instruction, input, output} or {messages} of a .json array or .jsonl file.
+ * Errors are "path:LINE: ...".  Nothing is tokenized yet. */
 gist_status eval_split_open(eval_split *s, const char *name, const char *path, int limit, const gist_allocator *alloc,
                             gist_error *err);
-/* Count tokens, cut references at max_length - prompt - gists - input, leave out what training leaves out. */
+/* The same of a file's bytes; path is for messages. */
+gist_status eval_split_parse(eval_split *s, const char *name, const char *path, const char *bytes, size_t len,
+                             int limit, const gist_allocator *alloc, gist_error *err);
+/* Count tokens, cut references at max_length (label_length) - prompt - gists - input, leave out what training leaves
+ * out. */
 gist_status eval_split_fit(eval_split *s, const tokenizer *t, const tok_template *tp, int gists, int max_length,
                            gist_error *err);
 void eval_split_close(eval_split *s);
+
+/* ---- work that can be gone on with: eval_journal.c ---- */
+
+typedef struct eval_journal eval_journal;
+/* Open or begin the file at `path`; a last line without its end is cut off.  One process at a time. */
+gist_status eval_journal_open(const char *path, const gist_allocator *alloc, eval_journal **out, gist_error *err);
+void eval_journal_close(eval_journal *j);
+int eval_journal_count(const eval_journal *j);
+/* The entry of a key, borrowed; NULL: there is none. */
+const json_t *eval_journal_find(const eval_journal *j, hash128 key);
+/* Takes `entry`, an object (NULL: out of memory), over and writes it. */
+gist_status eval_journal_add(eval_journal *j, hash128 key, json_t *entry, gist_error *err);
 
 /* other[s->prompts]: for each prompt an example of another one, drawn by seed: a random cycle through all prompts,
  * passing over those beside which an input of the prompt has no room (max_length, gists).  Two prompts are needed. */
@@ -183,6 +225,7 @@ typedef struct eval_run_options {
     int batch;
     bool live;               /* gist: prompt and gist tokens under the mask instead of a compressed prompt */
     const eval_tfidf *tfidf; /* for words > 0 and budget > 0 */
+    eval_journal *journal;   /* answers that stand there are taken, others put there (not of `live`); NULL: none */
     uint64_t seed;           /* which prompt's gist another one gets */
     void *ctx;
     bool (*stop)(void *ctx, int done, int all); /* asked after each batch; NULL: never */

@@ -22,7 +22,8 @@ typedef struct reader {
 } reader;
 
 static const char *const names[][2] = { { "y_pred", "y_true" }, { "prediction", "reference" } };
-enum { SPELLINGS = sizeof names / sizeof *names };
+static const char asked_name[] = "x";
+enum { SPELLINGS = sizeof names / sizeof *names, ASKED = 2, TEXTS };
 
 static gist_status bad(reader *r, int line, const char *message) {
     return err_set(r->err, GIST_ERR_FORMAT, "%s:%d: %s", r->what, line, message);
@@ -60,10 +61,11 @@ static gist_status check_text(reader *r, int line, const char *p, size_t len, co
     return err_set(r->err, GIST_ERR_FORMAT, "%s:%d: %s is not valid UTF-8", r->what, line, name);
 }
 
-static gist_status add_pair(reader *r, int line, eval_text prediction, eval_text reference, const char *const name[2]) {
+/* text: prediction, reference, x. */
+static gist_status add_pair(reader *r, int line, const eval_text text[TEXTS], const char *const name[2]) {
     eval_pairs *o = r->out;
-    TRY(check_text(r, line, prediction.p, prediction.len, name[0]));
-    TRY(check_text(r, line, reference.p, reference.len, name[1]));
+    for (int i = 0; i < TEXTS; i++)
+        if (text[i].p) TRY(check_text(r, line, text[i].p, text[i].len, i < ASKED ? name[i] : asked_name));
     if (o->n == EVAL_MAX_PAIRS)
         return err_set(r->err, GIST_ERR_LIMIT, "%s:%d: more than %d pairs", r->what, line, EVAL_MAX_PAIRS);
     if (o->n == o->cap) {
@@ -73,8 +75,10 @@ static gist_status add_pair(reader *r, int line, eval_text prediction, eval_text
         o->pair = more;
         o->cap = cap;
     }
-    o->pair[o->n++] =
-        (eval_pair){ eval_strip(prediction.p, prediction.len), eval_strip(reference.p, reference.len), line };
+    o->pair[o->n++] = (eval_pair){ .prediction = eval_strip(text[0].p, text[0].len),
+                                   .reference = eval_strip(text[1].p, text[1].len),
+                                   .line = line,
+                                   .asked = text[ASKED] };
     return GIST_OK;
 }
 
@@ -137,14 +141,15 @@ static bool is_name(const reader *r, size_t len, const char *name) {
     return len == strlen(name) && memcmp(r->out->text + r->used, name, len) == 0;
 }
 
-/* Which columns are the two texts, in which spelling; *columns: how many there are. */
-static gist_status read_header(reader *r, int column[2], int *columns, const char *const **name) {
+/* Which columns are the texts, in which spelling, 0: no x; *columns: how many there are. */
+static gist_status read_header(reader *r, int column[TEXTS], int *columns, const char *const **name) {
     int at[SPELLINGS][2] = { { 0 } }, line = r->line, n = 0; /* places from 1; 0: absent */
     bool more = true;
     for (; more; more = next_field(r)) {
         size_t len;
         TRY(read_field(r, &len));
         if (++n > EVAL_MAX_COLUMNS) return bad(r, line, "too many columns");
+        if (is_name(r, len, asked_name) && column[ASKED] == 0) column[ASKED] = n;
         for (int i = 0; i < 2 * SPELLINGS; i++) {
             if (!is_name(r, len, names[i / 2][i % 2])) continue;
             if (at[i / 2][i % 2])
@@ -167,15 +172,15 @@ static gist_status read_header(reader *r, int column[2], int *columns, const cha
                    r->what, line, names[i][at[i][0] ? 1 : 0]);
 }
 
-static gist_status read_row(reader *r, const int column[2], int columns, const char *const name[2]) {
+static gist_status read_row(reader *r, const int column[TEXTS], int columns, const char *const name[2]) {
     int line = r->line, n = 0;
-    eval_text text[2] = { { 0 } };
+    eval_text text[TEXTS] = { { 0 } };
     bool more = true;
     for (; more; more = next_field(r)) {
         size_t len;
         TRY(read_field(r, &len));
         n++;
-        for (int i = 0; i < 2; i++) {
+        for (int i = 0; i < TEXTS; i++) {
             if (n != column[i]) continue;
             text[i] = (eval_text){ r->out->text + r->used, len };
             r->used += len;
@@ -183,11 +188,11 @@ static gist_status read_row(reader *r, const int column[2], int columns, const c
     }
     if (n != columns)
         return err_set(r->err, GIST_ERR_FORMAT, "%s:%d: %d fields, the header has %d", r->what, line, n, columns);
-    return add_pair(r, line, text[0], text[1], name);
+    return add_pair(r, line, text, name);
 }
 
 static gist_status read_csv(reader *r) {
-    int column[2], columns;
+    int column[TEXTS] = { 0 }, columns;
     const char *const *name;
     skip_blank_lines(r);
     TRY(read_header(r, column, &columns, &name));
@@ -211,13 +216,14 @@ static gist_status text_of(reader *r, const json_t *object, const char *name, ev
 
 static gist_status read_object(reader *r, const json_t *object) {
     const char *const *name = names[0];
-    eval_text text[2];
+    eval_text text[TEXTS] = { { 0 } };
     if (!json_is_object(object)) return bad(r, r->line, "not a JSON object");
     if (!json_object_get(object, names[0][0]) && !json_object_get(object, names[0][1]) &&
         (json_object_get(object, names[1][0]) || json_object_get(object, names[1][1])))
         name = names[1];
     for (int i = 0; i < 2; i++) TRY(text_of(r, object, name[i], &text[i]));
-    return add_pair(r, r->line, text[0], text[1], name);
+    if (json_is_string(json_object_get(object, asked_name))) TRY(text_of(r, object, asked_name, &text[ASKED]));
+    return add_pair(r, r->line, text, name);
 }
 
 /* The parser counts lines of what it is given, which is one. */

@@ -1,14 +1,16 @@
 /* eval_split.c - rows to be answered: texts with their lines, grouped by prompt, fitted to a length.
  *
  *   {"instruction": t, "input": x, "output": y, "kind": ...}  --open-->  examples  --fit-->  token counts, references
+ *   {"messages": [...], "kind": ...}: an example for each answer (eval_turns.c)
  *
  * The rules are those of training (train_data.c): a row without an instruction or an output, one that breaks the
  * tokenization law, and one with no room for an answer are left out and counted; a reference is the label as
- * max_length - p - K - input cuts it (gisting.md, "Evaluation of the paper").  Prompts are equal when their texts are.
+ * max_length - p - K - input cuts it; the paper cuts labels of its human split later than answers (label_length).
+ * Prompts are equal when their texts are.
  */
 #include <stdlib.h>
 
-#include "eval/eval.h"
+#include "eval/eval_int.h"
 #include "format/format.h"
 
 typedef struct keyed {
@@ -39,16 +41,11 @@ static gist_status text_of(const eval_split *s, const json_t *row, const char *k
     return GIST_OK;
 }
 
-/* Takes a row up, or leaves it out where it has nothing to answer.  s->rows owns `row` already. */
-static gist_status add_row(eval_split *s, const json_t *row, int line, int *cap, gist_error *err) {
-    eval_example e = { .row = row, .line = line };
-    if (!json_is_object(row)) return bad(s, line, "%s", "not a JSON object", err);
-    TRY(text_of(s, row, "instruction", true, line, &e.instruction, err));
-    TRY(text_of(s, row, "input", false, line, &e.input, err));
-    TRY(text_of(s, row, "output", true, line, &e.reference, err));
+/* Takes an example up, or leaves it out where it has nothing to answer. */
+static gist_status add_example(eval_split *s, const eval_example *e, int *cap, gist_error *err) {
     s->read++;
-    bool unasked = eval_strip(e.instruction.p, e.instruction.len).len == 0;
-    if (unasked || eval_strip(e.reference.p, e.reference.len).len == 0) {
+    bool unasked = eval_strip(e->instruction.p, e->instruction.len).len == 0;
+    if (unasked || eval_strip(e->reference.p, e->reference.len).len == 0) {
         s->empty++;
         return GIST_OK;
     }
@@ -59,8 +56,32 @@ static gist_status add_row(eval_split *s, const json_t *row, int line, int *cap,
         s->example = grown;
         *cap = more;
     }
-    s->example[s->n++] = e;
+    s->example[s->n++] = *e;
     return GIST_OK;
+}
+
+static gist_status add_messages(eval_split *s, eval_example e, const json_t *messages, int *cap, gist_error *err) {
+    char why[EVAL_WHY];
+    int turns = eval_turns(messages, why);
+    if (turns < 0) return bad(s, e.line, "%s", why, err);
+    e.instruction = eval_turns_system(messages);
+    for (e.turn = 0; e.turn < turns; e.turn++) {
+        eval_turn(messages, e.turn, &e.input, &e.reference);
+        TRY(add_example(s, &e, cap, err));
+    }
+    return GIST_OK;
+}
+
+/* s->rows owns `row` already. */
+static gist_status add_row(eval_split *s, const json_t *row, int line, int *cap, gist_error *err) {
+    eval_example e = { .row = row, .line = line };
+    if (!json_is_object(row)) return bad(s, line, "%s", "not a JSON object", err);
+    const json_t *messages = json_object_get(row, "messages");
+    if (messages) return add_messages(s, e, messages, cap, err);
+    TRY(text_of(s, row, "instruction", true, line, &e.instruction, err));
+    TRY(text_of(s, row, "input", false, line, &e.input, err));
+    TRY(text_of(s, row, "output", true, line, &e.reference, err));
+    return add_example(s, &e, cap, err);
 }
 
 static gist_status read_line(eval_split *s, const char *p, size_t len, int line, int *cap, gist_error *err) {
@@ -151,16 +172,13 @@ static gist_status check_any(const eval_split *s, gist_error *err) {
                    s->path, s->read, s->empty, s->law, s->no_room);
 }
 
-gist_status eval_split_open(eval_split *out, const char *name, const char *path, int limit, const gist_allocator *alloc,
-                            gist_error *err) {
-    file_map map;
+gist_status eval_split_parse(eval_split *out, const char *name, const char *path, const char *bytes, size_t len,
+                             int limit, const gist_allocator *alloc, gist_error *err) {
     eval_split s = { .alloc = alloc, .name = name, .path = path };
     sbuf_init(&s.cut, alloc);
-    TRY(map_open(path, &map, err));
+    tok_ids_init(&s.history, alloc);
     s.rows = json_array();
-    gist_status status = s.rows ? read_rows(&s, map.data ? (const char *)map.data : "", map.size, limit, err)
-                                : err_memory(err, path);
-    map_close(&map);
+    gist_status status = s.rows ? read_rows(&s, bytes, len, limit, err) : err_memory(err, path);
     if (status == GIST_OK) status = check_any(&s, err);
     if (status == GIST_OK) status = group(&s, err);
     if (status == GIST_OK)
@@ -170,9 +188,20 @@ gist_status eval_split_open(eval_split *out, const char *name, const char *path,
     return status;
 }
 
+gist_status eval_split_open(eval_split *out, const char *name, const char *path, int limit, const gist_allocator *alloc,
+                            gist_error *err) {
+    file_map map;
+    TRY(map_open(path, &map, err));
+    gist_status status = eval_split_parse(out, name, path, map.data ? (const char *)map.data : "", map.size, limit,
+                                          alloc, err);
+    map_close(&map);
+    return status;
+}
+
 void eval_split_close(eval_split *s) {
     if (s->rows) json_decref(s->rows);
     sbuf_free(&s->cut);
+    tok_ids_free(&s->history);
     mem_free(s->alloc, s->example);
     mem_free(s->alloc, s->order);
     *s = (eval_split){ .alloc = s->alloc };
@@ -210,6 +239,9 @@ static gist_status fit(fitting *f, eval_example *e, bool *fits, size_t *offset) 
     gist_status status = GIST_OK;
     if (tok_gist(f->t) >= 0)
         status = tok_template_law(f->t, f->tp, e->instruction.p, e->instruction.len, 1, e->input.p, e->input.len, &why);
+    e->history = f->s->history.n;
+    if (status == GIST_OK) status = eval_history(e, f->t, f->tp, &f->s->history, &why);
+    e->history_tokens = (int)(f->s->history.n - e->history);
     if (status == GIST_ERR_TEXT) {
         f->s->law++;
         return GIST_OK;
@@ -221,7 +253,7 @@ static gist_status fit(fitting *f, eval_example *e, bool *fits, size_t *offset) 
     f->ids.n = 0;
     if (status == GIST_OK)
         status = tok_template_input(f->t, f->tp, e->input.p, e->input.len, false, &f->ids, &why);
-    e->input_tokens = (int)f->ids.n;
+    e->input_tokens = e->history_tokens + (int)f->ids.n;
     f->ids.n = 0;
     if (status == GIST_OK)
         status = tok_template_answer(f->t, f->tp, e->reference.p, e->reference.len, &f->ids, &why);
@@ -229,7 +261,9 @@ static gist_status fit(fitting *f, eval_example *e, bool *fits, size_t *offset) 
     int room = f->max_length - e->prompt_tokens - f->gists - e->input_tokens;
     *fits = room > 0 && e->input_tokens > 0;
     f->s->no_room += !*fits;
-    if (*fits && f->ids.n > (size_t)room) cut_reference(f, e, room, offset);
+    int label = f->s->label_length ? room + f->s->label_length - f->max_length : room;
+    if (label < 1) label = 1;
+    if (*fits && f->ids.n > (size_t)label) cut_reference(f, e, label, offset);
     return f->s->cut.failed ? err_memory(f->err, f->s->path) : GIST_OK;
 }
 

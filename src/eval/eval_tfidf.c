@@ -24,6 +24,7 @@ struct eval_tfidf {
     entry *entry; /* open addressing */
     size_t slots, used;
     int documents;
+    hash128 print[2]; /* of the documents before the last one, of the last one */
     sbuf word; /* scratch of eval_tfidf_add */
 };
 
@@ -112,6 +113,8 @@ gist_status eval_tfidf_add(eval_tfidf *t, eval_text document, gist_error *err) {
     hash128 word;
     size_t begin;
     int number = ++t->documents;
+    t->print[0] = hash_bytes(t->print, sizeof t->print);
+    t->print[1] = hash_bytes(document.p, document.len);
     for (size_t at = 0; next_word(document, &at, &begin, &t->word, &word);) {
         TRY(grow(t, err));
         entry *e = slot_of(t, word);
@@ -120,6 +123,10 @@ gist_status eval_tfidf_add(eval_tfidf *t, eval_text document, gist_error *err) {
         *e = (entry){ word, e->df + 1, number };
     }
     return t->word.failed ? err_memory(err, "document frequencies") : GIST_OK;
+}
+
+hash128 eval_tfidf_print(const eval_tfidf *t) {
+    return hash_bytes(t->print, sizeof t->print);
 }
 
 static double idf(const eval_tfidf *t, hash128 word) {

@@ -31,9 +31,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     for (int i = 0; i < p.n; i++) {
         check_text(p.pair[i].prediction);
         check_text(p.pair[i].reference);
+        if (p.pair[i].asked.p && !utf8_valid(p.pair[i].asked.p, p.pair[i].asked.len, NULL)) abort();
         if (p.pair[i].line < 1 || (i > 0 && p.pair[i].line <= p.pair[i - 1].line)) abort();
         check_scores(r, &p.pair[i]);
     }
+    bool asked = p.pair[0].asked.p != NULL;
+    status = eval_judge_match(&p, "a", &p, "b", NULL);
+    if (!asked && status == GIST_OK) abort(); /* nothing tells what was asked */
     eval_rouge_free(r);
     eval_pairs_free(&p);
     return 0;
