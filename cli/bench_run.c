@@ -58,7 +58,12 @@ double bench_run_feed(bench_run *r, int n) {
             r->pos[i] = slot;
             r->row[i] = (op_row){ .pos = slot, .kv = 0, .slot = slot, .mem = -1, .lo = 0, .hi = slot + 1 };
         }
-        llama_batch b = { rows, r->ids + r->length, r->pos, r->row, r->kv, 1, NULL, 0 };
+        llama_batch b = { .T = rows,
+                          .ids = r->ids + r->length,
+                          .pos = r->pos,
+                          .rows = r->row,
+                          .kv = r->kv,
+                          .stores = 1 };
         llama_forward(r->m, &r->ctx, &r->acts, &b);
         if (r->length + rows == end) llama_logits(r->m, &r->ctx, &r->acts, rows - 1, 1, r->logits);
     }
