@@ -165,7 +165,8 @@ static gist_status open_model(model *m, const show_args *a, gist_error *err) {
     progress_end();
     TRY(status);
     hash_hex(tok_fingerprint(m->tok), m->tok_fingerprint);
-    llama_row_name(embed_name, &llama_weights[0], 0, m->w.gguf);
+    int rows;
+    llama_row_name(embed_name, llama_table(&m->c, &rows), 0, m->w.gguf);
     for (size_t i = 0; i < weights_count(&m->w); i++) {
         const tensor_view *t = weights_at(&m->w, i);
         bool embed = strcmp(t->name, embed_name) == 0; /* read from the file's map, not packed */

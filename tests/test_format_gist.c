@@ -54,7 +54,7 @@ static void sample_init(sample *s) {
 
 static void save(const sample *s, const char *path) {
     gist_error err = { 0 };
-    assert_ok(gfile_save(&s->g, path, s->keys, s->values, &err), &err);
+    assert_ok(gfile_save(&s->g, path, s->keys, s->values, NULL, &err), &err);
 }
 
 static uint8_t *fixture(int which, size_t *len) {
@@ -136,7 +136,7 @@ static void python_q8_file(void **state) {
     assert_int_equal(gfile_bytes(&g), 2 * sizeof key);
     same_rows(&g, 0, key, value, sizeof key);
     const void *keys[] = { key }, *values[] = { value };
-    assert_ok(gfile_save(&g, test_tmp(ours, "ours_q8.gist"), keys, values, &err), &err);
+    assert_ok(gfile_save(&g, test_tmp(ours, "ours_q8.gist"), keys, values, NULL, &err), &err);
     assert_true(test_same_file(ours, path));
     gfile_close(&g);
 }
@@ -443,7 +443,7 @@ static void bad_headers_are_not_written(void **state) {
         case 15: s.g.type = DT_Q4_K, field = "\"dtype\" must be"; break;
         }
         gist_error err = { 0 };
-        assert_fails(gfile_save(&s.g, path, s.keys, s.values, &err), &err, GIST_ERR_USAGE, field);
+        assert_fails(gfile_save(&s.g, path, s.keys, s.values, NULL, &err), &err, GIST_ERR_USAGE, field);
         assert_false(path_exists(path));
     }
 }
@@ -464,7 +464,7 @@ static void full_disk(void **state) {
         small.rlim_cur = room;
         s.g.prompt_tokens = 99;
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-        gist_status status = gfile_save(&s.g, path, s.keys, s.values, &err);
+        gist_status status = gfile_save(&s.g, path, s.keys, s.values, NULL, &err);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
         assert_fails(status, &err, GIST_ERR_IO, "kept.gist");
         assert_true(test_same_file(path, copy));
@@ -505,7 +505,7 @@ static void failing_allocations_of_save(void **state) {
         t.fail_at = ++n;
         s.g.alloc = &t.a;
         gist_error err = { 0 };
-        gist_status status = gfile_save(&s.g, path, s.keys, s.values, &err);
+        gist_status status = gfile_save(&s.g, path, s.keys, s.values, NULL, &err);
         assert_int_equal(t.blocks, 0);
         if (status != GIST_OK) {
             assert_fails(status, &err, GIST_ERR_MEMORY, "out of memory");

@@ -278,18 +278,31 @@ gist_status llama_take_layers(llama_model *m, gist_error *err) {
     return m->layers && (m->encoder || !m->cfg.encoder) ? GIST_OK : err_memory(err, "layers");
 }
 
+/* Are some matrices bf16 and some not? */
+static bool is_mixed(const loader *ld) {
+    const llama_config *c = &ld->m->cfg;
+    int rows, bf16 = 0, wider = 0;
+    const weight_row *table = llama_table(c, &rows);
+    for (int i = 0; i < rows; i++)
+        for (int layer = 0; table[i].kind != WEIGHT_VECTOR && layer < llama_row_layers(c, &table[i]); layer++) {
+            char name[128];
+            llama_row_name(name, &table[i], layer, ld->w->gguf);
+            const tensor_view *t = weights_find(ld->w, name);
+            bf16 += t && t->type == DT_BF16;
+            wider += t && (t->type == DT_F32 || t->type == DT_F16);
+        }
+    return bf16 && wider;
+}
+
 static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
     llama_model *m = ld->m;
-    int bf16 = 0, wider = 0;
     for (size_t i = 0; i < weights_count(ld->w); i++) {
         const tensor_view *t = weights_at(ld->w, i);
         if (!llama_known_tensor(&m->cfg, t->name, ld->w->gguf))
             return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a %s model with %d layers", t->name,
                            llama_families[m->cfg.family].name, m->cfg.L);
-        bf16 += t->dims == 2 && t->type == DT_BF16;
-        wider += t->dims == 2 && (t->type == DT_F32 || t->type == DT_F16);
     }
-    ld->mixed = bf16 && wider;
+    ld->mixed = is_mixed(ld);
     TRY(llama_take_layers(m, err));
     arena_init(&ld->ar, NULL, 0);
     TRY(load_rows(ld, err));
