@@ -30,7 +30,7 @@ gist_status source_add(gist_session *s, const int32_t *ids, size_t n, gist_error
     return status;
 }
 
-static void source_free(source *src, const gist_allocator *alloc) {
+static void source_free(source_kv *src, const gist_allocator *alloc) {
     if (!src) return;
     mem_free(alloc, src->stores);
     mem_free(alloc, src->block);
@@ -38,7 +38,7 @@ static void source_free(source *src, const gist_allocator *alloc) {
 }
 
 void source_leave(gist_session *s) {
-    source *src = s->source;
+    source_kv *src = s->source;
     if (!src) return;
     s->source = NULL;
     front_leave(s);
@@ -109,9 +109,9 @@ static gist_status run_pass(workspace *w, pass *p, gist_error *err) {
 }
 
 /* The decoder's stores for one session of a pass. */
-static gist_status source_create(const gist_session *s, source **out, gist_error *err) {
+static gist_status source_create(const gist_session *s, source_kv **out, gist_error *err) {
     int layers = s->e->model.cfg.L;
-    source *src = mem_calloc(s->alloc, 1, sizeof *src);
+    source_kv *src = mem_calloc(s->alloc, 1, sizeof *src);
     if (!src) return err_memory(err, "source");
     atomic_init(&src->users, 1);
     src->lo = s->first_visible;
@@ -128,7 +128,7 @@ static gist_status source_create(const gist_session *s, source **out, gist_error
 }
 
 /* Sources [n] for the sessions of a pass that has run. */
-static gist_status make_sources(workspace *w, const pass *p, source **made, gist_error *err) {
+static gist_status make_sources(workspace *w, const pass *p, source_kv **made, gist_error *err) {
     const gist_engine *e = p->s[0]->e;
     int stores = 2 * p->count;
     for (int i = 0; i < p->count; i++) {
@@ -142,7 +142,7 @@ static gist_status make_sources(workspace *w, const pass *p, source **made, gist
 
 /* ---- sessions ---- */
 
-static gist_status encode_all(gist_session *const *s, size_t n, source **made, gist_error *err) {
+static gist_status encode_all(gist_session *const *s, size_t n, source_kv **made, gist_error *err) {
     gist_status status = GIST_OK;
     for (size_t at = 0; status == GIST_OK && at < n;) {
         pass p = { .s = s + at };
@@ -164,7 +164,7 @@ gist_status sources_encode(gist_session *const *s, size_t n, gist_error *err) {
         if (s[i]->first_visible >= source_rows(s[i]) && !s[i]->attached)
             return err_set(err, GIST_ERR_USAGE, "no row of the source can be seen");
     }
-    source **made = mem_calloc(s[0]->alloc, n, sizeof(source *));
+    source_kv **made = mem_calloc(s[0]->alloc, n, sizeof(source_kv *));
     if (!made) return err_memory(err, "sources");
     gist_status status = encode_all(s, n, made, err);
     for (size_t i = 0; i < n; i++) {

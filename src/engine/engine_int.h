@@ -65,12 +65,12 @@ typedef struct front {
 } front;
 
 /* T5: an encoded source as the decoder sees it, read-only, shared with forks. */
-typedef struct source {
+typedef struct source_kv {
     atomic_int users;
     int lo, n;     /* rows [lo,n) are seen */
     op_kv *stores; /* [L] keys and values of cross-attention */
     void *block;
-} source;
+} source_kv;
 
 struct gist_session {
     gist_engine *e;
@@ -90,7 +90,7 @@ struct gist_session {
     tok_ids source_ids;   /* T5: the source's tokens; first_visible is one of their indices */
     int cut;              /* T5: source rows before it see [0,cut), the others [first_visible, all) */
     int prefix;           /* T5: source tokens in front of the last input */
-    source *source;       /* T5: NULL until it is encoded */
+    source_kv *source;      /* T5: NULL until it is encoded */
     workspace work;
     bool listed;          /* seen in the list of sessions being checked */
 };

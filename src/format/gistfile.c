@@ -15,7 +15,7 @@
 
 /* ---- metadata ---- */
 
-typedef enum text_kind { CONSTANT, CHECKSUM, HEX, HEX_OR_EMPTY, WORDS, INTEGER, BOOLEAN, DTYPE } text_kind;
+typedef enum text_kind { CONSTANT, VERSION, CHECKSUM, HEX, HEX_OR_EMPTY, WORDS, INTEGER, BOOLEAN, DTYPE } text_kind;
 
 typedef struct field {
     const char *key;
@@ -50,7 +50,7 @@ static const field fields[] = {
     { "template", WORDS, TEXT_FIELD(template_name) },
     { "tokenizer", HEX, TEXT_FIELD(tokenizer) },
     { "tuned", BOOLEAN, INT_FIELD(tuned, 0, 0) },
-    { "version", CONSTANT, 0, 0, 0, "1" },
+    { "version", VERSION, NO_FIELD },
 };
 enum { FIELDS = sizeof(fields) / sizeof(fields[0]), TEXT_MAX = 40, HEX_DIGITS = 32, MAX_OUTPUT = 1 << 17 };
 
@@ -64,6 +64,7 @@ static void field_text(const field *f, const gfile *g, char out[TEXT_MAX]) {
     const char *at = (const char *)g + f->at;
     switch (f->kind) {
     case CONSTANT: snprintf(out, TEXT_MAX, "%s", f->constant); break;
+    case VERSION: snprintf(out, TEXT_MAX, "%s", g->width ? "2" : "1"); break;
     case CHECKSUM: out[0] = '\0'; break;
     case HEX:
     case HEX_OR_EMPTY:
@@ -102,6 +103,7 @@ static bool field_read(const field *f, const char *text, gfile *g, char expected
     char *at = (char *)g + f->at;
     switch (f->kind) {
     case CONSTANT: snprintf(expected, TEXT_MAX, "\"%s\"", f->constant); return strcmp(text, f->constant) == 0;
+    case VERSION: snprintf(expected, TEXT_MAX, "1 or 2"); return strcmp(text, "1") == 0 || strcmp(text, "2") == 0;
     case CHECKSUM: snprintf(expected, TEXT_MAX, "%d lower-case hex digits", HEX_DIGITS); return is_hex(text);
     case HEX:
     case HEX_OR_EMPTY:
@@ -272,8 +274,8 @@ static gist_status check_version(const st_file *st, const char *what, gist_error
     if (!format || strcmp(format, "gist") != 0 || !version)
         return err_set(err, GIST_ERR_FORMAT, "%s: not a .gist file (metadata \"format\" and \"version\")", what);
     char shown[TEXT_MAX];
-    if (strcmp(version, "1") != 0)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: .gist version \"%s\", this program reads version 1", what,
+    if (strcmp(version, "1") != 0 && strcmp(version, "2") != 0)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: .gist version \"%s\", this program reads 1 and 2", what,
                        json_show(shown, sizeof(shown), version, strlen(version)));
     return GIST_OK;
 }
@@ -313,7 +315,9 @@ static gist_status read_file(gfile *g, const void *bytes, size_t len, const char
     TRY(match_fields(&g->st, texts, what, err));
     TRY(read_fields(g, texts, what, GIST_ERR_FORMAT, err));
     TRY(st_finish(&g->st, bytes, len, data_start, what, err));
-    const tensor_view *output = st_find(&g->st, OUTPUT);
+    bool second = strcmp(st_meta_get(&g->st, "version"), "2") == 0;
+    const tensor_view *output = second ? st_find(&g->st, OUTPUT) : NULL;
+    if (second && !output) return err_set(err, GIST_ERR_FORMAT, "%s: version 2, but tensor " OUTPUT " is missing", what);
     if (output && (output->dims != 2 || output->shape[1] < 1 || output->shape[1] > MAX_OUTPUT))
         return err_set(err, GIST_ERR_FORMAT, "%s: " OUTPUT " is not [k, width] with a width up to %d", what, MAX_OUTPUT);
     g->width = output ? (int)output->shape[1] : 0;
