@@ -107,9 +107,9 @@ static double source_flops(const llama_config *c, double n) {
 
 double bench_flops(const llama_config *c, int length, int n) {
     if (c->encoder && length == 0) return source_flops(c, n);
-    double keys = (double)n * length + 0.5 * n * (n + 1.0);           /* seen by n rows */
-    double attention = 2 * keys * c->H * c->D;                        /* scores and values */
-    double cross = c->encoder ? 2.0 * c->C * c->H * c->D : 0;         /* queries and outputs of cross-attention */
+    double keys = (double)n * length + 0.5 * n * (n + 1.0);   /* seen by n rows */
+    double attention = 2 * keys * c->H * c->D;                /* scores and values */
+    double cross = c->encoder ? 2.0 * c->C * c->H * c->D : 0; /* queries and outputs of cross-attention */
     return 2 * (c->L * (n * (layer_products(c) + cross) + attention) + (double)c->V * c->C);
 }
 
@@ -140,17 +140,26 @@ gist_status bench_shape(const char *s, int context, llama_config *out, gist_erro
     if (strcmp(s, "tinyllama-1.1b") == 0) s = "22,2048,5632,32,4,32000";
     if (strcmp(s, "llama-7b") == 0) s = "32,4096,11008,32,32,32000";
     if (strcmp(s, "flan-t5-xxl") == 0) {
-        *out = (llama_config){ .family = FAMILY_T5, .encoder = 24, .L = 24, .C = 4096, .F = 10240, .H = 64, .G = 64,
-                               .D = 64, .V = 32128, .context = context, .eps = 1e-6f, .near = { 32, 128, true },
+        *out = (llama_config){ .family = FAMILY_T5,
+                               .encoder = 24,
+                               .L = 24,
+                               .C = 4096,
+                               .F = 10240,
+                               .H = 64,
+                               .G = 64,
+                               .D = 64,
+                               .V = 32128,
+                               .context = context,
+                               .eps = 1e-6f,
+                               .near = { 32, 128, true },
                                .gated = true };
         return GIST_OK;
     }
     if (sscanf(s, "%7d,%7d,%7d,%7d,%7d,%7d%c", &c.L, &c.C, &c.F, &c.H, &c.G, &c.V, &end) != 6 || c.H < 1 || c.C % c.H)
-        return err_set(
-            err, GIST_ERR_USAGE,
-            "shape \"%.60s\" is neither tinyllama-1.1b, llama-7b, flan-t5-xxl nor "
-            "layers,width,ffn,heads,kv_heads,vocabulary",
-            s);
+        return err_set(err, GIST_ERR_USAGE,
+                       "shape \"%.60s\" is neither tinyllama-1.1b, llama-7b, flan-t5-xxl nor "
+                       "layers,width,ffn,heads,kv_heads,vocabulary",
+                       s);
     c.D = c.C / c.H;
     if (c.L < 1 || c.L > LLAMA_MAX_LAYERS || c.C > LLAMA_MAX_WIDTH || c.F > 1 << 20 || c.V > LLAMA_MAX_VOCAB || c.G < 1)
         return err_set(err, GIST_ERR_LIMIT, "shape \"%.60s\" is out of bounds", s);

@@ -18,7 +18,8 @@ typedef struct bench_run {
     int length, source; /* T5: tokens of the source among them */
 } bench_run;
 
-/* Room for `tokens` tokens, at most `rows` in one pass (T5: the source's, which is one pass); ids are drawn from the vocabulary with a fixed seed. */
+/* Room for `tokens` tokens, at most `rows` in one pass (T5: those of the source, which is one pass); ids are drawn from
+ * the vocabulary with a fixed seed. */
 gist_status bench_run_open(bench_run *r, const llama_model *m, op_ctx ctx, dtype kv, int tokens, int rows,
                            gist_error *err);
 void bench_run_close(bench_run *r);
@@ -27,8 +28,8 @@ double bench_run_feed(bench_run *r, int n);
 
 /* Multiply-adds times 2 of every product for n tokens behind `length`, with one row of logits. */
 double bench_flops(const llama_config *c, int length, int n);
-/* Bytes of packed matrices that a pass reads (head included; T5: the encoder's for `first`, else the decoder's), and of a
- * decoded token's keys and values behind `length`. */
+/* Bytes of packed matrices that a pass reads (head included; T5: the encoder's for `first`, else the decoder's), and of
+ * a decoded token's keys and values behind `length`. */
 double bench_weight_bytes(const llama_model *m, bool first);
 double bench_kv_bytes(const llama_config *c, dtype kv, int length);
 

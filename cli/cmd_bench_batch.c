@@ -96,7 +96,8 @@ static double bytes_read(const bench *b, int n) {
     const llama_model *m = engine_model(b->e);
     double bytes = 0;
     for (int t = 0; t < b->a->decode; t++)
-        bytes += bench_weight_bytes(m, false) + n * bench_kv_bytes(&m->cfg, kv_dtype((gist_type)b->a->kv), b->a->prompt + t);
+        bytes +=
+            bench_weight_bytes(m, false) + n * bench_kv_bytes(&m->cfg, kv_dtype((gist_type)b->a->kv), b->a->prompt + t);
     return bytes;
 }
 

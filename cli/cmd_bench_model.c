@@ -23,7 +23,8 @@ static const option table[] = {
     OPT_HEADING("Model"),
     OPT_TEXT(bench_args, model.path, 'm', "model", "MODEL", NULL, "a Hugging Face directory or a .gguf file"),
     OPT_TEXT(bench_args, shape, 0, "shape", "SHAPE", DEFAULT_SHAPE,
-             "random weights instead: tinyllama-1.1b, llama-7b, flan-t5-xxl, or layers,width,ffn,heads,kv_heads,vocabulary"),
+             "random weights instead: tinyllama-1.1b, llama-7b, flan-t5-xxl, or "
+             "layers,width,ffn,heads,kv_heads,vocabulary"),
     OPT_SEED(bench_args, seed, 0, "seed", "1", "of the random weights"),
     OPT_HEADING("Work"),
     OPT_INT(bench_args, prefill, 0, "prefill", "N", 1, 1 << 20, "512", "tokens of the prompt"),

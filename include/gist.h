@@ -152,7 +152,8 @@ typedef struct gist_engine_info {
 } gist_engine_info;
 GIST_API void gist_engine_get_info(const gist_engine *engine, gist_engine_info *out);
 
-/* "paper\nraw\nchatml\nllama3": the names template_name accepts, one per line. */
+/* "paper\npaper-t5\nraw\nchatml\nllama3": the names template_name accepts, one per line.  Encoder-decoder models take
+ * paper as paper-t5, which has no "Output:". */
 GIST_API const char *gist_template_names(void);
 
 /* ---- text ---------------------------------------------------------------------------------------------------- */

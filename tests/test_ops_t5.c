@@ -125,9 +125,9 @@ static void test_edges(void **state) {
 static void test_buckets(void **state) {
     (void)state;
     /* 32 buckets up to 128, both directions: 8 of their own on each side, then by logarithm */
-    static const int both[][2] = { { 0, 0 },    { -1, 1 },   { -7, 7 },   { -8, 8 },    { -11, 8 },   { -12, 9 },
-                                   { -16, 10 }, { -23, 11 }, { -32, 12 }, { -64, 14 },  { -127, 15 }, { -5000, 15 },
-                                   { 1, 17 },   { 7, 23 },   { 8, 24 },   { 91, 31 },   { 90, 30 },   { 128, 31 } };
+    static const int both[][2] = { { 0, 0 },    { -1, 1 },   { -7, 7 },   { -8, 8 },   { -11, 8 },   { -12, 9 },
+                                   { -16, 10 }, { -23, 11 }, { -32, 12 }, { -64, 14 }, { -127, 15 }, { -5000, 15 },
+                                   { 1, 17 },   { 7, 23 },   { 8, 24 },   { 91, 31 },  { 90, 30 },   { 128, 31 } };
     /* keys before the query only: 16 of their own; what stands behind is as distance 0 */
     static const int past[][2] = { { 0, 0 },    { 1, 0 },    { 400, 0 },  { -1, 1 },   { -15, 15 },  { -16, 16 },
                                    { -18, 16 }, { -19, 17 }, { -32, 21 }, { -64, 26 }, { -113, 31 }, { -100000, 31 } };

@@ -394,8 +394,19 @@ static void test_gguf(void **state) {
 static void test_blocks(void **state) {
     (void)state;
     static const gist_type types[] = { GIST_TYPE_Q8_0, GIST_TYPE_Q4_0 };
-    llama_config c = { .family = FAMILY_T5, .encoder = 2, .L = 2, .C = 64, .F = 96, .H = 2, .G = 2, .D = 32, .V = 90,
-                       .context = 64, .eps = 1e-6f, .near = { 32, 128, true }, .gated = true };
+    llama_config c = { .family = FAMILY_T5,
+                       .encoder = 2,
+                       .L = 2,
+                       .C = 64,
+                       .F = 96,
+                       .H = 2,
+                       .G = 2,
+                       .D = 32,
+                       .V = 90,
+                       .context = 64,
+                       .eps = 1e-6f,
+                       .near = { 32, 128, true },
+                       .gated = true };
     for (int t = 0; t < 2; t++) {
         float *first = NULL;
         for (int l = 0; l < levels; l++) {
@@ -497,11 +508,11 @@ static void test_bad_config(void **state) {
 }
 
 /* The first cause of a gist_error wins: a fresh one for each. */
-#define refused(call, code, text)         \
-    do {                                  \
-        err = (gist_error){ 0 };          \
-        assert_fails(call, &err, code, text); \
-        err = (gist_error){ 0 };          \
+#define refused(call, code, text)                                                                                      \
+    do {                                                                                                               \
+        err = (gist_error){ 0 };                                                                                       \
+        assert_fails(call, &err, code, text);                                                                          \
+        err = (gist_error){ 0 };                                                                                       \
     } while (0)
 
 static void test_refused(void **state) {

@@ -22,8 +22,7 @@ gist_status source_add(gist_session *s, const int32_t *ids, size_t n, gist_error
                        before ? " behind a gist" : "", context);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= s->e->model.vocab)
-            return err_set(err, GIST_ERR_USAGE, "token %zu is %d, the vocabulary has %d", i, ids[i],
-                           s->e->model.vocab);
+            return err_set(err, GIST_ERR_USAGE, "token %zu is %d, the vocabulary has %d", i, ids[i], s->e->model.vocab);
     gist_status status = GIST_OK;
     for (size_t i = 0; status == GIST_OK && i < n; i++) status = tok_ids_push(&s->source_ids, ids[i], err);
     if (status != GIST_OK) s->source_ids.n = had;
@@ -117,9 +116,9 @@ static gist_status source_create(const gist_session *s, source_kv **out, gist_er
     src->lo = s->first_visible;
     src->n = source_rows(s);
     src->stores = mem_calloc(s->alloc, (size_t)layers, sizeof *src->stores);
-    gist_status status = src->stores ? stores_create(s->e, s->kv, layers, op_kv_round(src->n), src->stores, 1,
-                                                     &src->block, err)
-                                     : err_memory(err, "source");
+    gist_status status = src->stores
+                             ? stores_create(s->e, s->kv, layers, op_kv_round(src->n), src->stores, 1, &src->block, err)
+                             : err_memory(err, "source");
     if (status == GIST_OK)
         *out = src;
     else

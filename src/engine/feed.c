@@ -94,11 +94,7 @@ static int position_of(const gist_session *s, int i, int32_t id, int *gists) {
 /* What a decoder's row sees of the source: the gist in front of it, then its own rows. */
 static op_row see_source(const gist_session *s, int part) {
     int k = s->attached ? s->attached->head.k : 0;
-    return (op_row){ .kv = 2 * part,
-                     .mem = k ? 2 * part + 1 : -1,
-                     .mhi = k,
-                     .lo = s->source->lo,
-                     .hi = s->source->n };
+    return (op_row){ .kv = 2 * part, .mem = k ? 2 * part + 1 : -1, .mhi = k, .lo = s->source->lo, .hi = s->source->n };
 }
 
 /* The next n tokens of a part become rows `at` and on. */
@@ -140,7 +136,9 @@ static void forward(const gist_engine *e, workspace *w, int rows, int parts) {
     int gists = 0;
     for (int i = 0; i < rows; i++)
         if (w->ids[i] == e->gist_token) w->gist_row[gists++] = i;
-    llama_batch b = { rows, w->ids, w->pos, w->row, w->stores, 2 * parts, w->gist_row, gists, w->cross, w->cross_stores };
+    llama_batch b = {
+        rows, w->ids, w->pos, w->row, w->stores, 2 * parts, w->gist_row, gists, w->cross, w->cross_stores
+    };
     op_ctx ctx = e->ctx;
     llama_forward(&e->model, &ctx, &w->acts, &b);
 }

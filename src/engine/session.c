@@ -213,7 +213,8 @@ void session_get_row(const gist_session *s, int l, int slot, void *k, void *v) {
 
 gist_status gist_session_prompt(gist_session *s, const char *prompt, size_t len, gist_error *err) {
     tok_ids v;
-    if (gist_session_length(s) > 0 || s->attached) return err_set(err, GIST_ERR_USAGE, "a prompt comes first in a session");
+    if (gist_session_length(s) > 0 || s->attached)
+        return err_set(err, GIST_ERR_USAGE, "a prompt comes first in a session");
     tok_ids_init(&v, s->alloc);
     gist_status status = tok_template_prompt(s->e->tok, s->e->tp, prompt, len, &v, err);
     if (status == GIST_OK) status = gist_session_feed(s, v.id, v.n, NULL, err);

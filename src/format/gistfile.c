@@ -317,9 +317,11 @@ static gist_status read_file(gfile *g, const void *bytes, size_t len, const char
     TRY(st_finish(&g->st, bytes, len, data_start, what, err));
     bool second = strcmp(st_meta_get(&g->st, "version"), "2") == 0;
     const tensor_view *output = second ? st_find(&g->st, OUTPUT) : NULL;
-    if (second && !output) return err_set(err, GIST_ERR_FORMAT, "%s: version 2, but tensor " OUTPUT " is missing", what);
+    if (second && !output)
+        return err_set(err, GIST_ERR_FORMAT, "%s: version 2, but tensor " OUTPUT " is missing", what);
     if (output && (output->dims != 2 || output->shape[1] < 1 || output->shape[1] > MAX_OUTPUT))
-        return err_set(err, GIST_ERR_FORMAT, "%s: " OUTPUT " is not [k, width] with a width up to %d", what, MAX_OUTPUT);
+        return err_set(err, GIST_ERR_FORMAT, "%s: " OUTPUT " is not [k, width] with a width up to %d", what,
+                       MAX_OUTPUT);
     g->width = output ? (int)output->shape[1] : 0;
     tensor_view *parts = mem_alloc(g->alloc, parts_of(g), sizeof(*parts));
     if (!parts) return err_memory(err, "rows of a gist");
@@ -418,8 +420,9 @@ gist_status gfile_save(const gfile *g, const char *path, const void *const *keys
     size_t n = parts_of(g), split = g->type == DT_Q8_0 ? gfile_bytes(g) : 0;
     draft f = { mem_alloc(g->alloc, n, sizeof(*f.parts)), mem_alloc(g->alloc, n, sizeof(*f.names)),
                 split ? mem_alloc(g->alloc, split, 1) : NULL };
-    gist_status status = f.parts && f.names && (f.split || !split) ? write_file(g, path, texts, &f, keys, values, output, err)
-                                                                   : err_memory(err, "gist file");
+    gist_status status = f.parts && f.names && (f.split || !split)
+                             ? write_file(g, path, texts, &f, keys, values, output, err)
+                             : err_memory(err, "gist file");
     mem_free(g->alloc, f.split);
     mem_free(g->alloc, f.names);
     mem_free(g->alloc, f.parts);

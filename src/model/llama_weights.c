@@ -131,8 +131,8 @@ static int layer_in(const char *name, const weight_row *r, bool gguf) {
     const char *pattern = gguf ? r->gguf : r->hf, *at = strstr(pattern, "%d");
     int layer = -1;
     if (!at) return 0;
-    if (strncmp(name, pattern, (size_t)(at - pattern)) != 0 || sscanf(name + (at - pattern), "%5d", &layer) != 1) return -1;
-    return layer;
+    bool same = strncmp(name, pattern, (size_t)(at - pattern)) == 0;
+    return same && sscanf(name + (at - pattern), "%5d", &layer) == 1 ? layer : -1;
 }
 
 /* Buffers that are computed again, and T5's other names of the one embedding. */

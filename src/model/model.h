@@ -22,7 +22,14 @@
 
 /* ---- config ---- */
 
-typedef enum llama_family { FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILY_T5, FAMILIES } llama_family;
+typedef enum llama_family {
+    FAMILY_LLAMA,
+    FAMILY_MISTRAL,
+    FAMILY_QWEN2,
+    FAMILY_QWEN3,
+    FAMILY_T5,
+    FAMILIES
+} llama_family;
 
 /* What sets a family apart. */
 typedef struct llama_family_facts {
@@ -291,8 +298,8 @@ void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, i
 /* The encoder: embeds the batch, whose kv are [encoder][stores], and leaves its output in a->x [T,C]. */
 void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
 /* Keys and values for the decoder of output rows x [T,C] (a->x serves), to the slots of `rows` in kv [L][stores]. */
-void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows, const op_kv *kv,
-                   int stores, int T);
+void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
+                   const op_kv *kv, int stores, int T);
 /* The decoder, as llama_forward. */
 void t5_decode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
 

@@ -66,9 +66,8 @@ int t5_set_shape(json_t *j, const llama_config *c) {
                              c->encoder, "num_decoder_layers", c->L, "d_model", c->C, "d_ff", c->F, "num_heads", c->H,
                              "d_kv", c->D, "n_positions", c->context, "layer_norm_epsilon", strtod(eps, NULL),
                              "relative_attention_num_buckets", c->near.buckets, "relative_attention_max_distance",
-                             c->near.most, "feed_forward_proj", c->gated ? "gated-gelu" : "relu",
-                             "is_encoder_decoder", 1, "decoder_start_token_id", (int)c->start,
-                             "scale_decoder_outputs", (int)c->scaled_head);
+                             c->near.most, "feed_forward_proj", c->gated ? "gated-gelu" : "relu", "is_encoder_decoder",
+                             1, "decoder_start_token_id", (int)c->start, "scale_decoder_outputs", (int)c->scaled_head);
     int bad = part ? json_object_update(j, part) : -1;
     json_decref(part);
     return bad;
@@ -95,8 +94,8 @@ gist_status t5_config_gguf(llama_config *out, const gguf_file *g, gist_error *er
     value = c.D;
     TRY(gguf_get_int(g, "t5.attention.value_length", false, 2, GFILE_MAX_WIDTH, &value, err));
     if (value != c.D)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "t5.attention.value_length is %d: values are as wide as keys, here %d",
-                       value, c.D);
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "t5.attention.value_length is %d: values are as wide as keys, here %d", value, c.D);
     TRY(gguf_get_int(g, "t5.context_length", true, 1, MAX_CONTEXT, &c.context, err));
     TRY(gguf_get_float(g, "t5.attention.layer_norm_rms_epsilon", true, 0, 1, &c.eps, err));
     TRY(gguf_get_int(g, "t5.attention.relative_buckets_count", true, 4, MAX_BUCKETS, &c.near.buckets, err));
@@ -116,19 +115,13 @@ void t5_add_keys(gguf_writer *w, const llama_config *c) {
     const struct {
         const char *key;
         int value;
-    } sizes[] = { { "t5.context_length", c->context },
-                  { "t5.embedding_length", c->C },
-                  { "t5.feed_forward_length", c->F },
-                  { "t5.block_count", c->encoder },
-                  { "t5.decoder_block_count", c->L },
-                  { "t5.vocab_size", c->V },
-                  { "t5.attention.head_count", c->H },
-                  { "t5.attention.key_length", c->D },
-                  { "t5.attention.value_length", c->D },
-                  { "t5.attention.relative_buckets_count", c->near.buckets },
+    } sizes[] = { { "t5.context_length", c->context },      { "t5.embedding_length", c->C },
+                  { "t5.feed_forward_length", c->F },       { "t5.block_count", c->encoder },
+                  { "t5.decoder_block_count", c->L },       { "t5.vocab_size", c->V },
+                  { "t5.attention.head_count", c->H },      { "t5.attention.key_length", c->D },
+                  { "t5.attention.value_length", c->D },    { "t5.attention.relative_buckets_count", c->near.buckets },
                   { "t5.decoder_start_token_id", c->start } };
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
-        gguf_add_int(w, sizes[i].key, GGUF_U32, sizes[i].value);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) gguf_add_int(w, sizes[i].key, GGUF_U32, sizes[i].value);
     gguf_add_float(w, "t5.attention.layer_norm_epsilon", c->eps);
     gguf_add_float(w, "t5.attention.layer_norm_rms_epsilon", c->eps);
     if (c->near.most != 128) gguf_add_int(w, "gist.relative_max_distance", GGUF_U32, c->near.most);

@@ -28,27 +28,27 @@ static void attend(op_ctx *ctx, llama_acts *a, const llama_config *c, const op_k
 static void self_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
                            const llama_batch *b, const op_distance *near) {
     int T = b->T;
-    op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps);                        /* (2) */
+    op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps); /* (2) */
     op_input n = { .x = a->n1, .buf = a->operand, .T = T };
-    op_linear(ctx, a->q, &n, &w->wq);                                                       /* (3) */
+    op_linear(ctx, a->q, &n, &w->wq); /* (3) */
     op_linear(ctx, a->k, &n, &w->wk);
     op_linear(ctx, a->v, &n, &w->wv);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);
-    attend(ctx, a, c, kv, b->rows, T, &w->wo, near);                                        /* (4) */
+    attend(ctx, a, c, kv, b->rows, T, &w->wo, near); /* (4) */
 }
 
 static void cross_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
                             const llama_batch *b) {
     int T = b->T;
-    op_rmsnorm_fwd(ctx, a->n1, a->x, w->cross_norm, T, c->C, c->eps);                       /* (5) */
+    op_rmsnorm_fwd(ctx, a->n1, a->x, w->cross_norm, T, c->C, c->eps); /* (5) */
     op_linear_fwd(ctx, a->q, op_operand(ctx, a->operand, a->n1, &w->cq, T), &w->cq, T);
     attend(ctx, a, c, kv, b->cross, T, &w->co, NULL);
 }
 
 static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, int T) {
-    op_rmsnorm_fwd(ctx, a->n2, a->x, w->ffn_norm, T, c->C, c->eps);                         /* (6) */
+    op_rmsnorm_fwd(ctx, a->n2, a->x, w->ffn_norm, T, c->C, c->eps); /* (6) */
     op_input n = { .x = a->n2, .buf = a->operand, .T = T };
-    op_linear(ctx, a->up, &n, &w->up);                                                      /* (7) */
+    op_linear(ctx, a->up, &n, &w->up); /* (7) */
     if (c->gated) {
         op_linear(ctx, a->gate, &n, &w->gate);
         op_gelu_mul_fwd(ctx, a->act, a->gate, a->up, T, c->F);
@@ -61,16 +61,16 @@ static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, cons
 
 void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
     const llama_config *c = &m->cfg;
-    llama_embed_fwd(m, ctx, a->x, b);                                                       /* (1) */
+    llama_embed_fwd(m, ctx, a->x, b); /* (1) */
     for (int l = 0; l < c->encoder; l++) {
         self_attention(ctx, a, c, &m->encoder[l], b->kv + (size_t)l * (size_t)b->stores, b, &m->encoder_near);
         feed_forward(ctx, a, c, &m->encoder[l], b->T);
     }
-    op_rmsnorm_fwd(ctx, a->x, a->x, m->encoder_norm, b->T, c->C, c->eps);                   /* (9) */
+    op_rmsnorm_fwd(ctx, a->x, a->x, m->encoder_norm, b->T, c->C, c->eps); /* (9) */
 }
 
-void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows, const op_kv *kv,
-                   int stores, int T) {
+void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
+                   const op_kv *kv, int stores, int T) {
     const llama_config *c = &m->cfg;
     op_input e = { .x = x, .buf = a->operand, .T = T };
     for (int l = 0; l < c->L; l++) {
@@ -82,7 +82,7 @@ void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float
 
 void t5_decode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
     const llama_config *c = &m->cfg;
-    llama_embed_fwd(m, ctx, a->x, b);                                                       /* (1) */
+    llama_embed_fwd(m, ctx, a->x, b); /* (1) */
     for (int l = 0; l < c->L; l++) {
         size_t at = (size_t)l * (size_t)b->stores;
         self_attention(ctx, a, c, &m->layers[l], b->kv + at, b, &m->near);

@@ -14,17 +14,17 @@ static bool is_plain(const llama_config *c) {
     return !c->gated;
 }
 
-#define STACK(encoder, kind, field, gguf, hf, shape, when) \
+#define STACK(encoder, kind, field, gguf, hf, shape, when)                                                             \
     { kind, true, encoder, false, offsetof(llama_layer, field), 0, gguf, hf, shape, when }
-#define ENC(kind, field, gguf, hf, shape) \
+#define ENC(kind, field, gguf, hf, shape)                                                                              \
     STACK(true, kind, field, "enc.blk.%d." gguf, "encoder.block.%d.layer." hf, shape, NULL)
-#define DEC(kind, field, gguf, hf, shape) \
+#define DEC(kind, field, gguf, hf, shape)                                                                              \
     STACK(false, kind, field, "dec.blk.%d." gguf, "decoder.block.%d.layer." hf, shape, NULL)
-#define ENC_IF(when, field, gguf, hf, shape) \
+#define ENC_IF(when, field, gguf, hf, shape)                                                                           \
     STACK(true, WEIGHT_MATRIX, field, "enc.blk.%d." gguf, "encoder.block.%d.layer." hf, shape, when)
-#define DEC_IF(when, field, gguf, hf, shape) \
+#define DEC_IF(when, field, gguf, hf, shape)                                                                           \
     STACK(false, WEIGHT_MATRIX, field, "dec.blk.%d." gguf, "decoder.block.%d.layer." hf, shape, when)
-#define MODEL(kind, field, gguf, hf, shape) \
+#define MODEL(kind, field, gguf, hf, shape)                                                                            \
     { kind, false, false, false, offsetof(llama_model, field), 0, gguf, hf, shape, NULL }
 
 const weight_row t5_weights[] = {

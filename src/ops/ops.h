@@ -147,7 +147,7 @@ typedef struct op_row {
     int kv, slot;      /* its key and value are row `slot` of store kv */
     int mem, mlo, mhi; /* mem < 0 or mlo == mhi: none */
     int lo, hi;
-    int at;            /* with distances: position of its first visible key; the others follow one by one */
+    int at; /* with distances: position of its first visible key; the others follow one by one */
 } op_row;
 
 /* Round k, v [T,G,D] to the stores' types and write them to each row's slot. */
@@ -175,7 +175,8 @@ void op_attention_near_fwd(op_ctx *ctx, float *out, float *stats, const float *q
                            int T, int H, int G, int D, float scale, const op_distance *near, void *scratch);
 
 /* Distances that share an entry of a table of `buckets`: small ones have their own, larger ones share by logarithm,
- * those from `most` on the last.  both: keys behind the query have the second half of the table, else they are as distance 0.
+ * those from `most` on the last.  both: keys behind the query have the second half of the table, else they are as
+ * distance 0.
  * buckets >= 4 (both: even), most > buckets / 2. */
 typedef struct op_buckets {
     int buckets, most;

@@ -25,9 +25,9 @@ typedef struct op_tile {
     int rows, heads, D;
     float scale;
     op_span mem, local;
-    const int *hi;       /* [rows] */
-    float *score;        /* [rows*heads][score_stride] */
-    size_t score_stride; /* multiple of 16, >= visible keys of any row */
+    const int *hi;              /* [rows] */
+    float *score;               /* [rows*heads][score_stride] */
+    size_t score_stride;        /* multiple of 16, >= visible keys of any row */
     const float *bias[OP_TILE]; /* row r, head h: visible key v has bias[r][h*bias_stride + v] added; [0] NULL: none */
     size_t bias_stride;
     float *stats; /* query vector (r,h) at r*stats_stride + 2h: maximum and 1/sum of its scores; NULL: not kept */
