@@ -6,6 +6,7 @@
  *   hidden     tokens of the prompt behind the gist rows move nothing
  *   gguf       the same weights as a GGUF file of another writer and of ours: the same bits; blocks of 8 bits
  *   text       a source ends with </s>, sentinels are tokens, the template has no "Output:"
+ *   memory     every allocation of a life failing once: nothing is leaked, the failure is told
  *   bad        configs, weights and sessions that cannot be
  */
 #include <math.h>
@@ -469,6 +470,51 @@ static void test_text(void **state) {
     fixture_close(&f);
 }
 
+/* ---- memory ---- */
+
+/* A whole life: model, gist, file, sessions in a batch, samples. */
+static gist_status live(void *ctx, const gist_allocator *alloc) {
+    const char *dir = ctx;
+    char path[TEST_PATH];
+    gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
+    gist_generate_options go = GIST_GENERATE_OPTIONS_INIT;
+    gist_engine *e = NULL;
+    gist *g = NULL, *loaded = NULL;
+    gist_session *s[2] = { NULL, NULL };
+    gist_answer many[2] = { { 0 }, { 0 } };
+    gist_error err = { 0 };
+    o.alloc = alloc;
+    o.threads = 1;
+    go.max_tokens = 3;
+    gist_status status = gist_engine_open(dir, &o, &e, &err);
+    if (status == GIST_OK) status = gist_compress(e, "the sun", 7, NULL, &g, &err);
+    if (status == GIST_OK) status = gist_save(g, test_tmp(path, "live.gist"), &err);
+    if (status == GIST_OK) status = gist_load(e, path, 0, &loaded, &err);
+    for (int i = 0; i < 2 && status == GIST_OK; i++) status = gist_session_open(e, NULL, &s[i], &err);
+    if (status == GIST_OK) status = gist_session_attach(s[0], loaded, &err);
+    if (status == GIST_OK) status = gist_session_prompt(s[1], "the sun", 7, &err);
+    if (status == GIST_OK) {
+        gist_request r[2] = { { .session = s[0], .input = "is it", .len = 5, .options = &go },
+                              { .session = s[1], .input = "the tea", .len = 7, .options = &go } };
+        status = gist_generate_batch(r, 2, &err);
+        for (int i = 0; status == GIST_OK && i < 2; i++) gist_answer_free(s[i], &r[i].answer);
+        for (int i = 0; status == GIST_OK && i < 2; i++) status = r[i].status;
+    }
+    if (status == GIST_OK) status = gist_generate_samples(s[0], "is it", 5, &go, many, 2, &err);
+    for (int i = 0; status == GIST_OK && i < 2; i++) gist_answer_free(s[0], &many[i]);
+    for (int i = 0; i < 2; i++) gist_session_close(s[i]);
+    gist_free(loaded);
+    gist_free(g);
+    gist_engine_close(e);
+    return status;
+}
+
+static void test_memory(void **state) {
+    (void)state;
+    char dir[TEST_PATH];
+    assert_true(test_each_alloc(live, test_fixture(dir, "t5/v11-f32")) > 50);
+}
+
 /* ---- what cannot be ---- */
 
 /* A sound config with the last word on some of its keys. */
@@ -573,6 +619,6 @@ int main(void) {
                                         cmocka_unit_test(test_batch),        cmocka_unit_test(test_samples),
                                         cmocka_unit_test(test_gguf),         cmocka_unit_test(test_blocks),
                                         cmocka_unit_test(test_text),         cmocka_unit_test(test_bad_config),
-                                        cmocka_unit_test(test_refused) };
+                                        cmocka_unit_test(test_refused),      cmocka_unit_test(test_memory) };
     return cmocka_run_group_tests(tests, setup, NULL);
 }
