@@ -171,6 +171,8 @@ gist_status llama_config_gguf(llama_config *out, const gguf_file *g, gist_error 
         return err_set(err, GIST_ERR_FORMAT, "%s is %s, expected at most %d rows of %d", embed->name,
                        tensor_shape_text(embed, shape), LLAMA_MAX_VOCAB, c.C);
     c.V = (int)embed->shape[0];
+    if (c.start >= c.V)
+        return err_set(err, GIST_ERR_FORMAT, "t5.decoder_start_token_id is %d, the vocabulary has %d", c.start, c.V);
     c.tied = !gguf_find(g, llama_weights[llama_weight_rows - 1].gguf);
     *out = c;
     return GIST_OK;
