@@ -96,7 +96,8 @@ static double bytes_read(const bench *b, int n) {
     const llama_model *m = engine_model(b->e);
     double bytes = 0;
     for (int t = 0; t < b->a->decode; t++)
-        bytes += bench_weight_bytes(m) + n * bench_kv_bytes(&m->cfg, kv_dtype((gist_type)b->a->kv), b->a->prompt + t);
+        bytes +=
+            bench_weight_bytes(m, false) + n * bench_kv_bytes(&m->cfg, kv_dtype((gist_type)b->a->kv), b->a->prompt + t);
     return bytes;
 }
 
@@ -248,6 +249,7 @@ static gist_status random_model(bench *b, gist_error *err) {
     llama_model m;
     int need = a->prompt + a->decode;
     TRY(bench_shape(a->shape, need > 2048 ? need : 2048, &c, err));
+    if (c.encoder) return err_set(err, GIST_ERR_UNSUPPORTED, "batches of %s are not measured here", a->shape);
     progress("making random weights ...");
     gist_status status =
         llama_random(&m, &c, a->model.type == GIST_TYPE_F32 ? DT_F32 : DT_BF16, a->seed, &b->ctx, mem_default(), err);

@@ -208,7 +208,7 @@ static gist_status run_model(job *j, gist_engine *e, const op_ctx *ctx) {
     b->weights = m->layers[0].wq.type;
     b->unit = dt_block(b->weights) > 1 ? BENCH_INT8 : b->weights == DT_BF16 ? BENCH_BF16 : BENCH_F32;
     if (!bench_unit_name(b->unit)) b->unit = BENCH_F32;
-    b->weight_bytes = bench_weight_bytes(m);
+    b->weight_bytes = bench_weight_bytes(m, false);
     b->kernels = gist_kernels_name(op_level(ctx));
     b->threads = pool_size(ctx->pool);
     TRY(in_directory(j, e, ctx));

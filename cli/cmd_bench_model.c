@@ -24,7 +24,8 @@ static const option table[] = {
     OPT_HEADING("Model"),
     OPT_TEXT(bench_args, model.path, 'm', "model", "MODEL", NULL, "a Hugging Face directory or a .gguf file"),
     OPT_TEXT(bench_args, shape, 0, "shape", "SHAPE", DEFAULT_SHAPE,
-             "random weights instead: tinyllama-1.1b, llama-7b, or layers,width,ffn,heads,kv_heads,vocabulary"),
+             "random weights instead: tinyllama-1.1b, llama-7b, flan-t5-xxl, or "
+             "layers,width,ffn,heads,kv_heads,vocabulary"),
     OPT_SEED(bench_args, seed, 0, "seed", "1", "of the random weights"),
     OPT_HEADING("Work"),
     OPT_INT(bench_args, prefill, 0, "prefill", "N", 1, 1 << 20, "512", "tokens of the prompt"),
@@ -67,11 +68,11 @@ static void measure_round(bench *b, bench_run *r, const void *buffer, int i) {
     double seconds[PHASES] = { 0 }, flops[PHASES] = { 0 }, bytes[PHASES] = { 0 };
     r->length = 0;
     seconds[PREFILL] = bench_run_feed(r, T);
-    flops[PREFILL] = eval_flops_done(c, T, 0);
-    bytes[PREFILL] = bench_weight_bytes(b->m) * ((T + CHUNK - 1) / CHUNK);
+    flops[PREFILL] = bench_flops(c, 0, T);
+    bytes[PREFILL] = bench_weight_bytes(b->m, true) * (c->encoder ? 1 : (T + CHUNK - 1) / CHUNK);
     for (int n = 0; n < N; n++) {
-        flops[DECODE] += eval_flops_done(c, 1, r->length);
-        bytes[DECODE] += bench_weight_bytes(b->m) + bench_kv_bytes(c, b->kv, r->length);
+        flops[DECODE] += bench_flops(c, r->length, 1);
+        bytes[DECODE] += bench_weight_bytes(b->m, false) + bench_kv_bytes(c, b->kv, r->length);
         seconds[DECODE] += bench_run_feed(r, 1);
     }
     for (int p = 0; p < PHASES; p++) {
@@ -86,6 +87,7 @@ static void measure_round(bench *b, bench_run *r, const void *buffer, int i) {
 static gist_status measure(bench *b, gist_error *err) {
     int n = b->a->repeat, tokens = b->a->prefill + b->a->decode, rows = b->a->prefill < CHUNK ? b->a->prefill : CHUNK;
     bench_run r;
+    if (b->m->cfg.encoder) rows = b->a->prefill; /* a source is not cut */
     if (tokens > b->m->cfg.context)
         return err_set(err, GIST_ERR_LIMIT, "%d tokens do not fit the model's context of %d", tokens,
                        b->m->cfg.context);
@@ -171,7 +173,7 @@ static void print_text(const bench *b) {
            unit_type(b->unit), b->bandwidth);
     printf("         tokens     tokens/s    GFLOP/s    of peak      GB/s  of reading   (medians of %d)\n",
            b->a->repeat);
-    print_phase(b, PREFILL, "prefill", b->a->prefill);
+    print_phase(b, PREFILL, c->encoder ? "encode" : "prefill", b->a->prefill);
     print_phase(b, DECODE, "decode", b->a->decode);
 }
 
@@ -248,6 +250,7 @@ const command cmd_bench_model = {
         "GFLOP/s count every product (2 per multiply-add), attention included; the prefill computes one row of "
         "logits.\n"
         "GB/s count the packed matrices once per pass, and while decoding the keys and values behind the token.\n"
+        "An encoder-decoder model encodes a source of --prefill tokens and decodes behind it.\n"
         "Weights of 8 bits and less are measured against products of bytes: GFLOP/s are then GOP/s of integers.\n"
         "Random weights are bf16 unless --type names another; they are made in the layout they are computed in.",
     .example = "gist bench model --shape tinyllama-1.1b --prefill 512 --decode 64",

@@ -10,7 +10,7 @@ enum { ROWS = 16 };
 
 typedef struct logits_args {
     model_args model;
-    const char *prompt, *ids, *file, *gist;
+    const char *prompt, *ids, *file, *gist, *target;
     int top, kv;
     bool all, special, no_bos, json, quiet, force;
 } logits_args;
@@ -24,6 +24,8 @@ static const option table[] = {
     OPT_FLAG(logits_args, special, 's', "special", "recognise special tokens written in the text, <GIST> included"),
     OPT_FLAG(logits_args, no_bos, 0, "no-bos", "do not begin the text with BOS (never done behind a gist)"),
     OPT_TEXT(logits_args, gist, 'g', "gist", "FILE", NULL, "a gist file to stand in front"),
+    OPT_TEXT(logits_args, target, 0, "target", "1,2,3", NULL,
+             "encoder-decoder models: ids of the answer so far, behind the token that it begins with"),
     OPT_FLAG(logits_args, force, 0, "force", "accept a gist of another model when every shape fits"),
     OPT_HEADING("Output"),
     OPT_FLAG(logits_args, all, 'a', "all", "behind every token, not only the last"),
@@ -145,6 +147,7 @@ static gist_status get_ids(const logits_args *a, const gist_engine *e, const tex
     const tokenizer *t = engine_tokenizer(e);
     unsigned flags = a->special ? TOK_SPECIAL : 0u;
     if (!a->no_bos && !a->gist && tok_adds_bos(t)) flags |= TOK_BOS;
+    if (engine_model(e)->cfg.encoder) flags |= TOK_EOS;
     TRY(a->ids ? parse_ids(in->p, in->len, engine_model(e)->vocab, ids, err)
                : tok_encode(t, in->p, in->len, flags, ids, err));
     if (ids->n == 0) return err_set(err, GIST_ERR_TEXT, "the text is empty: there is no token to look behind");
@@ -152,6 +155,20 @@ static gist_status get_ids(const logits_args *a, const gist_engine *e, const tex
         return err_set(err, GIST_ERR_LIMIT, "%zu tokens do not fit the model's context of %d", ids->n,
                        engine_model(e)->cfg.context);
     return GIST_OK;
+}
+
+/* The text is a source: it is encoded, and *ids becomes what the decoder is fed. */
+static gist_status encode(const logits_args *a, const gist_engine *e, gist_session *s, tok_ids *ids, gist_error *err) {
+    const llama_config *c = &engine_model(e)->cfg;
+    if (!c->encoder && a->target)
+        return err_set(err, GIST_ERR_USAGE, "--target is for encoder-decoder models; this one is %s",
+                       llama_families[c->family].name);
+    if (!c->encoder) return GIST_OK;
+    TRY(gist_session_feed(s, ids->id, ids->n, NULL, err));
+    TRY(gist_session_encode(s, err));
+    ids->n = 0;
+    TRY(tok_ids_push(ids, c->start, err));
+    return a->target ? parse_ids(a->target, strlen(a->target), engine_model(e)->vocab, ids, err) : GIST_OK;
 }
 
 static gist_status logits(const logits_args *a, const text *in, gist_error *err) {
@@ -167,6 +184,7 @@ static gist_status logits(const logits_args *a, const text *in, gist_error *err)
     if (status == GIST_OK) status = gist_session_open(e, &o, &s, err);
     if (status == GIST_OK && a->gist) status = gist_load(e, a->gist, a->force ? GIST_LOAD_FORCE : 0u, &g, err);
     if (status == GIST_OK && g) status = gist_session_attach(s, g, err);
+    if (status == GIST_OK) status = encode(a, e, s, &ids, err);
     if (status == GIST_OK) status = print_all(a, e, s, &ids, err);
     gist_session_close(s);
     gist_free(g);
@@ -194,7 +212,8 @@ const command cmd_logits = {
     .name = "logits",
     .summary = "what the model expects next",
     .usage = "-m MODEL (-p TEXT | -f FILE | --ids 1,2,3) [-g IN.gist] [--all] [--top N]",
-    .details = "A line per token: [position with --all,] id, logit, log-probability, piece.",
+    .details = "An encoder-decoder model encodes the text, with its end token; rows are the decoder's.\n"
+               "A line per token: [position with --all,] id, logit, log-probability, piece.",
     .example = "gist logits -m models/shop -p \"We open at\" --top 5",
     .options = table,
     .count = sizeof table / sizeof *table,

@@ -66,15 +66,16 @@ static uint64_t file_size(const char *path) {
 /* ---- a gist ---- */
 
 static json_t *gist_json(const char *path, const gfile *g) {
+    json_t *width = g->width ? json_integer(g->width) : NULL; /* absent without an encoder's output */
     return json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:s?, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:b, "
-                     "s:b, s:I, s:I, s:s}",
+                     "s:b, s:I, s:I, s:s, s:o*}",
                      "kind", "gist", "file", path, "id", g->id, "model_fingerprint", g->model, "tokenizer_fingerprint",
                      g->tokenizer, "family", g->family, "template", g->template_name, "condition", g->condition,
                      "kernels", g->kernels, "kv", dt_name(g->type), "adapter", g->adapter[0] ? g->adapter : NULL,
                      "gist_tokens", g->k, "layers", g->layers, "kv_heads", g->kv_heads, "head_dim", g->head_dim,
                      "first_position", g->first_position, "prompt_tokens", g->prompt_tokens, "factor",
                      (double)g->prompt_tokens / g->k, "rebased", (int)g->rebased, "tuned", (int)g->tuned, "kv_bytes",
-                     (json_int_t)gfile_bytes(g), "file_bytes", (json_int_t)file_size(path), "checksum", "ok");
+                     (json_int_t)gfile_bytes(g), "file_bytes", (json_int_t)file_size(path), "checksum", "ok", "output_width", width);
 }
 
 static void gist_text(const char *path, const gfile *g) {
@@ -89,8 +90,13 @@ static void gist_text(const char *path, const gfile *g) {
            size_text(token, one), size_text(token * (uint64_t)g->prompt_tokens, prompt));
     printf("stands for     %d prompt tokens (factor %.1f), template %s, condition %s\n", g->prompt_tokens,
            (double)g->prompt_tokens / g->k, g->template_name, g->condition);
-    printf("positions      from %d, keys rotated%s; what follows starts at %d\n", g->first_position,
-           g->rebased ? " back to 0 (rebased)" : "", next);
+    if (g->width)
+        printf("positions      relative: what follows stands right behind it\n"
+               "encoder output [%d,%d], f32\n",
+               g->k, g->width);
+    else
+        printf("positions      from %d, keys rotated%s; what follows starts at %d\n", g->first_position,
+               g->rebased ? " back to 0 (rebased)" : "", next);
     printf("not in it      the prompt: neither its text nor its tokens\n");
     printf("model          %s (%s)\n", g->model, g->family);
     printf("tokenizer      %s\n", g->tokenizer);
@@ -165,7 +171,8 @@ static gist_status open_model(model *m, const show_args *a, gist_error *err) {
     progress_end();
     TRY(status);
     hash_hex(tok_fingerprint(m->tok), m->tok_fingerprint);
-    llama_row_name(embed_name, &llama_weights[0], 0, m->w.gguf);
+    int rows;
+    llama_row_name(embed_name, llama_table(&m->c, &rows), 0, m->w.gguf);
     for (size_t i = 0; i < weights_count(&m->w); i++) {
         const tensor_view *t = weights_at(&m->w, i);
         bool embed = strcmp(t->name, embed_name) == 0; /* read from the file's map, not packed */
@@ -218,7 +225,7 @@ static json_t *model_json(const char *path, const model *m) {
             json_object_set_new(kv, dt_name((dtype)t), json_integer((json_int_t)kv_token(c, (dtype)t)));
     }
     return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:o, s:f, s:o, s:s, s:f, s:b, s:I,"
-                     " s:I, s:o, s:I, s:o, s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s}",
+                     " s:I, s:o, s:I, s:o, s:{s:s, s:i, s:o, s:o, s:o, s:s}, s:s, s:o*}",
                      "kind", "model", m->w.gguf ? "file" : "directory", path, "format",
                      m->w.gguf ? "gguf" : "safetensors", "family", llama_families[c->family].name, "layers", c->L,
                      "width", c->C, "ffn", c->F, "heads", c->H, "kv_heads", c->G, "head_dim", c->D, "vocab", c->V,
@@ -229,7 +236,8 @@ static json_t *model_json(const char *path, const model *m) {
                      (json_int_t)m->all_bytes, "types", types, "memory_bytes", (json_int_t)m->memory,
                      "kv_bytes_per_token", kv, "tokenizer", "kind", tok_kind(m->tok), "pieces", tok_size(m->tok),
                      "bos", id_json(tok_bos(m->tok)), "eos", id_json(tok_eos(m->tok)), "gist",
-                     id_json(tok_gist(m->tok)), "fingerprint", m->tok_fingerprint, "fingerprint", m->fingerprint);
+                     id_json(tok_gist(m->tok)), "fingerprint", m->tok_fingerprint, "fingerprint", m->fingerprint, "encoder_layers",
+                     c->encoder ? json_integer(c->encoder) : NULL);
 }
 
 static void special_text(const tokenizer *t, const char *what, int32_t id) {
@@ -245,10 +253,17 @@ static void model_text(const char *path, const model *m) {
     const llama_config *c = &m->c;
     char a[32], b[32];
     printf("model          %s\n", path);
-    printf("family         %s: %d layers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n",
-           llama_families[c->family].name, c->L, c->C, c->F, c->H, c->D, c->G);
+    printf("family         %s: ", llama_families[c->family].name);
+    if (c->encoder) printf("%d encoder and ", c->encoder);
+    printf("%d %slayers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n",
+           c->L, c->encoder ? "decoder " : "", c->C, c->F, c->H, c->D, c->G);
     printf("vocabulary     %d, %s\n", c->V, c->tied ? "the head is the embedding" : "head of its own");
-    printf("context        %d tokens, rotary base %g, norm epsilon %g\n", c->context, (double)c->theta, (double)c->eps);
+    printf("context        %d tokens, ", c->context);
+    if (c->encoder)
+        printf("positions relative: %d buckets up to %d", c->near.buckets, c->near.most);
+    else
+        printf("rotary base %g", (double)c->theta);
+    printf(", norm epsilon %g\n", (double)c->eps);
     if (c->window) printf("window         a token sees the last %d tokens, itself included\n", c->window);
     scaling_text(&c->rope);
     if (c->gist_spread) printf("gist tokens    at positions spread over the prompt\n");

@@ -153,7 +153,8 @@ typedef struct gist_engine_info {
 } gist_engine_info;
 GIST_API void gist_engine_get_info(const gist_engine *engine, gist_engine_info *out);
 
-/* "paper\nraw\nchatml\nllama3": the names template_name accepts, one per line. */
+/* "paper\npaper-t5\nraw\nchatml\nllama3": the names template_name accepts, one per line.  Encoder-decoder models take
+ * paper as paper-t5, which has no "Output:". */
 GIST_API const char *gist_template_names(void);
 
 /* ---- text ---------------------------------------------------------------------------------------------------- */
@@ -188,6 +189,12 @@ GIST_API void gist_session_reset(gist_session *session);
 /* Put a gist in front of an empty session as shared read-only memory.  The gist must outlive the session's use of it.
  * Errors: MISMATCH when it was made by another model or tokenizer, or when the session's explicit KV type differs. */
 GIST_API gist_status gist_session_attach(gist_session *session, const gist *g, gist_error *err);
+/* Encoder-decoder models (T5): a session reads a source, then answers.  Tokens fed before gist_session_encode are the
+ * source's (their logits are nobody's: GIST_ERR_USAGE), those after it the decoder's, which begins with the token that
+ * the config names.  With a gist attached only what follows it is fed and encoded.  gist_generate ends the source with
+ * the input and the end token, encodes it and answers; each call answers anew, behind what stood before the input.
+ * Decoder-only models: GIST_ERR_USAGE. */
+GIST_API gist_status gist_session_encode(gist_session *session, gist_error *err);
 /* Run tokens ids[0..n); logits, when not NULL, receives [V] of the last one, or [n,V] of all with
  * gist_session_feed_all. */
 GIST_API gist_status gist_session_feed(gist_session *session, const int32_t *ids, size_t n, float *logits,
@@ -244,6 +251,7 @@ typedef struct gist_info {
     uint64_t bytes; /* of keys and values */
     const char *adapter; /* fingerprint of the adapter that computed it; "": none */
     bool tuned;          /* rows learned by gradient descent for this prompt */
+    int output_width;    /* encoder-decoder models: of the encoder's output that it also holds, [k,width]; else 0 */
 } gist_info;
 GIST_API void gist_get_info(const gist *g, gist_info *out);
 

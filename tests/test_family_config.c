@@ -89,7 +89,7 @@ static void test_refused(void **state) {
         gist_status status;
     } bad[] = {
         { "gemma", "", "gemma", GIST_ERR_UNSUPPORTED },
-        { "qwen2_moe", "", "supported: llama, mistral, qwen2, qwen3", GIST_ERR_UNSUPPORTED },
+        { "qwen2_moe", "", "supported: llama, mistral, qwen2, qwen3, t5", GIST_ERR_UNSUPPORTED },
         { "qwen2", "\"architectures\": [\"LlamaForCausalLM\"]", "supported: Qwen2ForCausalLM", GIST_ERR_UNSUPPORTED },
         { "mistral", "\"sliding_window\": -3", "sliding_window", GIST_ERR_FORMAT },
         { "mistral", "\"sliding_window\": 0", "sliding_window", GIST_ERR_FORMAT },

@@ -54,7 +54,7 @@ static void sample_init(sample *s) {
 
 static void save(const sample *s, const char *path) {
     gist_error err = { 0 };
-    assert_ok(gfile_save(&s->g, path, s->keys, s->values, &err), &err);
+    assert_ok(gfile_save(&s->g, path, s->keys, s->values, NULL, &err), &err);
 }
 
 static uint8_t *fixture(int which, size_t *len) {
@@ -136,7 +136,7 @@ static void python_q8_file(void **state) {
     assert_int_equal(gfile_bytes(&g), 2 * sizeof key);
     same_rows(&g, 0, key, value, sizeof key);
     const void *keys[] = { key }, *values[] = { value };
-    assert_ok(gfile_save(&g, test_tmp(ours, "ours_q8.gist"), keys, values, &err), &err);
+    assert_ok(gfile_save(&g, test_tmp(ours, "ours_q8.gist"), keys, values, NULL, &err), &err);
     assert_true(test_same_file(ours, path));
     gfile_close(&g);
 }
@@ -205,7 +205,7 @@ static void many_layers(void **state) {
     }
     gist_error err = { 0 };
     gfile g;
-    assert_ok(gfile_save(&s.g, test_tmp(path, "many.gist"), keys, values, &err), &err);
+    assert_ok(gfile_save(&s.g, test_tmp(path, "many.gist"), keys, values, NULL, &err), &err);
     assert_ok(gfile_open(&g, NULL, path, &err), &err);
     for (int i = 0; i < MANY; i++) same_rows(&g, i, row[2 * i], row[2 * i + 1], 2);
     gfile_close(&g);
@@ -387,8 +387,9 @@ static void bad_blocks(void **state) {
 
 static void other_versions(void **state) {
     (void)state;
-    edited("\"version\":\"1\"", "\"version\":\"2\"", GIST_ERR_UNSUPPORTED,
-           ".gist version \"2\", this program reads version 1");
+    edited("\"version\":\"1\"", "\"version\":\"3\"", GIST_ERR_UNSUPPORTED,
+           ".gist version \"3\", this program reads 1 and 2");
+    edited("\"version\":\"1\"", "\"version\":\"2\"", GIST_ERR_FORMAT, "encoder_output is missing");
     edited("\"version\":\"1\"", "\"version\":\"\\u001bx\"", GIST_ERR_UNSUPPORTED, "version \"?x\"");
     /* the version is judged before metadata and tensors that this version does not know */
     edited("\"tuned\":\"true\",\"version\":\"1\"", "\"version\":\"3\"", GIST_ERR_UNSUPPORTED, "version \"3\"");
@@ -397,9 +398,9 @@ static void other_versions(void **state) {
     char *v = memmem(p, len, "\"version\":\"1\"", 13), *t = memmem(p, len, "\"BF16\"", 6);
     assert_non_null(v);
     assert_non_null(t);
-    v[11] = '2';
+    v[11] = '3';
     memcpy(t, "\"Q8_0\"", 6);
-    refuse(p, len, GIST_ERR_UNSUPPORTED, ".gist version \"2\"");
+    refuse(p, len, GIST_ERR_UNSUPPORTED, ".gist version \"3\"");
     free(p);
 }
 
@@ -443,7 +444,7 @@ static void bad_headers_are_not_written(void **state) {
         case 15: s.g.type = DT_Q4_K, field = "\"dtype\" must be"; break;
         }
         gist_error err = { 0 };
-        assert_fails(gfile_save(&s.g, path, s.keys, s.values, &err), &err, GIST_ERR_USAGE, field);
+        assert_fails(gfile_save(&s.g, path, s.keys, s.values, NULL, &err), &err, GIST_ERR_USAGE, field);
         assert_false(path_exists(path));
     }
 }
@@ -464,7 +465,7 @@ static void full_disk(void **state) {
         small.rlim_cur = room;
         s.g.prompt_tokens = 99;
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-        gist_status status = gfile_save(&s.g, path, s.keys, s.values, &err);
+        gist_status status = gfile_save(&s.g, path, s.keys, s.values, NULL, &err);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
         assert_fails(status, &err, GIST_ERR_IO, "kept.gist");
         assert_true(test_same_file(path, copy));
@@ -505,7 +506,7 @@ static void failing_allocations_of_save(void **state) {
         t.fail_at = ++n;
         s.g.alloc = &t.a;
         gist_error err = { 0 };
-        gist_status status = gfile_save(&s.g, path, s.keys, s.values, &err);
+        gist_status status = gfile_save(&s.g, path, s.keys, s.values, NULL, &err);
         assert_int_equal(t.blocks, 0);
         if (status != GIST_OK) {
             assert_fails(status, &err, GIST_ERR_MEMORY, "out of memory");
@@ -514,6 +515,52 @@ static void failing_allocations_of_save(void **state) {
         assert_true(test_same_file(path, status == GIST_OK ? good : old));
     }
     assert_in_range(refused, 5, 50);
+}
+
+/* Version 2: the encoder's output behind the rows. */
+static void encoder_output(void **state) {
+    (void)state;
+    enum { WIDTH = 6 };
+    char path[TEST_PATH], one[TEST_PATH];
+    float output[K * WIDTH], got[K * WIDTH];
+    gfile g;
+    gist_error err = { 0 };
+    sample s;
+    sample_init(&s);
+    save(&s, test_tmp(one, "without.gist"));
+    for (int i = 0; i < K * WIDTH; i++) output[i] = (float)i * 0.3f - 1;
+    s.g.width = WIDTH;
+    assert_ok(gfile_save(&s.g, test_tmp(path, "output.gist"), s.keys, s.values, output, &err), &err);
+    assert_ok(gfile_open(&g, NULL, path, &err), &err);
+    assert_int_equal(g.width, WIDTH);
+    gfile_output(&g, got);
+    assert_same_floats(got, output, K * WIDTH, "encoder output");
+    for (int l = 0; l < L; l++) same_rows(&g, l, s.keys[l], s.values[l], sizeof s.data[0]);
+    gfile_close(&g);
+    assert_ok(gfile_open(&g, NULL, one, &err), &err);
+    assert_int_equal(g.width, 0);
+    gfile_close(&g);
+
+    size_t len;
+    uint8_t *p = test_read(path, &len);
+    uint8_t *last = memmem(p, len, output, sizeof output), *v = memmem(p, len, "\"version\":\"2\"", 13);
+    uint8_t *name = memmem(p, len, "encoder_output", 14), *shape = memmem(p, len, "[3,6]", 5);
+    assert_true(last && v && name);
+    for (size_t cut = 1; cut < len; cut += 7) refuse(p, len - cut, GIST_ERR_FORMAT, "");
+    last[3] ^= 1;
+    refuse(p, len, GIST_ERR_FORMAT, "damaged");
+    last[3] ^= 1;
+    v[11] = '1';
+    refuse(p, len, GIST_ERR_FORMAT, "tensors, expected");
+    v[11] = '2';
+    name[0] = 'E';
+    refuse(p, len, GIST_ERR_FORMAT, "encoder_output is missing");
+    name[0] = 'e';
+    if (shape) {
+        memcpy(shape, "[6,3]", 5);
+        refuse(p, len, GIST_ERR_FORMAT, "encoder_output is f32 [6,3]");
+    }
+    free(p);
 }
 
 int main(void) {
@@ -529,6 +576,7 @@ int main(void) {
         cmocka_unit_test(bad_fields),
         cmocka_unit_test(bad_blocks),
         cmocka_unit_test(other_versions),
+        cmocka_unit_test(encoder_output),
         cmocka_unit_test(no_gist),
         cmocka_unit_test(bad_headers_are_not_written),
         cmocka_unit_test(full_disk),

@@ -1,7 +1,7 @@
 /* test_ops_attention_bwd.c - the derivative of attention over two intervals, on every kernel level: bwd.h says how.
  *
  *   rows in runs with one view, memory in another store or earlier in the same one, groups of 1 to 17 query heads,
- *   head widths of every kind, f32 and bf16 stores
+ *   head widths of every kind, f32 and bf16 stores; the same with a bias by distance, and its gradient
  *   hidden    NaN in keys and values that a row does not see reaches neither its dq nor the dk, dv of what it sees
  */
 #include "bwd.h"
@@ -15,6 +15,8 @@ typedef struct attention {
     double *q, *k[STORES], *v[STORES]; /* [T,H,D]  [cap,G,D] */
     float *dout;
     op_row row[MOST_ROWS];
+    int reach;    /* of a bias by distance */
+    double *bias; /* [H, 2 reach + 1]; NULL: none */
     bool seen[STORES][256];
     int poison_store, poison_slot; /* a slot with NaN though rows see it; store -1: none */
 } attention;
@@ -42,6 +44,7 @@ static double attend_one(const attention *c, int t, int h) {
         p[j] = 0;
         for (size_t d = 0; d < D; d++) p[j] += c->q[at + d] * k[d];
         p[j] *= c->scale;
+        if (c->bias) p[j] += c->bias[h * (2 * c->reach + 1) + c->reach + r->at + j - r->pos];
         top = fmax(top, p[j]);
     }
     for (int j = 0; j < n; j++) sum += p[j] = exp(p[j] - top);
@@ -105,10 +108,13 @@ static void attention_run(op_ctx *ctx, const void *arg, float *const *out) {
     size_t size = op_attention_bwd_scratch(ctx, c->T, visible);
     void *scratch = aligned_alloc(64, (size + 63) / 64 * 64);
     memset(scratch, 0xff, size);
-    op_attention_fwd(ctx, att, stats, q, kv, c->row, c->T, c->H, c->G, c->D, (float)c->scale, scratch);
+    op_distance near = { c->reach, c->bias ? floats_of(c->bias, (size_t)(c->H * (2 * c->reach + 1))) : NULL };
+    const op_distance *bias = c->bias ? &near : NULL;
+    op_attention_near_fwd(ctx, att, stats, q, kv, c->row, c->T, c->H, c->G, c->D, (float)c->scale, bias, scratch);
     memset(scratch, 0xff, size);
-    op_attention_bwd(ctx, out[0], grad, c->dout, att, stats, q, kv, swapped, c->row, c->T, c->H, c->G, c->D,
-                     (float)c->scale, scratch);
+    op_attention_near_bwd(ctx, out[0], c->bias ? out[1 + 2 * STORES] : NULL, grad, c->dout, att, stats, q, kv, swapped,
+                          c->row, c->T, c->H, c->G, c->D, (float)c->scale, bias, scratch);
+    free(near.bias);
     for (int s = 0; s < STORES; s++) {
         free(kv[s].k);
         free(kv[s].v);
@@ -136,6 +142,7 @@ static void random_rows(attention *c, uint64_t *seed) {
         }
         c->row[t] = view;
         c->row[t].pos = t;
+        c->row[t].at = t + 3 - below(seed, c->cap); /* with a bias: keys before the query and behind it */
         end = end < c->cap ? end + 1 : c->cap;
         c->row[t].hi = below(seed, 15) ? end : view.lo; /* now and then no local key at all */
     }
@@ -160,12 +167,14 @@ static double *random_inputs(size_t n, float scale, dtype type, uint64_t *seed) 
     return p;
 }
 
-static void attention_make(attention *c, int T, int H, int G, int D, int cap, dtype type, uint64_t *seed) {
+static void attention_make(attention *c, int T, int H, int G, int D, int cap, dtype type, bool near, uint64_t *seed) {
     *c = (attention){ .T = T, .H = H, .G = G, .D = D, .cap = cap, .type = type, .poison_store = -1 };
-    c->scale = (double)(1 / sqrtf((float)D));
+    c->scale = near ? 1 : (double)(1 / sqrtf((float)D));
     size_t n = (size_t)T * (size_t)H * (size_t)D, m = (size_t)cap * (size_t)G * (size_t)D;
     assert_true(T <= MOST_ROWS && cap <= 256);
-    c->q = random_inputs(n, 3, DT_F32, seed);
+    c->q = random_inputs(n, near ? 3 / sqrtf((float)D) : 3, DT_F32, seed);
+    c->reach = 2 * cap;
+    if (near) c->bias = random_inputs((size_t)H * (size_t)(2 * c->reach + 1), 2, DT_F32, seed);
     c->dout = random_floats(n, 1, test_rand(seed));
     for (int s = 0; s < STORES; s++) {
         c->k[s] = random_inputs(m, 3, type, seed);
@@ -189,6 +198,7 @@ static void attention_problem(problem *p, attention *c, const char *what) {
         add_output(p, names[2 * s], c->k[s], m, true, 2);
         add_output(p, names[2 * s + 1], c->v[s], m, true, 3);
     }
+    if (c->bias) add_output(p, "dbias", c->bias, (size_t)(c->H * (2 * c->reach + 1)), true, 4);
 }
 
 /* Key gradients of slots that no row sees stay what they were, bit for bit, though the slots hold NaN. */
@@ -253,8 +263,7 @@ static void check_hidden(const problem *p, attention *c, uint64_t *seed) {
     }
 }
 
-static void test_attention(void **state) {
-    (void)state;
+static void check_shapes(bool near) {
     /* query heads, key/value heads, head width, rows, cap */
     static const int shapes[][5] = {
         { 1, 1, 4, 9, 16 },   { 2, 1, 12, 20, 32 }, { 3, 1, 16, 17, 48 }, { 8, 1, 40, 6, 32 },   { 17, 1, 8, 4, 16 },
@@ -268,9 +277,9 @@ static void test_attention(void **state) {
             attention c;
             problem p;
             char what[96];
-            attention_make(&c, s[3], s[0], s[1], s[2], s[4], type ? DT_BF16 : DT_F32, &seed);
-            snprintf(what, sizeof what, "attention H %d G %d D %d T %d cap %d %s", s[0], s[1], s[2], s[3], s[4],
-                     dt_name(c.type));
+            attention_make(&c, s[3], s[0], s[1], s[2], s[4], type ? DT_BF16 : DT_F32, near, &seed);
+            snprintf(what, sizeof what, "attention H %d G %d D %d T %d cap %d %s%s", s[0], s[1], s[2], s[3], s[4],
+                     dt_name(c.type), near ? " near" : "");
             attention_problem(&p, &c, what);
             check_hidden(&p, &c, &seed);
             check(&p);
@@ -278,7 +287,17 @@ static void test_attention(void **state) {
         }
 }
 
+static void test_attention(void **state) {
+    (void)state;
+    check_shapes(false);
+}
+
+static void test_near(void **state) {
+    (void)state;
+    check_shapes(true);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_attention) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_attention), cmocka_unit_test(test_near) };
     return cmocka_run_group_tests(tests, open_pools, close_pools);
 }

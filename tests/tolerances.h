@@ -22,6 +22,9 @@
 #define TOL_RMSNORM_EXACT             1e-6
 #define TOL_SILU_LEVEL                1e-6   /* exp's polynomial is good to 2^-22 = 4 u on either side */
 #define TOL_SILU_EXACT                1e-6
+#define TOL_GELU_LEVEL                1e-6   /* as silu: the argument of exp moves by some u of itself, and where it is
+                                                large exp is small */
+#define TOL_GELU_EXACT                1e-6
 #define TOL_ROPE_LEVEL                3e-7   /* two products and a sum: at most 3 roundings of values <= sqrt(2) */
 #define TOL_ROPE_EXACT                3e-7
 #define TOL_ROPE_TABLE                1e-7   /* cosine and sine are rounded once from double */
@@ -40,6 +43,8 @@
 #define TOL_RMSNORM_BWD_EXACT         2e-6
 #define TOL_SILU_BWD_LEVEL            1e-6   /* as forward */
 #define TOL_SILU_BWD_EXACT            1e-6
+#define TOL_GELU_BWD_LEVEL            2e-6   /* as silu; its slope has one more product */
+#define TOL_GELU_BWD_EXACT            2e-6
 #define TOL_ATTENTION_BWD_LEVEL       1e-5   /* as forward; dP - sum(dout out) cancels, relative to dP it is a few u */
 #define TOL_ATTENTION_BWD_EXACT       1e-5
 #define TOL_LOSS_BWD_LEVEL            1e-6   /* exp on either side */

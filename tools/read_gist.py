@@ -13,12 +13,13 @@ blob = open(sys.argv[1], "rb").read()
 tensors = dict(safetensors.deserialize(blob))  # refuses what is no sound safetensors file
 (header_bytes,) = struct.unpack_from("<Q", blob)
 meta = json.loads(blob[8 : 8 + header_bytes])["__metadata__"]
-if (meta["format"], meta["version"]) != ("gist", "1"):
-    sys.exit(f"{sys.argv[1]}: not a .gist file of version 1")
+if meta["format"] != "gist" or meta["version"] not in ("1", "2"):
+    sys.exit(f"{sys.argv[1]}: not a .gist file of version 1 or 2")
 for key in sorted(meta):
     print(f"{key:15} {meta[key]}")
 parts = ("key", "key_scale", "value", "value_scale") if meta["dtype"] == "q8_0" else ("key", "value")
 rows = [f"layers.{i}.{part}" for i in range(int(meta["layers"])) for part in parts]
+rows += ["encoder_output"] * (meta["version"] == "2")
 for name in rows:
     print(f"{name:22} {tensors[name]['dtype']} {tensors[name]['shape']}")
 try:

@@ -16,6 +16,9 @@ static gist_status same_text(const char *what, const char *a, const char *b, siz
 /* i counts from 1, as users do. */
 static gist_status check_part(const gist_engine *e, const gist *first, const gist *g, size_t i, gist_error *err) {
     const gfile *a = &first->head, *b = &g->head;
+    if (b->width)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "gists of a %s model cannot be composed: its rows see one another",
+                       b->family);
     if (!g->e) return err_set(err, GIST_ERR_USAGE, "gist %zu was only inspected; load it with an engine", i);
     if (g->e != e) return err_set(err, GIST_ERR_MISMATCH, "gist %zu was loaded for another engine", i);
     TRY(same_text("model", a->model, b->model, i, err));

@@ -46,10 +46,19 @@ gist *gist_new(const gist_allocator *alloc, const gist_engine *e) {
     return g;
 }
 
+int gist_layers(const gist_engine *e) {
+    return e->model.cfg.encoder ? e->model.cfg.encoder : e->model.cfg.L;
+}
+
 gist_status gist_make_room(gist *g, gist_error *err) {
-    g->stores = mem_calloc(g->alloc, (size_t)g->e->model.cfg.L, sizeof *g->stores);
+    int layers = gist_layers(g->e);
+    g->stores = mem_calloc(g->alloc, (size_t)layers, sizeof *g->stores);
     if (!g->stores) return err_memory(err, "gist");
-    return stores_create(g->e, g->head.type, op_kv_round(g->head.k), g->stores, 1, &g->block, err);
+    if (g->head.width) {
+        g->output = mem_alloc(g->alloc, (size_t)g->head.k * (size_t)g->head.width, sizeof *g->output);
+        if (!g->output) return err_memory(err, "gist");
+    }
+    return stores_create(g->e, g->head.type, layers, op_kv_round(g->head.k), g->stores, 1, &g->block, err);
 }
 
 static void describe(gist *g, int k, int p, dtype type, bool rebase) {
@@ -65,7 +74,8 @@ static void describe(gist *g, int k, int p, dtype type, bool rebase) {
     snprintf(f->kernels, sizeof f->kernels, "%s", gist_kernels_name(op_level(&e->ctx)));
     f->type = type;
     f->k = k;
-    f->layers = c->L;
+    f->layers = gist_layers(e);
+    f->width = c->encoder ? c->C : 0;
     f->kv_heads = c->G;
     f->head_dim = c->D;
     f->prompt_tokens = p;
@@ -110,7 +120,7 @@ static gist_status compress_ids(gist *g, gist_session *s, tok_ids *ids, const gi
     TRY(gist_session_feed(s, ids->id, ids->n, NULL, err));
     describe(g, o->k, p, s->kv, o->rebase);
     TRY(gist_make_room(g, err));
-    TRY(keep_rows(g, s, p, o->rebase, err));
+    TRY(g->head.width ? source_compress(s, g, p, err) : keep_rows(g, s, p, o->rebase, err));
     return identify(g, ids, err);
 }
 
@@ -203,6 +213,8 @@ static gist_status set_rows(gist *g, const float *const *keys, const float *cons
 gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, gist **out,
                            gist_error *err) {
     if (!like->e) return err_set(err, GIST_ERR_USAGE, "this gist was only inspected; load it with an engine");
+    if (like->head.width)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "rows of a %s model's gist are not tuned", like->head.family);
     gist *g = gist_new(like->alloc, like->e);
     hasher *h = hash_begin(like->alloc);
     gist_status status = g && h ? GIST_OK : err_memory(err, "gist");
@@ -229,6 +241,9 @@ void gist_free(gist *g) {
     gfile_close(&g->head);
     mem_free(g->alloc, g->stores);
     mem_free(g->alloc, g->block);
+    mem_free(g->alloc, g->output);
+    mem_free(g->alloc, g->cross);
+    mem_free(g->alloc, g->cross_block);
     mem_free(g->alloc, g);
 }
 
@@ -251,6 +266,7 @@ void gist_get_info(const gist *g, gist_info *out) {
                         .rebased = f->rebased,
                         .adapter = f->adapter,
                         .tuned = f->tuned };
+    out->output_width = f->width;
     out->bytes = 2 * (uint64_t)f->layers * dt_bytes(f->type, (size_t)f->k * (size_t)f->kv_heads * (size_t)f->head_dim);
 }
 
@@ -273,7 +289,7 @@ gist_status gist_save(const gist *g, const char *path, gist_error *err) {
         at[l] = k;
         at[L + l] = v;
     }
-    if (status == GIST_OK) status = gfile_save(f, path, at, at + L, err);
+    if (status == GIST_OK) status = gfile_save(f, path, at, at + L, g->output, err);
     mem_free(g->alloc, at);
     mem_free(g->alloc, bytes);
     return status;
@@ -284,9 +300,12 @@ static gist_status check_shapes(const gist_engine *e, const gfile *f, const char
     const char *family = llama_families[c->family].name;
     if (strcmp(f->family, family) != 0)
         return err_set(err, GIST_ERR_MISMATCH, "%s: made by a %s model, this one is %s", path, f->family, family);
-    if (f->layers != c->L || f->kv_heads != c->G || f->head_dim != c->D)
+    if (f->layers != gist_layers(e) || f->kv_heads != c->G || f->head_dim != c->D)
         return err_set(err, GIST_ERR_MISMATCH, "%s: rows of %d layers x %d heads x %d, this model has %d x %d x %d",
-                       path, f->layers, f->kv_heads, f->head_dim, c->L, c->G, c->D);
+                       path, f->layers, f->kv_heads, f->head_dim, gist_layers(e), c->G, c->D);
+    if (f->width != (c->encoder ? c->C : 0))
+        return err_set(err, GIST_ERR_MISMATCH, "%s: an encoder's output of width %d, this model's is %d wide", path,
+                       f->width, c->encoder ? c->C : 0);
     if (f->first_position > c->context - f->k)
         return err_set(err, GIST_ERR_LIMIT, "%s: ends at position %d, the model's context is %d", path,
                        f->first_position + f->k, c->context);
@@ -323,7 +342,9 @@ static gist_status load_rows(gist *g, gist_error *err) {
             op_kv_set(&g->stores[l], (int)i, keys + i * row, values + i * row, f->kv_heads, f->head_dim);
     }
     mem_free(g->alloc, keys);
-    return GIST_OK;
+    if (!f->width) return GIST_OK;
+    gfile_output(f, g->output);
+    return gist_make_cross(g, err);
 }
 
 static gist_status load(gist_engine *e, const char *path, unsigned flags, gist **out, gist_error *err) {

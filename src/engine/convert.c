@@ -36,9 +36,10 @@ typedef struct job {
 /* The type most of the weights have: that of the first matrix of the first layer. */
 static dtype stored_type(const job *j) {
     char name[128];
-    int i = 0;
-    while (llama_weights[i].kind != WEIGHT_MATRIX) i++;
-    llama_row_name(name, &llama_weights[i], 0, j->w.gguf);
+    int i = 0, rows;
+    const weight_row *table = llama_table(&j->cfg, &rows);
+    while (table[i].kind != WEIGHT_MATRIX) i++;
+    llama_row_name(name, &table[i], 0, j->w.gguf);
     const tensor_view *t = weights_find(&j->w, name);
     return t ? t->type : DT_F32;
 }

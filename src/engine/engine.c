@@ -25,7 +25,9 @@ gist_status engine_open_files(const char *path, const gist_allocator *alloc, lla
                        path);
     TRY(llama_config_read(cfg, alloc, path, err));
     TRY(tok_open(path, alloc, tok, err));
-    return weights_open(w, alloc, path, err);
+    TRY(weights_open(w, alloc, path, err));
+    t5_settle_head(cfg, w);
+    return GIST_OK;
 }
 
 gist_status engine_fingerprint(const llama_config *cfg, const tokenizer *tok, const weights *w, pool *p,
@@ -62,6 +64,14 @@ static gist_status find_gist_token(gist_engine *e, const llama_config *cfg, bool
     return id < 0 ? tok_add_gist(e->tok, cfg->V, err) : GIST_OK;
 }
 
+/* T5's sources and answers end with </s>; the paper's words around a source have no "Output:". */
+static gist_status check_encoder_text(gist_engine *e, gist_error *err) {
+    if (tok_eos(e->tok) < 0)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "the tokenizer has no token that ends a text, as a t5 model needs");
+    if (strcmp(tok_template_name(e->tp), "paper") == 0) e->tp = tok_template_find("paper-t5");
+    return GIST_OK;
+}
+
 static gist_status open_adapter(gist_engine *e, const char *dir, gist_error *err) {
     TRY(llama_adapter_open(&e->adapter, dir, &e->model.cfg, e->model.layers[0].wq.type, &e->ctx, e->alloc, err));
     int32_t id = e->adapter.gist_token;
@@ -85,6 +95,7 @@ static gist_status open_parts(gist_engine *e, const char *path, const gist_engin
     TRY(engine_open_files(path, e->alloc, &cfg, &e->tok, &e->w, err));
     TRY(engine_fingerprint(&cfg, e->tok, &e->w, e->pool, e->alloc, e->fingerprint, err));
     hash_hex(tok_fingerprint(e->tok), e->tok_fingerprint);
+    if (cfg.encoder) TRY(check_encoder_text(e, err));
     TRY(find_gist_token(e, &cfg, !o->adapter, err));
     TRY(llama_load(&e->model, &cfg, &e->w, o->weights, e->gist_added, &e->ctx, e->alloc, err));
     return o->adapter ? open_adapter(e, o->adapter, err) : GIST_OK;

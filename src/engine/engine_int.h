@@ -4,6 +4,9 @@
  *   session  KV stores of every layer, the arena of one forward pass, the timeline's length and position
  *   gist     KV stores of k rows of every layer, and the header that a .gist file carries
  *
+ *            T5: the source's tokens until it is encoded, then the decoder's stores and timeline beside the source
+ *   gist     T5: of the encoder's layers; also the encoder's output at those rows, and what the decoder reads of it
+ *
  *   feed     tokens of one or many sessions through one forward pass (workspace, feed_part)
  *   answers  a generation per session, all advanced together (generation)
  */
@@ -46,8 +49,11 @@ typedef struct workspace {
     int *gist_row; /* [rows] rows of gist tokens, when an adapter must know them */
     int *wanted;   /* [rows] rows whose logits are asked for */
     op_kv *stores; /* [L][2 parts] */
+    op_row *cross; /* T5: [rows] what each sees of its source, and the stores [L][2 parts] of that */
+    op_kv *cross_stores;
 } workspace;
 void workspace_free(workspace *w, const gist_allocator *alloc);
+gist_status workspace_grow(workspace *w, const gist_engine *e, int rows, int visible, int parts, gist_error *err);
 
 /* Rows that a session and its forks share, read-only, in front of their own stores: the k rows of an attached gist,
  * then own tokens [first, base). */
@@ -57,6 +63,14 @@ typedef struct front {
     op_kv *stores; /* [L] */
     void *block;
 } front;
+
+/* T5: an encoded source as the decoder sees it, read-only, shared with forks. */
+typedef struct source_kv {
+    atomic_int users;
+    int lo, n;     /* rows [lo,n) are seen */
+    op_kv *stores; /* [L] keys and values of cross-attention */
+    void *block;
+} source_kv;
 
 struct gist_session {
     gist_engine *e;
@@ -73,6 +87,10 @@ struct gist_session {
     int cap;              /* tokens the stores have room for */
     op_kv *stores;        /* [L] */
     void *kv_block;
+    tok_ids source_ids;   /* T5: the source's tokens; first_visible is one of their indices */
+    int cut;              /* T5: source rows before it see [0,cut), the others [first_visible, all) */
+    int prefix;           /* T5: source tokens in front of the last input */
+    source_kv *source;      /* T5: NULL until it is encoded */
     workspace work;
     bool listed;          /* seen in the list of sessions being checked */
 };
@@ -81,20 +99,39 @@ struct gist {
     const gist_allocator *alloc;
     const gist_engine *e; /* NULL: only inspected */
     gfile head;           /* header fields; its safetensors part is closed once the rows are copied */
-    op_kv *stores;        /* [L] */
+    op_kv *stores;        /* [L]; T5: [encoder] */
     void *block;
+    float *output;        /* T5: [k,C] the encoder's output */
+    op_kv *cross;         /* T5: [L] its keys and values for the decoder */
+    void *cross_block;
 };
 
+/* Layers that a gist holds rows of. */
+int gist_layers(const gist_engine *e);
 /* Bytes of one layer's store of keys or values. */
 size_t store_bytes(const gist_engine *e, dtype type, int cap);
-/* Stores for `cap` tokens in every layer, `stride` op_kv apart, over one fresh block. */
-gist_status stores_create(const gist_engine *e, dtype type, int cap, op_kv *stores, int stride, void **block,
-                          gist_error *err);
+/* Stores for `cap` tokens in each of `layers`, `stride` op_kv apart, over one fresh block. */
+gist_status stores_create(const gist_engine *e, dtype type, int layers, int cap, op_kv *stores, int stride,
+                          void **block, gist_error *err);
 
 /* Room in the session's own stores for `more` tokens beyond the present length, within its context. */
 gist_status session_room(gist_session *s, int more, gist_error *err);
 /* What stands in front of the session's own stores is let go of. */
 void front_leave(gist_session *s);
+
+/* ---- T5's sources: encode.c ---- */
+
+bool session_has_encoder(const gist_session *s);
+/* More tokens for a source that is not encoded yet. */
+gist_status source_add(gist_session *s, const int32_t *ids, size_t n, gist_error *err);
+/* Encode the sources of n sessions; the workspace is the first one's.  On failure none is. */
+gist_status sources_encode(gist_session *const *sessions, size_t n, gist_error *err);
+/* Forget the encoded source and what was decoded behind it. */
+void source_leave(gist_session *s);
+/* Compress: encode the session's source and keep its rows [p, p+k) in g. */
+gist_status source_compress(gist_session *s, gist *g, int p, gist_error *err);
+/* The decoder's keys and values of g->output. */
+gist_status gist_make_cross(gist *g, gist_error *err);
 
 enum { BATCH_MAX = 1024 };
 /* Are these sessions of one engine, each of them once? */

@@ -21,7 +21,10 @@ static void take(workspace *w, arena *ar, const gist_engine *e) {
     w->pos = arena_take(ar, rows, sizeof *w->pos);
     w->gist_row = arena_take(ar, rows, sizeof *w->gist_row);
     w->wanted = arena_take(ar, rows, sizeof *w->wanted);
-    w->stores = arena_take(ar, (size_t)c->L * 2 * (size_t)w->parts, sizeof *w->stores);
+    size_t layers = (size_t)(c->L > c->encoder ? c->L : c->encoder);
+    w->stores = arena_take(ar, layers * 2 * (size_t)w->parts, sizeof *w->stores);
+    if (c->encoder) w->cross = arena_take(ar, rows, sizeof *w->cross);
+    if (c->encoder) w->cross_stores = arena_take(ar, (size_t)c->L * 2 * (size_t)w->parts, sizeof *w->stores);
     if (ad && ad->cfg.rank) llama_lora_take(&w->acts.lora, ar, c, &ad->cfg, w->rows);
 }
 
@@ -29,20 +32,20 @@ static int larger(int a, int b) {
     return a > b ? a : b;
 }
 
-static gist_status grow(workspace *w, gist_session *s, int rows, int visible, int parts, gist_error *err) {
+gist_status workspace_grow(workspace *w, const gist_engine *e, int rows, int visible, int parts, gist_error *err) {
     if (rows <= w->rows && visible <= w->visible && parts <= w->parts) return GIST_OK;
     workspace fresh = { .rows = larger(rows, w->rows),
                         .visible = larger(visible, w->visible),
                         .parts = larger(parts, w->parts) };
     arena ar;
     arena_init(&ar, NULL, 0);
-    take(&fresh, &ar, s->e);
+    take(&fresh, &ar, e);
     fresh.bytes = ar.peak;
-    fresh.block = mem_alloc(s->alloc, fresh.bytes, 1);
+    fresh.block = mem_alloc(e->alloc, fresh.bytes, 1);
     if (!fresh.block) return err_set(err, GIST_ERR_MEMORY, "out of memory: activations (%zu MiB)", fresh.bytes >> 20);
     arena_init(&ar, fresh.block, fresh.bytes);
-    take(&fresh, &ar, s->e);
-    workspace_free(w, s->alloc);
+    take(&fresh, &ar, e);
+    workspace_free(w, e->alloc);
     *w = fresh;
     return GIST_OK;
 }
@@ -58,9 +61,9 @@ void workspace_free(workspace *w, const gist_allocator *alloc) {
 static int seen_in_front(const gist_session *s, int *lo) {
     const front *f = s->front;
     *lo = 0;
-    if (!f) return s->attached ? s->attached->head.k : 0;
+    if (!f) return s->attached && !s->source ? s->attached->head.k : 0;
     int own = s->base > f->first ? s->base - f->first : 0;
-    if (s->first_visible >= s->base) own = 0; /* hidden */
+    if (!s->source && s->first_visible >= s->base) own = 0; /* hidden */
     return f->gists + own;
 }
 
@@ -88,12 +91,18 @@ static int position_of(const gist_session *s, int i, int32_t id, int *gists) {
     return own_at + llama_gist_position(s->e->model.cfg.gist_spread, prompt, (*gists)++);
 }
 
+/* What a decoder's row sees of the source: the gist in front of it, then its own rows. */
+static op_row see_source(const gist_session *s, int part) {
+    int k = s->attached ? s->attached->head.k : 0;
+    return (op_row){ .kv = 2 * part, .mem = k ? 2 * part + 1 : -1, .mhi = k, .lo = s->source->lo, .hi = s->source->n };
+}
+
 /* The next n tokens of a part become rows `at` and on. */
 static void add_rows(workspace *w, const feed_part *p, int part, int at, int n) {
     gist_session *s = p->s;
     int mlo, mhi = seen_in_front(s, &mlo), gists = s->gists;
     for (int i = 0; i < n; i++) {
-        int slot = s->length - s->base + i, lo = larger(s->first_visible - s->base, 0);
+        int slot = s->length - s->base + i, lo = s->source ? 0 : larger(s->first_visible - s->base, 0);
         w->ids[at + i] = p->ids[p->done + i];
         w->pos[at + i] = position_of(s, i, w->ids[at + i], &gists);
         w->row[at + i] = (op_row){ .pos = w->pos[at + i],
@@ -105,16 +114,21 @@ static void add_rows(workspace *w, const feed_part *p, int part, int at, int n) 
                                    .lo = lo < slot ? lo : slot,
                                    .hi = slot + 1 };
         see_window(s, &w->row[at + i]);
+        if (s->source) w->cross[at + i] = see_source(s, part);
     }
     s->gists = gists;
 }
 
 static void name_stores(workspace *w, const gist_session *s, int part, int parts) {
-    const op_kv *before = s->front ? s->front->stores : s->attached ? s->attached->stores : NULL;
+    const op_kv *before = s->front ? s->front->stores : s->attached && !s->source ? s->attached->stores : NULL;
     for (int l = 0; l < s->e->model.cfg.L; l++) {
         op_kv *kv = &w->stores[((size_t)l * (size_t)parts + (size_t)part) * 2];
         kv[0] = s->stores[l];
         kv[1] = before ? before[l] : (op_kv){ 0 };
+        if (!s->source) continue;
+        kv = &w->cross_stores[((size_t)l * (size_t)parts + (size_t)part) * 2];
+        kv[0] = s->source->stores[l];
+        kv[1] = s->attached ? s->attached->cross[l] : (op_kv){ 0 };
     }
 }
 
@@ -122,7 +136,9 @@ static void forward(const gist_engine *e, workspace *w, int rows, int parts) {
     int gists = 0;
     for (int i = 0; i < rows; i++)
         if (w->ids[i] == e->gist_token) w->gist_row[gists++] = i;
-    llama_batch b = { rows, w->ids, w->pos, w->row, w->stores, 2 * parts, w->gist_row, gists };
+    llama_batch b = {
+        rows, w->ids, w->pos, w->row, w->stores, 2 * parts, w->gist_row, gists, w->cross, w->cross_stores
+    };
     op_ctx ctx = e->ctx;
     llama_forward(&e->model, &ctx, &w->acts, &b);
 }
@@ -171,10 +187,19 @@ static int run_pass(workspace *w, feed_part *part, size_t count, size_t *at, boo
 
 static gist_status check_part(const feed_part *p, gist_error *err) {
     const llama_model *m = &p->s->e->model;
+    if (m->cfg.encoder && !p->s->source)
+        return err_set(err, GIST_ERR_USAGE, "the decoder of a %s model comes behind an encoded source",
+                       llama_families[m->cfg.family].name);
     for (int i = 0; i < p->n; i++)
         if (p->ids[i] < 0 || p->ids[i] >= m->vocab)
             return err_set(err, GIST_ERR_USAGE, "token %d is %d, the vocabulary has %d", i, p->ids[i], m->vocab);
     return GIST_OK;
+}
+
+/* Keys that a row of the session sees at most. */
+static int most_visible(const gist_session *s) {
+    int k = s->attached ? s->attached->head.k : 0, before = s->front ? s->front->gists + s->base : k;
+    return larger(before + s->cap, s->source ? k + s->source->n : 0);
 }
 
 gist_status feed_parts(workspace *w, feed_part *part, size_t count, float *logits, bool all, gist_error *err) {
@@ -183,11 +208,10 @@ gist_status feed_parts(workspace *w, feed_part *part, size_t count, float *logit
         gist_session *s = part[i].s;
         TRY(check_part(&part[i], err));
         TRY(session_room(s, part[i].n, err));
-        int before = s->front ? s->front->gists + s->base : s->attached ? s->attached->head.k : 0;
-        visible = larger(visible, before + s->cap);
+        visible = larger(visible, most_visible(s));
         rows = part[i].n < CHUNK - rows ? rows + part[i].n : CHUNK;
     }
-    TRY(grow(w, part[0].s, rows, visible, count < CHUNK ? (int)count : CHUNK, err));
+    TRY(workspace_grow(w, part[0].s->e, rows, visible, count < CHUNK ? (int)count : CHUNK, err));
     for (size_t at = 0; at < count;) {
         int wrote = run_pass(w, part, count, &at, all, logits);
         if (logits) logits += (size_t)wrote * (size_t)part[0].s->e->model.vocab;
@@ -198,15 +222,19 @@ gist_status feed_parts(workspace *w, feed_part *part, size_t count, float *logit
 /* ---- gist.h ---- */
 
 gist_status session_reserve(gist_session *s, int more, gist_error *err) {
+    if (session_has_encoder(s) && !s->source) return GIST_OK; /* a source is encoded as a whole */
     TRY(session_room(s, more, err));
-    int before = s->front ? s->front->gists + s->base : s->attached ? s->attached->head.k : 0;
-    return grow(&s->work, s, more < CHUNK ? more : CHUNK, before + s->cap, 1, err);
+    return workspace_grow(&s->work, s->e, more < CHUNK ? more : CHUNK, most_visible(s), 1, err);
 }
 
 static gist_status feed(gist_session *s, const int32_t *ids, size_t n, float *logits, bool all, gist_error *err) {
     if (n == 0) return err_set(err, GIST_ERR_USAGE, "no tokens to feed");
     if (n > (size_t)s->context)
         return err_set(err, GIST_ERR_LIMIT, "%zu tokens do not fit a context of %d", n, s->context);
+    if (session_has_encoder(s) && !s->source) {
+        if (!logits) return source_add(s, ids, n, err);
+        return err_set(err, GIST_ERR_USAGE, "logits come from the decoder: encode the source first");
+    }
     feed_part part = { s, ids, (int)n, 0 };
     return feed_parts(&s->work, &part, 1, logits, all, err);
 }

@@ -29,7 +29,7 @@ static gist_status copy_rows(front *f, const gist_session *s, gist_error *err) {
     size_t row = (size_t)c->G * (size_t)c->D * sizeof(float);
     uint8_t *kv = mem_alloc(s->alloc, 2, row);
     f->stores = mem_calloc(s->alloc, (size_t)c->L, sizeof *f->stores);
-    gist_status status = kv && f->stores ? stores_create(s->e, s->kv, op_kv_round(f->gists + f->base - f->first),
+    gist_status status = kv && f->stores ? stores_create(s->e, s->kv, c->L, op_kv_round(f->gists + f->base - f->first),
                                                          f->stores, 1, &f->block, err)
                                          : err_memory(err, "fork");
     for (int l = 0; status == GIST_OK && l < c->L; l++) {
@@ -48,11 +48,12 @@ static gist_status copy_rows(front *f, const gist_session *s, gist_error *err) {
 
 /* The session's own tokens go to its front. */
 static gist_status make_front(gist_session *s, gist_error *err) {
-    int first = s->front && s->front->first > s->first_visible ? s->front->first : s->first_visible;
+    int hidden = s->source ? 0 : s->first_visible; /* T5 hides rows of the source */
+    int first = s->front && s->front->first > hidden ? s->front->first : hidden;
     front *f = mem_calloc(s->alloc, 1, sizeof *f);
     if (!f) return err_memory(err, "fork");
     atomic_init(&f->users, 1);
-    f->gists = s->attached ? s->attached->head.k : 0;
+    f->gists = s->attached && !s->source ? s->attached->head.k : 0; /* T5's stands before the source */
     f->first = first < s->length ? first : s->length;
     f->base = s->length;
     if (f->gists == 0 && f->first == 0 && !s->front) {
@@ -93,8 +94,18 @@ gist_status gist_session_fork(gist_session *s, gist_session **out, gist_error *e
                              .gists = s->gists,
                              .first_visible = s->first_visible,
                              .front = s->front,
-                             .base = s->base };
+                             .base = s->base,
+                             .cut = s->cut,
+                             .prefix = s->prefix,
+                             .source = s->source };
+    tok_ids_init(&child->source_ids, s->alloc);
+    if (s->source) atomic_fetch_add(&s->source->users, 1);
     if (s->front) atomic_fetch_add(&s->front->users, 1);
-    *out = child;
-    return GIST_OK;
+    for (size_t i = 0; status == GIST_OK && i < s->source_ids.n; i++)
+        status = tok_ids_push(&child->source_ids, s->source_ids.id[i], err);
+    if (status == GIST_OK)
+        *out = child;
+    else
+        gist_session_close(child);
+    return status;
 }

@@ -341,12 +341,34 @@ static void run_batch(batch *b, double start) {
     }
 }
 
+/* T5: the input ends the source, which is encoded; *ids becomes what the decoder begins with.  Each input is answered
+ * anew: an earlier one goes. */
+static gist_status take_source(gist_session *s, const int32_t *ids, size_t n, gist_error *err) {
+    if (s->source) session_rewind(s, s->prefix);
+    s->prefix = (int)s->source_ids.n;
+    gist_status status = source_add(s, ids, n, err);
+    if (status != GIST_OK) session_rewind(s, s->prefix);
+    return status;
+}
+
+static gist_status read_source(gist_session *s, const int32_t **ids, size_t *n, gist_error *err) {
+    if (!session_has_encoder(s)) return GIST_OK;
+    TRY(take_source(s, *ids, *n, err));
+    TRY(sources_encode(&s, 1, err));
+    *ids = &s->e->model.cfg.start;
+    *n = 1;
+    return GIST_OK;
+}
+
 static gist_status generate(gist_session *s, const int32_t *ids, size_t n, const tok_template *tp,
                             const gist_generate_options *opt, double start, gist_answer *out, gist_error *err) {
     batch b;
+    int input = (int)n;
     gist_status status = batch_begin(&b, s->e, 1, err);
+    if (status == GIST_OK) status = read_source(s, &ids, &n, err);
     if (status == GIST_OK) {
         generation_begin(b.all, s, 0, ids, n, 0, tp, opt);
+        b.all->made.input_tokens = input;
         run_batch(&b, start);
         status = generation_end(b.all, start, out, err);
     }
@@ -362,7 +384,9 @@ gist_status session_generate(gist_session *s, const int32_t *ids, size_t n, cons
 /* Token ids of the input as it stands behind the session. */
 static gist_status input_ids(const gist_session *s, const char *input, size_t len, tok_ids *ids, gist_error *err) {
     bool first = s->position == 0 && !s->attached; /* behind the place of a prompt that is not there no text begins */
-    return tok_template_input(s->e->tok, s->e->tp, input, len, first, ids, err);
+    if (session_has_encoder(s)) first = !s->attached && (s->source ? s->prefix : (int)s->source_ids.n) == 0;
+    TRY(tok_template_input(s->e->tok, s->e->tp, input, len, first, ids, err));
+    return session_has_encoder(s) ? tok_ids_push(ids, tok_eos(s->e->tok), err) : GIST_OK;
 }
 
 gist_status gist_generate(gist_session *s, const char *input, size_t len, const gist_generate_options *opt,
@@ -378,17 +402,50 @@ gist_status gist_generate(gist_session *s, const char *input, size_t len, const 
 
 /* ---- requests ---- */
 
-/* sessions [n] is scratch, ids [n] the inputs' tokens. */
-static void begin_requests(batch *b, gist_request *r, tok_ids *ids) {
+/* A request that cannot be: its own fault. */
+static void refuse(generation *g, gist_status status, const gist_error *err) {
+    g->running = false;
+    g->status = status;
+    g->err = *err;
+}
+
+/* T5: the sources of all requests that are sound so far, encoded together. */
+static void begin_sources(batch *b, gist_request *r, const tok_ids *ids) {
+    gist_session **s = mem_alloc(b->alloc, b->n, sizeof(gist_session *));
+    gist_error err = { 0 };
+    gist_status status = s ? GIST_OK : err_memory(&err, "batch");
+    size_t n = 0;
     for (size_t i = 0; i < b->n; i++) {
-        gist_session *s = r[i].session;
+        gist_error own = { 0 };
+        if (b->all[i].status != GIST_OK) continue;
+        gist_status one = status == GIST_OK ? take_source(r[i].session, ids[i].id, ids[i].n, &own) : status;
+        if (one != GIST_OK)
+            refuse(&b->all[i], one, status == GIST_OK ? &own : &err);
+        else
+            s[n++] = r[i].session;
+    }
+    if (status == GIST_OK && n > 0) status = sources_encode(s, n, &err);
+    for (size_t i = 0; status != GIST_OK && i < b->n; i++)
+        if (b->all[i].status == GIST_OK) refuse(&b->all[i], status, &err);
+    mem_free(b->alloc, s);
+}
+
+/* ids [n]: the inputs' tokens. */
+static void begin_requests(batch *b, gist_request *r, tok_ids *ids) {
+    const gist_engine *e = r[0].session->e;
+    bool sources = session_has_encoder(r[0].session);
+    for (size_t i = 0; i < b->n; i++) {
         gist_error err = { 0 };
-        gist_status status = input_ids(s, r[i].input, r[i].len, &ids[i], &err);
-        generation_begin(&b->all[i], s, (int)i, ids[i].id, ids[i].n, 0, s->e->tp, r[i].options);
-        if (status == GIST_OK) continue;
-        b->all[i].running = false;
-        b->all[i].status = status;
-        b->all[i].err = err;
+        gist_status status = input_ids(r[i].session, r[i].input, r[i].len, &ids[i], &err);
+        if (status != GIST_OK) refuse(&b->all[i], status, &err);
+    }
+    if (sources) begin_sources(b, r, ids);
+    for (size_t i = 0; i < b->n; i++) {
+        generation refused = b->all[i];
+        const int32_t *first = sources ? &e->model.cfg.start : ids[i].id;
+        generation_begin(&b->all[i], r[i].session, (int)i, first, sources ? 1 : ids[i].n, 0, e->tp, r[i].options);
+        b->all[i].made.input_tokens = (int)ids[i].n;
+        if (refused.status != GIST_OK) refuse(&b->all[i], refused.status, &refused.err);
     }
 }
 
@@ -435,11 +492,15 @@ static gist_status run_samples(gist_session *s, gist_session **fork, batch *b, c
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
     if (opt) memcpy(&o, opt, opt->size < sizeof o ? opt->size : sizeof o);
     o.size = sizeof o;
-    if (ids->n > 1) TRY(gist_session_feed(s, ids->id, ids->n - 1, NULL, err));
+    const int32_t *id = ids->id;
+    size_t n = ids->n;
+    TRY(read_source(s, &id, &n, err));
+    if (n > 1) TRY(gist_session_feed(s, id, n - 1, NULL, err));
     for (size_t i = 0; i < b->n; i++) TRY(gist_session_fork(s, &fork[i], err));
-    size_t last = ids->n > 0 ? ids->n - 1 : 0;
-    for (size_t i = 0; i < b->n; i++, o.seed++)
-        generation_begin(&b->all[i], fork[i], (int)i, ids->id, ids->n, last, s->e->tp, &o);
+    for (size_t i = 0; i < b->n; i++, o.seed++) {
+        generation_begin(&b->all[i], fork[i], (int)i, id, n, n > 0 ? n - 1 : 0, s->e->tp, &o);
+        b->all[i].made.input_tokens = (int)ids->n;
+    }
     run_batch(b, start);
     gist_status status = GIST_OK;
     for (size_t i = 0; i < b->n; i++) {
@@ -453,7 +514,7 @@ static gist_status run_samples(gist_session *s, gist_session **fork, batch *b, c
 gist_status gist_generate_samples(gist_session *s, const char *input, size_t len, const gist_generate_options *opt,
                                   gist_answer *out, size_t n, gist_error *err) {
     double start = time_now();
-    int before = s->length;
+    int before = s->source ? s->prefix : gist_session_length(s);
     batch b;
     tok_ids ids;
     if (n == 0 || n > BATCH_MAX) return err_set(err, GIST_ERR_USAGE, "%zu answers, not 1 to %d", n, BATCH_MAX);

@@ -16,9 +16,9 @@ size_t store_bytes(const gist_engine *e, dtype type, int cap) {
     return dt_bytes(type, (size_t)c->G * (size_t)c->D * (size_t)cap);
 }
 
-gist_status stores_create(const gist_engine *e, dtype type, int cap, op_kv *stores, int stride, void **block,
-                          gist_error *err) {
-    size_t one = store_bytes(e, type, cap), L = (size_t)e->model.cfg.L;
+gist_status stores_create(const gist_engine *e, dtype type, int layers, int cap, op_kv *stores, int stride,
+                          void **block, gist_error *err) {
+    size_t one = store_bytes(e, type, cap), L = (size_t)layers;
     uint8_t *p = mem_alloc(e->alloc, 2 * L, one);
     if (!p)
         return err_set(err, GIST_ERR_MEMORY, "out of memory: KV cache of %d tokens (%zu MiB)", cap,
@@ -38,7 +38,7 @@ static gist_status grow_stores(gist_session *s, int need, gist_error *err) {
     uint8_t *kv = mem_alloc(s->alloc, 2, row);
     void *block = NULL;
     gist_status status =
-        fresh && kv ? stores_create(s->e, s->kv, cap, fresh, 1, &block, err) : err_memory(err, "KV cache");
+        fresh && kv ? stores_create(s->e, s->kv, c->L, cap, fresh, 1, &block, err) : err_memory(err, "KV cache");
     for (int l = 0; status == GIST_OK && s->stores && l < c->L; l++)
         for (int i = 0; i < s->length - s->base; i++) {
             op_kv_get(&s->stores[l], i, kv, kv + row, c->G, c->D);
@@ -95,6 +95,7 @@ gist_status gist_session_open(gist_engine *e, const gist_session_options *opt, g
     s->context = o.context ? o.context : longest;
     s->asked = o.kv;
     s->kv = type_or(o.kv, DT_BF16);
+    tok_ids_init(&s->source_ids, s->alloc);
     *out = s;
     return GIST_OK;
 }
@@ -102,6 +103,8 @@ gist_status gist_session_open(gist_engine *e, const gist_session_options *opt, g
 void gist_session_close(gist_session *s) {
     if (!s) return;
     front_leave(s);
+    source_leave(s);
+    tok_ids_free(&s->source_ids);
     workspace_free(&s->work, s->alloc);
     mem_free(s->alloc, s->kv_block);
     mem_free(s->alloc, s->stores);
@@ -121,13 +124,16 @@ static void set_kv_type(gist_session *s, dtype type) {
 
 void gist_session_reset(gist_session *s) {
     front_leave(s);
+    source_leave(s);
+    s->source_ids.n = 0;
+    s->cut = s->prefix = 0;
     s->length = s->position = s->gists = s->first_visible = s->base = 0;
     s->attached = NULL;
     set_kv_type(s, type_or(s->asked, DT_BF16));
 }
 
 int gist_session_length(const gist_session *s) {
-    return s->length;
+    return s->length + (int)s->source_ids.n;
 }
 
 int gist_session_position(const gist_session *s) {
@@ -135,6 +141,9 @@ int gist_session_position(const gist_session *s) {
 }
 
 gist_status gist_session_set_position(gist_session *s, int position, gist_error *err) {
+    if (session_has_encoder(s))
+        return err_set(err, GIST_ERR_UNSUPPORTED, "positions of a %s model are relative: there is none to set",
+                       llama_families[s->e->model.cfg.family].name);
     if (s->length > 0) return err_set(err, GIST_ERR_USAGE, "the position can only be set before the first token");
     if (position < 0 || position >= s->e->model.cfg.context)
         return err_set(err, GIST_ERR_LIMIT, "position %d is not below the model's context of %d", position,
@@ -151,7 +160,7 @@ gist_status gist_session_set_position(gist_session *s, int position, gist_error 
 gist_status gist_session_attach(gist_session *s, const gist *g, gist_error *err) {
     if (!g->e) return err_set(err, GIST_ERR_USAGE, "this gist was only inspected; load it with an engine to attach it");
     if (g->e != s->e) return err_set(err, GIST_ERR_MISMATCH, "this gist was loaded for another engine");
-    if (s->length > 0 || s->attached)
+    if (gist_session_length(s) > 0 || s->attached)
         return err_set(err, GIST_ERR_USAGE, "a gist can only be attached to an empty session");
     if (s->asked != GIST_TYPE_AUTO && s->kv != g->head.type)
         return err_set(err, GIST_ERR_MISMATCH,
@@ -164,16 +173,26 @@ gist_status gist_session_attach(gist_session *s, const gist *g, gist_error *err)
     front_leave(s);
     set_kv_type(s, g->head.type);
     s->attached = g;
-    s->position = next;
+    s->position = session_has_encoder(s) ? 0 : next;
     return GIST_OK;
 }
 
 void session_hide_before(gist_session *s, int first) {
     assert(!s->front || first <= s->front->first || first >= s->base);
     s->first_visible = first;
+    s->cut = (int)s->source_ids.n;
 }
 
 void session_rewind(gist_session *s, int length) {
+    int sources = (int)s->source_ids.n;
+    if (sources && length <= sources) {
+        source_leave(s);
+        s->source_ids.n = (size_t)length;
+        if (s->cut > length) s->cut = length;
+        if (s->first_visible > length) s->first_visible = length;
+        return;
+    }
+    length -= sources;
     if (length >= s->length) return;
     int dropped = s->length - length;
     s->position -= dropped;
@@ -194,7 +213,8 @@ void session_get_row(const gist_session *s, int l, int slot, void *k, void *v) {
 
 gist_status gist_session_prompt(gist_session *s, const char *prompt, size_t len, gist_error *err) {
     tok_ids v;
-    if (s->length > 0 || s->attached) return err_set(err, GIST_ERR_USAGE, "a prompt comes first in a session");
+    if (gist_session_length(s) > 0 || s->attached)
+        return err_set(err, GIST_ERR_USAGE, "a prompt comes first in a session");
     tok_ids_init(&v, s->alloc);
     gist_status status = tok_template_prompt(s->e->tok, s->e->tp, prompt, len, &v, err);
     if (status == GIST_OK) status = gist_session_feed(s, v.id, v.n, NULL, err);

@@ -84,6 +84,7 @@ static gist_status open_session(runner *r, const front *f, const eval_example *e
     if (f->s) return gist_session_fork(f->s, s, err);
     TRY(gist_session_open(r->e, NULL, s, err));
     if (f->g) return gist_session_attach(*s, f->g, err);
+    if (engine_model(r->e)->cfg.encoder) return GIST_OK; /* positions are relative: nothing in front leaves no trace */
     return gist_session_set_position(*s, e->prompt_tokens + (r->v->c == COND_NONE ? r->o->gists : r->v->k), err);
 }
 

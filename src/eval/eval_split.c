@@ -253,7 +253,7 @@ static gist_status fit(fitting *f, eval_example *e, bool *fits, size_t *offset) 
     f->ids.n = 0;
     if (status == GIST_OK)
         status = tok_template_input(f->t, f->tp, e->input.p, e->input.len, false, &f->ids, &why);
-    e->input_tokens = e->history_tokens + (int)f->ids.n;
+    e->input_tokens = e->history_tokens + (int)f->ids.n + tok_adds_eos(f->t); /* T5: </s> ends the source */
     f->ids.n = 0;
     if (status == GIST_OK)
         status = tok_template_answer(f->t, f->tp, e->reference.p, e->reference.len, &f->ids, &why);

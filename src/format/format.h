@@ -252,6 +252,7 @@ typedef struct gfile {
     char adapter[33]; /* "" : none; otherwise 32 hex digits */
     dtype type;
     int k, layers, kv_heads, head_dim, first_position, prompt_tokens;
+    int width; /* of encoder_output [k,width] f32, which gists of encoder-decoder models have; 0: none */
     bool rebased, tuned;
 } gfile;
 /* Opens, checks version, every shape and dtype against the metadata, and the checksum over all rows and metadata.
@@ -261,11 +262,14 @@ gist_status gfile_parse(gfile *g, const gist_allocator *alloc, const void *bytes
 void gfile_close(gfile *g);
 /* Copies the rows of an open file's layer, each [k,G,D] of g->type as dt_from_f32 lays it out. */
 void gfile_rows(const gfile *g, int layer, void *keys, void *values);
+/* Copies an open file's encoder output, [k,width]. */
+void gfile_output(const gfile *g, float *output);
 /* Bytes of keys and values of all layers. */
 size_t gfile_bytes(const gfile *g);
-/* Write: header fields of *g and the rows keys[layer], values[layer], each [k,G,D] of g->type.  Equal arguments give
+/* Write: header fields of *g and the rows keys[layer], values[layer], each [k,G,D] of g->type; output as above (NULL
+ * where width is 0).  Equal arguments give
  * equal files.  GIST_ERR_USAGE, naming the field, for a header that gfile_open would refuse. */
 gist_status gfile_save(const gfile *g, const char *path, const void *const *keys, const void *const *values,
-                       gist_error *err);
+                       const float *output, gist_error *err);
 
 #endif

@@ -2,6 +2,7 @@
  *
  *   metadata   the 20 strings of `fields` below, all of them and no others
  *   tensors    layers.0.key, layers.0.value, layers.1.key, ...   each [k,G,D] of one dtype, and no others
+ *              encoder_output [k,width] f32 behind them, of encoder-decoder models alone
  *   q8_0       layers.0.key as I8 [k,G,D], layers.0.key_scale as F16 [k,G,D/32], then the values likewise: safetensors
  *              has no block types, so the blocks of a row are taken apart here and put together again
  *   checksum   XXH3-128 over the fields (hash_*): key and text of every metadata string but the checksum, in byte order
@@ -14,7 +15,7 @@
 
 /* ---- metadata ---- */
 
-typedef enum text_kind { CONSTANT, CHECKSUM, HEX, HEX_OR_EMPTY, WORDS, INTEGER, BOOLEAN, DTYPE } text_kind;
+typedef enum text_kind { CONSTANT, VERSION, CHECKSUM, HEX, HEX_OR_EMPTY, WORDS, INTEGER, BOOLEAN, DTYPE } text_kind;
 
 typedef struct field {
     const char *key;
@@ -49,9 +50,9 @@ static const field fields[] = {
     { "template", WORDS, TEXT_FIELD(template_name) },
     { "tokenizer", HEX, TEXT_FIELD(tokenizer) },
     { "tuned", BOOLEAN, INT_FIELD(tuned, 0, 0) },
-    { "version", CONSTANT, 0, 0, 0, "1" },
+    { "version", VERSION, NO_FIELD },
 };
-enum { FIELDS = sizeof(fields) / sizeof(fields[0]), TEXT_MAX = 40, HEX_DIGITS = 32 };
+enum { FIELDS = sizeof(fields) / sizeof(fields[0]), TEXT_MAX = 40, HEX_DIGITS = 32, MAX_OUTPUT = 1 << 17 };
 
 /* What rows can be stored in. */
 static bool is_row_type(dtype t) {
@@ -63,6 +64,7 @@ static void field_text(const field *f, const gfile *g, char out[TEXT_MAX]) {
     const char *at = (const char *)g + f->at;
     switch (f->kind) {
     case CONSTANT: snprintf(out, TEXT_MAX, "%s", f->constant); break;
+    case VERSION: snprintf(out, TEXT_MAX, "%s", g->width ? "2" : "1"); break;
     case CHECKSUM: out[0] = '\0'; break;
     case HEX:
     case HEX_OR_EMPTY:
@@ -101,6 +103,7 @@ static bool field_read(const field *f, const char *text, gfile *g, char expected
     char *at = (char *)g + f->at;
     switch (f->kind) {
     case CONSTANT: snprintf(expected, TEXT_MAX, "\"%s\"", f->constant); return strcmp(text, f->constant) == 0;
+    case VERSION: snprintf(expected, TEXT_MAX, "1 or 2"); return strcmp(text, "1") == 0 || strcmp(text, "2") == 0;
     case CHECKSUM: snprintf(expected, TEXT_MAX, "%d lower-case hex digits", HEX_DIGITS); return is_hex(text);
     case HEX:
     case HEX_OR_EMPTY:
@@ -146,18 +149,26 @@ static gist_status read_fields(gfile *g, const char *const texts[FIELDS], const 
 
 /* ---- rows ---- */
 
+#define OUTPUT "encoder_output"
+
 /* Tensors of the file, and of a layer. */
 static size_t parts_of_layer(const gfile *g) {
     return g->type == DT_Q8_0 ? 4 : 2;
 }
 
 static size_t parts_of(const gfile *g) {
-    return parts_of_layer(g) * (size_t)g->layers;
+    return parts_of_layer(g) * (size_t)g->layers + (g->width > 0);
 }
 
 /* Tensor i of the file as the metadata promise it, without its data. */
 static tensor_view part_view(const gfile *g, size_t i, char name[32]) {
-    size_t n = parts_of_layer(g), which = i % n, rows = (size_t)g->k * (size_t)g->kv_heads;
+    size_t n = parts_of_layer(g);
+    if (i == n * (size_t)g->layers) {
+        snprintf(name, 32, OUTPUT);
+        size_t bytes = (size_t)g->k * (size_t)g->width * sizeof(float);
+        return (tensor_view){ name, DT_F32, 2, { g->k, g->width, 1, 1 }, NULL, bytes };
+    }
+    size_t which = i % n, rows = (size_t)g->k * (size_t)g->kv_heads;
     bool scale = n == 4 && which % 2 == 1;
     snprintf(name, 32, "layers.%d.%s%s", (int)(i / n), which < n / 2 ? "key" : "value", scale ? "_scale" : "");
     tensor_view t = { name, g->type, 3, { g->k, g->kv_heads, g->head_dim, 1 }, NULL, 0 };
@@ -220,6 +231,11 @@ void gfile_rows(const gfile *g, int layer, void *keys, void *values) {
     read_rows(g, first + n / 2, values);
 }
 
+void gfile_output(const gfile *g, float *output) {
+    const tensor_view *t = st_find(&g->st, OUTPUT);
+    if (t && g->width) memcpy(output, t->data, t->bytes);
+}
+
 /* ---- checksum ---- */
 
 static gist_status checksum(const gfile *g, const char *const texts[FIELDS], const tensor_view *parts, char out[33],
@@ -258,8 +274,8 @@ static gist_status check_version(const st_file *st, const char *what, gist_error
     if (!format || strcmp(format, "gist") != 0 || !version)
         return err_set(err, GIST_ERR_FORMAT, "%s: not a .gist file (metadata \"format\" and \"version\")", what);
     char shown[TEXT_MAX];
-    if (strcmp(version, "1") != 0)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: .gist version \"%s\", this program reads version 1", what,
+    if (strcmp(version, "1") != 0 && strcmp(version, "2") != 0)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: .gist version \"%s\", this program reads 1 and 2", what,
                        json_show(shown, sizeof(shown), version, strlen(version)));
     return GIST_OK;
 }
@@ -271,7 +287,7 @@ static gist_status check_tensors(const gfile *g, tensor_view *parts, const char 
         char name[32], shape[64], promised[64];
         tensor_view want = part_view(g, i, name), *t = &parts[i];
         if (!find_part(g, name, t)) return err_set(err, GIST_ERR_FORMAT, "%s: tensor %s is missing", what, name);
-        if (t->type != want.type || t->dims != 3 || memcmp(t->shape, want.shape, sizeof want.shape) != 0)
+        if (t->type != want.type || t->dims != want.dims || memcmp(t->shape, want.shape, sizeof want.shape) != 0)
             return err_set(err, GIST_ERR_FORMAT, "%s: %s is %s %s, expected %s %s", what, name, dt_name(t->type),
                            tensor_shape_text(t, shape), dt_name(want.type), tensor_shape_text(&want, promised));
     }
@@ -299,6 +315,14 @@ static gist_status read_file(gfile *g, const void *bytes, size_t len, const char
     TRY(match_fields(&g->st, texts, what, err));
     TRY(read_fields(g, texts, what, GIST_ERR_FORMAT, err));
     TRY(st_finish(&g->st, bytes, len, data_start, what, err));
+    bool second = strcmp(st_meta_get(&g->st, "version"), "2") == 0;
+    const tensor_view *output = second ? st_find(&g->st, OUTPUT) : NULL;
+    if (second && !output)
+        return err_set(err, GIST_ERR_FORMAT, "%s: version 2, but tensor " OUTPUT " is missing", what);
+    if (output && (output->dims != 2 || output->shape[1] < 1 || output->shape[1] > MAX_OUTPUT))
+        return err_set(err, GIST_ERR_FORMAT, "%s: " OUTPUT " is not [k, width] with a width up to %d", what,
+                       MAX_OUTPUT);
+    g->width = output ? (int)output->shape[1] : 0;
     tensor_view *parts = mem_alloc(g->alloc, parts_of(g), sizeof(*parts));
     if (!parts) return err_memory(err, "rows of a gist");
     gist_status status = check_tensors(g, parts, what, err);
@@ -362,8 +386,13 @@ static void add_rows(const gfile *g, draft *f, size_t i, const void *rows) {
 }
 
 static gist_status write_file(const gfile *g, const char *path, const char *texts[FIELDS], draft *f,
-                              const void *const *keys, const void *const *values, gist_error *err) {
-    size_t n = parts_of_layer(g);
+                              const void *const *keys, const void *const *values, const float *output,
+                              gist_error *err) {
+    size_t n = parts_of_layer(g), last = n * (size_t)g->layers;
+    if (g->width) {
+        f->parts[last] = part_view(g, last, f->names[last]);
+        f->parts[last].data = output;
+    }
     for (size_t l = 0; l < (size_t)g->layers; l++) {
         add_rows(g, f, l * n, keys[l]);
         add_rows(g, f, l * n + n / 2, values[l]);
@@ -377,7 +406,7 @@ static gist_status write_file(const gfile *g, const char *path, const char *text
 }
 
 gist_status gfile_save(const gfile *g, const char *path, const void *const *keys, const void *const *values,
-                       gist_error *err) {
+                       const float *output, gist_error *err) {
     static const char blank_sum[] = "00000000000000000000000000000000";
     char text[FIELDS][TEXT_MAX];
     const char *texts[FIELDS];
@@ -391,8 +420,9 @@ gist_status gfile_save(const gfile *g, const char *path, const void *const *keys
     size_t n = parts_of(g), split = g->type == DT_Q8_0 ? gfile_bytes(g) : 0;
     draft f = { mem_alloc(g->alloc, n, sizeof(*f.parts)), mem_alloc(g->alloc, n, sizeof(*f.names)),
                 split ? mem_alloc(g->alloc, split, 1) : NULL };
-    gist_status status = f.parts && f.names && (f.split || !split) ? write_file(g, path, texts, &f, keys, values, err)
-                                                                   : err_memory(err, "gist file");
+    gist_status status = f.parts && f.names && (f.split || !split)
+                             ? write_file(g, path, texts, &f, keys, values, output, err)
+                             : err_memory(err, "gist file");
     mem_free(g->alloc, f.split);
     mem_free(g->alloc, f.names);
     mem_free(g->alloc, f.parts);

@@ -196,6 +196,9 @@ static gist_status load(loader *ld, gist_error *err) {
 
 gist_status llama_adapter_open(llama_adapter *ad, const char *dir, const llama_config *c, dtype type, op_ctx *ctx,
                                const gist_allocator *alloc, gist_error *err) {
+    if (c->encoder)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: adapters of %s models are not supported", dir,
+                       llama_families[c->family].name);
     llama_adapter made = { .alloc = alloc };
     st_file st = { .alloc = alloc };
     char *config = path_join(alloc, dir, CONFIG), *tensors = path_join(alloc, dir, TENSORS);

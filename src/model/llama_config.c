@@ -14,6 +14,7 @@ const llama_family_facts llama_families[FAMILIES] = {
     [FAMILY_MISTRAL] = { "mistral", "MistralForCausalLM", "llama", .gguf_pairs = true },
     [FAMILY_QWEN2] = { "qwen2", "Qwen2ForCausalLM", "qwen2", .bias = true },
     [FAMILY_QWEN3] = { "qwen3", "Qwen3ForCausalLM", "qwen3", .head_norm = true },
+    [FAMILY_T5] = { "t5", "T5ForConditionalGeneration", "t5", .encoder = true },
 };
 
 static gist_status unsupported(gist_error *err, const char *what, const char *key, const char *why) {
@@ -126,7 +127,7 @@ static gist_status find_family(llama_config *c, const json_t *json, const char *
         f++;
     if (f == FAMILIES)
         return err_set(err, GIST_ERR_UNSUPPORTED,
-                       "%s: %s \"%.60s\" is not supported (supported: llama, mistral, qwen2, qwen3)", what,
+                       "%s: %s \"%.60s\" is not supported (supported: llama, mistral, qwen2, qwen3, t5)", what,
                        type ? "model_type" : "architecture", type ? type : arch);
     if (arch && strcmp(arch, llama_families[f].architecture) != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: architecture %.60s is not supported (supported: %s)", what,
@@ -135,9 +136,8 @@ static gist_status find_family(llama_config *c, const json_t *json, const char *
     return GIST_OK;
 }
 
-static gist_status check_architecture(llama_config *c, const json_t *json, const char *what, gist_error *err) {
+static gist_status check_architecture(const json_t *json, const char *what, gist_error *err) {
     const char *act = "silu";
-    TRY(find_family(c, json, WHAT));
     TRY(json_get_string(json, "hidden_act", false, &act, WHAT));
     if (strcmp(act, "silu") != 0)
         return err_set(err, GIST_ERR_UNSUPPORTED, "%s: hidden_act \"%.40s\" is not supported (supported: silu)", what,
@@ -187,7 +187,13 @@ int llama_gist_position(bool spread, int p, int j) {
 gist_status llama_config_parse(llama_config *out, const json_t *json, const char *what, gist_error *err) {
     llama_config c = { .context = 2048, .eps = 1e-6f, .theta = 10000.0f };
     if (!json_is_object(json)) return err_set(err, GIST_ERR_FORMAT, "%s: not a JSON object", what);
-    TRY(check_architecture(&c, json, WHAT));
+    TRY(find_family(&c, json, WHAT));
+    if (llama_families[c.family].encoder) {
+        TRY(t5_config_parse(&c, json, WHAT));
+        *out = c;
+        return GIST_OK;
+    }
+    TRY(check_architecture(json, WHAT));
     bool llama = c.family == FAMILY_LLAMA; /* whose early files leave out what they have by default */
     TRY(json_get_int(json, "num_hidden_layers", true, 1, LLAMA_MAX_LAYERS, &c.L, WHAT));
     TRY(json_get_int(json, "hidden_size", true, 1, LLAMA_MAX_WIDTH, &c.C, WHAT));
@@ -240,6 +246,14 @@ void llama_config_hash(const llama_config *c, hasher *h) {
     if (c->window) {
         hash_str(h, "window");
         hash_u64(h, (uint64_t)c->window);
+    }
+    if (c->encoder) {
+        hash_u64(h, (uint64_t)c->encoder);
+        hash_u64(h, (uint64_t)c->near.buckets);
+        hash_u64(h, (uint64_t)c->near.most);
+        hash_u64(h, c->gated);
+        hash_u64(h, c->scaled_head);
+        hash_u64(h, (uint64_t)c->start);
     }
     if (c->gist_spread) hash_str(h, "gist positions spread");
     if (c->rope.kind != ROPE_PLAIN) { /* a model without keeps the fingerprint it had before there was scaling */

@@ -99,16 +99,18 @@ static gist_status plan_all(plan *p, gist_error *err) {
     int said = 0;
     TRY(check_known(c->from, c->cfg, err));
     if (c->base) TRY(check_known(c->base, c->base_cfg, err));
-    if (p->gguf) TRY(llama_gguf_check_rope(c->cfg, err));
-    size_t most = (size_t)llama_weight_rows * (size_t)c->cfg->L + 1;
+    if (p->gguf && !c->cfg->encoder) TRY(llama_gguf_check_rope(c->cfg, err));
+    int rows;
+    const weight_row *table = llama_table(c->cfg, &rows);
+    size_t most = (size_t)rows * (size_t)(c->cfg->L > c->cfg->encoder ? c->cfg->L : c->cfg->encoder) + 1;
     p->item = mem_alloc(c->alloc, most, sizeof *p->item);
     p->view = mem_alloc(c->alloc, most, sizeof *p->view);
     if (!p->item || !p->view) return err_memory(err, "plan of tensors");
     if (p->gguf && c->cfg->rope.kind == ROPE_LLAMA3) plan_factors(p);
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
+    for (int i = 0; i < rows; i++) {
+        const weight_row *r = &table[i];
         if (!llama_has_row(c->cfg, r)) continue;
-        for (int layer = 0; layer < (r->per_layer ? c->cfg->L : 1); layer++) TRY(plan_row(p, r, layer, &said, err));
+        for (int layer = 0; layer < llama_row_layers(c->cfg, r); layer++) TRY(plan_row(p, r, layer, &said, err));
     }
     size_t elements[DT_COUNT] = { 0 };
     for (int i = 0; i < p->n; i++) {
@@ -261,6 +263,10 @@ void llama_add_keys(gguf_writer *w, const llama_config *c) {
     const char *arch = llama_families[c->family].gguf;
     char key[96];
     gguf_add_string(w, "general.architecture", arch, strlen(arch));
+    if (c->encoder) {
+        t5_add_keys(w, c);
+        return;
+    }
     add_int(w, arch, "block_count", c->L);
     add_int(w, arch, "context_length", c->context);
     add_int(w, arch, "embedding_length", c->C);

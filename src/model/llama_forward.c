@@ -65,6 +65,10 @@ void llama_embed_fwd(const llama_model *m, op_ctx *ctx, float *x, const llama_ba
 
 void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
     const llama_config *c = &m->cfg;
+    if (c->encoder) {
+        t5_decode(m, ctx, a, b);
+        return;
+    }
     llama_embed_fwd(m, ctx, a->x, b);                                                    /* (1) */
     op_rope_table(ctx, a->cs, b->pos, m->freq, b->T, c->D);
     for (int l = 0; l < c->L; l++) llama_block_fwd(m, ctx, a, &m->layers[l], b->kv + (size_t)l * (size_t)b->stores, b);
@@ -74,6 +78,7 @@ void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, i
     const llama_config *c = &m->cfg;
     const float *x = a->x + (size_t)first * (size_t)c->C;
     op_rmsnorm_fwd(ctx, a->n1, x, m->final_norm, T, c->C, c->eps);                       /* (10) */
+    if (c->scaled_head) op_scale(ctx, a->n1, 1.0f / sqrtf((float)c->C), T, c->C);
     op_linear_fwd(ctx, logits, op_operand(ctx, a->operand, a->n1, &m->head, T), &m->head, T);
 }
 

@@ -1,6 +1,6 @@
 /* llama_gguf.c - the config of a GGUF model, and what its files hold in another order.
  *
- *   general.architecture   llama | qwen2 | qwen3                       the family (Mistral's files say llama)
+ *   general.architecture   llama | qwen2 | qwen3 | t5 (t5_config.c)    the family (Mistral's files say llama)
  *   ARCH.block_count, ARCH.embedding_length, ...                       sizes: the table below
  *   ARCH.rope.scaling.type, .factor                                    linear scaling
  *   rope_freqs.weight [D/2]                                            LLaMA 3's scaling, worked out: no key names its
@@ -42,7 +42,7 @@ static gist_status find_family(source *s, llama_config *c, gist_error *err) {
         f++;
     if (f == FAMILIES)
         return err_set(err, GIST_ERR_UNSUPPORTED,
-                       "general.architecture \"%.*s\" is not supported (supported: llama, qwen2, qwen3)",
+                       "general.architecture \"%.*s\" is not supported (supported: llama, qwen2, qwen3, t5)",
                        (int)(len < 40 ? len : 40), arch);
     c->family = (llama_family)f;
     s->arch = llama_families[f].gguf;
@@ -156,17 +156,23 @@ gist_status llama_config_gguf(llama_config *out, const gguf_file *g, gist_error 
     source s = { .g = g };
     char shape[64];
     TRY(find_family(&s, &c, err));
-    TRY(read_sizes(&s, &c, err));
-    TRY(llama_config_check(&c, "GGUF metadata", err));
-    TRY(refuse_others(&s, &c, err));
-    TRY(read_scaling(&s, &c, err));
-    TRY(read_factors(&c, g, err));
+    if (llama_families[c.family].encoder) {
+        TRY(t5_config_gguf(&c, g, err));
+    } else {
+        TRY(read_sizes(&s, &c, err));
+        TRY(llama_config_check(&c, "GGUF metadata", err));
+        TRY(refuse_others(&s, &c, err));
+        TRY(read_scaling(&s, &c, err));
+        TRY(read_factors(&c, g, err));
+    }
     const tensor_view *embed = gguf_find(g, llama_weights[0].gguf);
     if (!embed) return err_set(err, GIST_ERR_FORMAT, "tensor %s is missing", llama_weights[0].gguf);
     if (embed->dims != 2 || embed->shape[0] > LLAMA_MAX_VOCAB)
         return err_set(err, GIST_ERR_FORMAT, "%s is %s, expected at most %d rows of %d", embed->name,
                        tensor_shape_text(embed, shape), LLAMA_MAX_VOCAB, c.C);
     c.V = (int)embed->shape[0];
+    if (c.start >= c.V)
+        return err_set(err, GIST_ERR_FORMAT, "t5.decoder_start_token_id is %d, the vocabulary has %d", c.start, c.V);
     c.tied = !gguf_find(g, llama_weights[llama_weight_rows - 1].gguf);
     *out = c;
     return GIST_OK;

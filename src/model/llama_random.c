@@ -130,27 +130,34 @@ static void make_embedding(maker *k, llama_model *m) {
 /* One pass over the weight table: counting, or making. */
 static void make_all(maker *k) {
     llama_model *m = k->m;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
+    int count;
+    const weight_row *table = llama_table(&m->cfg, &count);
+    for (int i = 0; i < count; i++) {
+        const weight_row *r = &table[i];
         int rows = llama_dim(&m->cfg, r->shape[0]), cols = llama_dim(&m->cfg, r->shape[1]);
-        for (int layer = 0; llama_uses_row(&m->cfg, r) && layer < (r->per_layer ? m->cfg.L : 1); layer++) {
-            void *field = (r->per_layer ? (uint8_t *)&m->layers[layer] : (uint8_t *)m) + r->offset;
+        for (int layer = 0; llama_uses_row(&m->cfg, r) && layer < llama_row_layers(&m->cfg, r); layer++) {
+            void *field = llama_row_field(m, r, layer);
             if (r->kind == WEIGHT_MATRIX)
                 make_matrix(k, field, rows, cols);
             else if (r->kind == WEIGHT_VECTOR)
-                make_vector(k, field, rows);
+                make_vector(k, field, rows * cols);
             else
                 make_embedding(k, m);
         }
     }
-    m->freq = arena_take(&k->ar, (size_t)m->cfg.D / 2, sizeof(float));
+    if (m->cfg.encoder)
+        t5_take_near(m, &k->ar);
+    else
+        m->freq = arena_take(&k->ar, (size_t)m->cfg.D / 2, sizeof(float));
 }
 
 /* Bytes of the largest matrix in a block type; 0 for others, which are made in place. */
 static size_t largest_matrix(const llama_config *c, dtype type) {
     size_t most = 0;
-    for (int i = 0; i < llama_weight_rows && dt_block(type) > 1; i++) {
-        const weight_row *r = &llama_weights[i];
+    int count;
+    const weight_row *table = llama_table(c, &count);
+    for (int i = 0; i < count && dt_block(type) > 1; i++) {
+        const weight_row *r = &table[i];
         size_t n = dt_bytes(type, (size_t)llama_dim(c, r->shape[0]) * (size_t)llama_dim(c, r->shape[1]));
         most = r->kind == WEIGHT_MATRIX && n > most ? n : most;
     }
@@ -162,10 +169,12 @@ static gist_status check_shape(const llama_config *c, dtype type, int *widest, g
     int block = (int)dt_block(type);
     bool whole = c->L > 0 && c->H > 0 && c->G > 0 && c->H % c->G == 0 && c->D > 0 && c->D % 2 == 0 && c->context > 0;
     *widest = 0;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        int rows = llama_dim(c, llama_weights[i].shape[0]), cols = llama_dim(c, llama_weights[i].shape[1]);
-        whole = whole && rows > 0 && (cols % 2 == 0 || llama_weights[i].kind != WEIGHT_MATRIX);
-        if (llama_weights[i].kind != WEIGHT_VECTOR && cols % block)
+    int count;
+    const weight_row *table = llama_table(c, &count);
+    for (int i = 0; i < count; i++) {
+        int rows = llama_dim(c, table[i].shape[0]), cols = llama_dim(c, table[i].shape[1]);
+        whole = whole && rows > 0 && (cols % 2 == 0 || table[i].kind != WEIGHT_MATRIX);
+        if (table[i].kind != WEIGHT_VECTOR && cols % block)
             return err_set(err, GIST_ERR_USAGE, "a random model in %s: a width of %d is not a multiple of %d",
                            dt_name(type), cols, block);
         *widest = cols > *widest ? cols : *widest;
@@ -183,12 +192,12 @@ gist_status llama_random(llama_model *m, const llama_config *cfg, dtype type, ui
     int widest;
     TRY(check_shape(cfg, type, &widest, err));
     llama_model made = { .alloc = alloc, .cfg = *cfg, .vocab = cfg->V };
-    made.layers = mem_calloc(alloc, (size_t)cfg->L, sizeof *made.layers);
+    gist_status status = llama_take_layers(&made, err);
     float *zeros = mem_calloc(alloc, (size_t)widest, sizeof *zeros);
     size_t blocks = largest_matrix(cfg, type);
     maker k = { .m = &made, .type = type, .seed = seed << 16, .ctx = ctx, .zeros = zeros };
     k.blocks = blocks ? mem_alloc(alloc, blocks, 1) : NULL;
-    gist_status status = made.layers && zeros && (k.blocks || !blocks) ? GIST_OK : err_memory(err, "layers");
+    if (status == GIST_OK && !(zeros && (k.blocks || !blocks))) status = err_memory(err, "layers");
     if (status == GIST_OK) {
         arena_init(&k.ar, NULL, 0);
         make_all(&k);
@@ -202,7 +211,10 @@ gist_status llama_random(llama_model *m, const llama_config *cfg, dtype type, ui
         k.seed = seed << 16;
         arena_init(&k.ar, made.block, made.block_bytes);
         make_all(&k);
-        llama_frequencies(cfg, made.freq);
+        if (cfg->encoder)
+            t5_fill_near(&made);
+        else
+            llama_frequencies(cfg, made.freq);
         *m = made;
     } else {
         llama_free(&made);

@@ -67,25 +67,27 @@ static int set_shape(json_t *j, const llama_config *c, dtype type) {
     static const char *const type_names[] = { [DT_F32] = "float32", [DT_BF16] = "bfloat16", [DT_F16] = "float16" };
     int bad = set_new(j, "model_type", json_string(llama_families[c->family].name));
     bad |= set_new(j, "architectures", json_pack("[s]", llama_families[c->family].architecture));
+    bad |= set_new(j, "vocab_size", json_integer(c->V));
+    bad |= set_new(j, "tie_word_embeddings", json_boolean(c->tied));
+    const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
+    bad |= set_new(j, key, json_string(type_names[type]));
+    if (c->encoder) return bad | t5_set_shape(j, c);
     bad |= set_new(j, "num_hidden_layers", json_integer(c->L));
     bad |= set_new(j, "hidden_size", json_integer(c->C));
     bad |= set_new(j, "intermediate_size", json_integer(c->F));
     bad |= set_new(j, "num_attention_heads", json_integer(c->H));
     bad |= set_new(j, "num_key_value_heads", json_integer(c->G));
     bad |= set_new(j, "head_dim", json_integer(c->D));
-    bad |= set_new(j, "vocab_size", json_integer(c->V));
     bad |= set_new(j, "max_position_embeddings", json_integer(c->context));
     bad |= set_new(j, "rms_norm_eps", short_real(c->eps));
     bad |= set_new(j, "hidden_act", json_string("silu"));
-    bad |= set_new(j, "tie_word_embeddings", json_boolean(c->tied));
     bad |= set_rope(j, c);
     bad |= set_window(j, c);
     if (c->gist_spread)
         bad |= set_new(j, "gist_positions", json_string("spread"));
     else
         json_object_del(j, "gist_positions");
-    const char *key = json_object_get(j, "dtype") ? "dtype" : "torch_dtype";
-    return bad | set_new(j, key, json_string(type_names[type]));
+    return bad;
 }
 
 gist_status llama_save_json(const json_t *j, const char *dir, const char *name, const gist_allocator *alloc,
@@ -152,10 +154,12 @@ static gist_status add_row(saver *s, const weight_row *r, int layer, gist_error 
 
 static gist_status add_rows(saver *s, gist_error *err) {
     s->n = 0;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
+    int rows;
+    const weight_row *table = llama_table(s->c, &rows);
+    for (int i = 0; i < rows; i++) {
+        const weight_row *r = &table[i];
         if (!llama_has_row(s->c, r)) continue;
-        for (int layer = 0; layer < (r->per_layer ? s->c->L : 1); layer++) TRY(add_row(s, r, layer, err));
+        for (int layer = 0; layer < llama_row_layers(s->c, r); layer++) TRY(add_row(s, r, layer, err));
     }
     return GIST_OK;
 }
@@ -163,7 +167,9 @@ static gist_status add_rows(saver *s, gist_error *err) {
 gist_status llama_save_weights(const llama_config *c, dtype type, llama_values_fn values, void *ctx, const char *dir,
                                const gist_allocator *alloc, gist_error *err) {
     static const st_meta meta = { "format", "pt" }; /* what transformers looks for */
-    size_t most = (size_t)llama_weight_rows * (size_t)c->L;
+    int rows;
+    (void)llama_table(c, &rows);
+    size_t most = (size_t)rows * (size_t)(c->L > c->encoder ? c->L : c->encoder);
     saver s = { .c = c, .type = type, .values = values, .ctx = ctx };
     s.view = mem_alloc(alloc, most, sizeof *s.view);
     s.name = mem_alloc(alloc, most, sizeof *s.name);

@@ -20,13 +20,13 @@ static bool has_head_norm(const llama_config *c) {
 }
 
 #define IN_LAYER(kind, field, gguf, hf, shape, pairs, when) \
-    { kind, true, pairs, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), \
+    { kind, true, false, pairs, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), \
       "blk.%d." gguf, "model.layers.%d." hf, shape, when }
 #define LAYER(kind, field, gguf, hf, shape) IN_LAYER(kind, field, gguf, hf, shape, false, NULL)
 #define PAIRS(field, gguf, hf, shape) IN_LAYER(WEIGHT_MATRIX, field, gguf, hf, shape, true, NULL)
 #define SOME(when, field, gguf, hf, shape) IN_LAYER(WEIGHT_VECTOR, field, gguf, hf, shape, false, when)
 #define MODEL(kind, field, gguf, hf, shape) \
-    { kind, false, false, offsetof(llama_model, field), offsetof(llama_bwd, field), gguf, hf, shape, NULL }
+    { kind, false, false, false, offsetof(llama_model, field), offsetof(llama_bwd, field), gguf, hf, shape, NULL }
 
 const weight_row llama_weights[] = {
     MODEL(WEIGHT_EMBED, embed, "token_embd.weight", "model.embed_tokens.weight", "VC"),
@@ -49,6 +49,21 @@ const weight_row llama_weights[] = {
 };
 const int llama_weight_rows = sizeof llama_weights / sizeof *llama_weights;
 
+const weight_row *llama_table(const llama_config *c, int *n) {
+    bool t5 = llama_families[c->family].encoder;
+    *n = t5 ? t5_weight_rows : llama_weight_rows;
+    return t5 ? t5_weights : llama_weights;
+}
+
+int llama_row_layers(const llama_config *c, const weight_row *r) {
+    return !r->per_layer ? 1 : r->encoder ? c->encoder : c->L;
+}
+
+void *llama_row_field(llama_model *m, const weight_row *r, int layer) {
+    llama_layer *layers = r->encoder ? m->encoder : m->layers;
+    return (r->per_layer ? (uint8_t *)&layers[layer] : (uint8_t *)m) + r->offset;
+}
+
 int llama_dim(const llama_config *c, char letter) {
     switch (letter) {
     case 'V': return c->V;
@@ -57,6 +72,8 @@ int llama_dim(const llama_config *c, char letter) {
     case 'q': return c->H * c->D;
     case 'k': return c->G * c->D;
     case 'D': return c->D;
+    case 'H': return c->H;
+    case 'b': return c->near.buckets;
     default: return 1;
     }
 }
@@ -79,10 +96,12 @@ void llama_row_name(char out[128], const weight_row *r, int layer, bool gguf) {
 
 uint64_t llama_parameters(const llama_config *c) {
     uint64_t n = 0;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
+    int rows;
+    const weight_row *table = llama_table(c, &rows);
+    for (int i = 0; i < rows; i++) {
+        const weight_row *r = &table[i];
         uint64_t one = (uint64_t)llama_dim(c, r->shape[0]) * (uint64_t)llama_dim(c, r->shape[1]);
-        if (llama_has_row(c, r)) n += one * (uint64_t)(r->per_layer ? c->L : 1);
+        if (llama_has_row(c, r)) n += one * (uint64_t)llama_row_layers(c, r);
     }
     return n;
 }
@@ -92,7 +111,8 @@ uint64_t llama_parameters(const llama_config *c) {
 gist_status llama_find_tensor(const weights *w, const llama_config *c, const weight_row *r, int layer,
                               const tensor_view **out, gist_error *err) {
     char name[128], want[64], got[64];
-    llama_row_name(name, llama_has_row(c, r) ? r : &llama_weights[0], layer, w->gguf); /* tied: the embedding */
+    int n;
+    llama_row_name(name, llama_has_row(c, r) ? r : llama_table(c, &n), layer, w->gguf); /* tied: the embedding */
     const tensor_view *t = weights_find(w, name);
     if (!t) return err_set(err, GIST_ERR_FORMAT, "tensor %s is missing", name);
     tensor_view need = { .dims = r->shape[1] ? 2 : 1,
@@ -106,18 +126,37 @@ gist_status llama_find_tensor(const weights *w, const llama_config *c, const wei
     return GIST_OK;
 }
 
+/* The layer in a tensor's name; -1: it is none of this row's. */
+static int layer_in(const char *name, const weight_row *r, bool gguf) {
+    const char *pattern = gguf ? r->gguf : r->hf, *at = strstr(pattern, "%d");
+    int layer = -1;
+    if (!at) return 0;
+    bool same = strncmp(name, pattern, (size_t)(at - pattern)) == 0;
+    return same && sscanf(name + (at - pattern), "%5d", &layer) == 1 ? layer : -1;
+}
+
+/* Buffers that are computed again, and T5's other names of the one embedding. */
+static bool is_spare(const llama_config *c, const char *name, bool gguf) {
+    static const char *const t5[] = { "encoder.embed_tokens.weight", "decoder.embed_tokens.weight",
+                                      "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight" };
+    size_t len = strlen(name);
+    if (gguf) return strcmp(name, c->encoder ? "dec.blk.0.cross_attn_rel_b.weight" : "rope_freqs.weight") == 0;
+    for (size_t i = 0; c->encoder && i < sizeof t5 / sizeof *t5; i++)
+        if (strcmp(name, t5[i]) == 0) return true;
+    return !c->encoder && len > 9 && strcmp(name + len - 9, ".inv_freq") == 0;
+}
+
 bool llama_known_tensor(const llama_config *c, const char *name, bool gguf) {
-    int layer = 0;
-    bool in_layer = sscanf(name, gguf ? "blk.%5d." : "model.layers.%5d.", &layer) == 1 && layer >= 0 && layer < c->L;
-    for (int i = 0; i < llama_weight_rows; i++) {
+    int rows;
+    const weight_row *table = llama_table(c, &rows);
+    for (int i = 0; i < rows; i++) {
         char full[128];
-        if (!llama_uses_row(c, &llama_weights[i]) || (llama_weights[i].per_layer && !in_layer)) continue;
-        llama_row_name(full, &llama_weights[i], layer, gguf);
+        int layer = layer_in(name, &table[i], gguf);
+        if (!llama_uses_row(c, &table[i]) || layer < 0 || layer >= llama_row_layers(c, &table[i])) continue;
+        llama_row_name(full, &table[i], layer, gguf);
         if (strcmp(name, full) == 0) return true;
     }
-    size_t len = strlen(name);
-    if (gguf) return strcmp(name, "rope_freqs.weight") == 0; /* read with the config */
-    return len > 9 && strcmp(name + len - 9, ".inv_freq") == 0; /* a buffer of old checkpoints: recomputed */
+    return is_spare(c, name, gguf);
 }
 
 /* ---- loading ---- */
@@ -130,11 +169,6 @@ typedef struct loader {
     op_ctx *ctx;
     arena ar; /* counts first, then hands out the block */
 } loader;
-
-static void *field_of(const loader *ld, const weight_row *r, int layer) {
-    uint8_t *base = r->per_layer ? (uint8_t *)&ld->m->layers[layer] : (uint8_t *)ld->m;
-    return base + r->offset;
-}
 
 /* Matrices that share an input must multiply the same operand: where bf16 and wider ones meet, bf16 widens (exactly).
  * */
@@ -182,12 +216,14 @@ static void load_vector(loader *ld, float **field, const tensor_view *t) {
 
 static gist_status load_rows(loader *ld, gist_error *err) {
     llama_model *m = ld->m;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
-        for (int layer = 0; llama_uses_row(&m->cfg, r) && layer < (r->per_layer ? m->cfg.L : 1); layer++) {
+    int rows;
+    const weight_row *table = llama_table(&m->cfg, &rows);
+    for (int i = 0; i < rows; i++) {
+        const weight_row *r = &table[i];
+        for (int layer = 0; llama_uses_row(&m->cfg, r) && layer < llama_row_layers(&m->cfg, r); layer++) {
             const tensor_view *t;
             TRY(llama_find_tensor(ld->w, &m->cfg, r, layer, &t, err));
-            void *field = field_of(ld, r, layer);
+            void *field = llama_row_field(m, r, layer);
             if (r->kind == WEIGHT_VECTOR) {
                 load_vector(ld, field, t);
             } else if (r->kind == WEIGHT_MATRIX) {
@@ -198,7 +234,10 @@ static gist_status load_rows(loader *ld, gist_error *err) {
             }
         }
     }
-    m->freq = arena_take(&ld->ar, (size_t)m->cfg.D / 2, sizeof(float));
+    if (m->cfg.encoder)
+        t5_take_near(m, &ld->ar);
+    else
+        m->freq = arena_take(&ld->ar, (size_t)m->cfg.D / 2, sizeof(float));
     if (m->vocab > m->cfg.V) m->gist_row = arena_take(&ld->ar, (size_t)m->cfg.C, sizeof(float));
     return GIST_OK;
 }
@@ -221,8 +260,10 @@ static gist_status mean_row(float *mean, const void *table, dtype type, int V, i
 
 static gist_status add_gist_row(llama_model *m, const weights *w, gist_error *err) {
     const tensor_view *head;
+    int rows;
+    const weight_row *table = llama_table(&m->cfg, &rows);
     TRY(mean_row(m->gist_row, m->embed, m->embed_type, m->cfg.V, m->cfg.C, m->alloc, err));
-    TRY(llama_find_tensor(w, &m->cfg, &llama_weights[llama_weight_rows - 1], 0, &head, err));
+    TRY(llama_find_tensor(w, &m->cfg, &table[rows - 1], 0, &head, err));
     float *row = mem_alloc(m->alloc, (size_t)m->cfg.C, sizeof *row);
     if (!row) return err_memory(err, "mean head row");
     gist_status status = mean_row(row, head->data, head->type, m->cfg.V, m->cfg.C, m->alloc, err);
@@ -231,20 +272,38 @@ static gist_status add_gist_row(llama_model *m, const weights *w, gist_error *er
     return status;
 }
 
+gist_status llama_take_layers(llama_model *m, gist_error *err) {
+    m->layers = mem_calloc(m->alloc, (size_t)m->cfg.L, sizeof *m->layers);
+    if (m->cfg.encoder) m->encoder = mem_calloc(m->alloc, (size_t)m->cfg.encoder, sizeof *m->encoder);
+    return m->layers && (m->encoder || !m->cfg.encoder) ? GIST_OK : err_memory(err, "layers");
+}
+
+/* Are some matrices bf16 and some not? */
+static bool is_mixed(const loader *ld) {
+    const llama_config *c = &ld->m->cfg;
+    int rows, bf16 = 0, wider = 0;
+    const weight_row *table = llama_table(c, &rows);
+    for (int i = 0; i < rows; i++)
+        for (int layer = 0; table[i].kind != WEIGHT_VECTOR && layer < llama_row_layers(c, &table[i]); layer++) {
+            char name[128];
+            llama_row_name(name, &table[i], layer, ld->w->gguf);
+            const tensor_view *t = weights_find(ld->w, name);
+            bf16 += t && t->type == DT_BF16;
+            wider += t && (t->type == DT_F32 || t->type == DT_F16);
+        }
+    return bf16 && wider;
+}
+
 static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
     llama_model *m = ld->m;
-    int bf16 = 0, wider = 0;
     for (size_t i = 0; i < weights_count(ld->w); i++) {
         const tensor_view *t = weights_at(ld->w, i);
         if (!llama_known_tensor(&m->cfg, t->name, ld->w->gguf))
             return err_set(err, GIST_ERR_UNSUPPORTED, "tensor %.200s is not part of a %s model with %d layers", t->name,
                            llama_families[m->cfg.family].name, m->cfg.L);
-        bf16 += t->dims == 2 && t->type == DT_BF16;
-        wider += t->dims == 2 && (t->type == DT_F32 || t->type == DT_F16);
     }
-    ld->mixed = bf16 && wider;
-    m->layers = mem_calloc(m->alloc, (size_t)m->cfg.L, sizeof *m->layers);
-    if (!m->layers) return err_memory(err, "layers");
+    ld->mixed = is_mixed(ld);
+    TRY(llama_take_layers(m, err));
     arena_init(&ld->ar, NULL, 0);
     TRY(load_rows(ld, err));
     m->block_bytes = ld->ar.peak;
@@ -254,7 +313,10 @@ static gist_status load_all(loader *ld, bool add_gist, gist_error *err) {
                        (uint64_t)m->block_bytes >> 20);
     arena_init(&ld->ar, m->block, m->block_bytes);
     TRY(load_rows(ld, err));
-    llama_frequencies(&m->cfg, m->freq);
+    if (m->cfg.encoder)
+        t5_fill_near(m);
+    else
+        llama_frequencies(&m->cfg, m->freq);
     return add_gist ? add_gist_row(m, ld->w, err) : GIST_OK;
 }
 
@@ -272,6 +334,7 @@ gist_status llama_load(llama_model *m, const llama_config *cfg, const weights *w
 
 void llama_free(llama_model *m) {
     mem_free(m->alloc, m->layers);
+    mem_free(m->alloc, m->encoder);
     mem_free(m->alloc, m->block);
     *m = (llama_model){ .alloc = m->alloc };
 }

@@ -1,4 +1,4 @@
-/* model.h - the LLaMA family of models: config, weight table, block, forward pass.
+/* model.h - the models: config, weight table, block, forward pass.  The LLaMA family, and T5 in the same structs.
  *
  * One block for all of them: RMS norm, rotary positions, grouped-query attention, SwiGLU.  The config says what a
  * member adds: biases of q, k and v (Qwen2), norms of each head of q and k (Qwen3), a sliding window (Mistral), scaled
@@ -7,6 +7,9 @@
  *   config.json, GGUF metadata --llama_config_*--> llama_config
  *   weights                    --llama_load------> llama_model      through the weight table, packed for the kernels
  *   ids + rows  --llama_forward------> logits           one function for prefill, decode, batches and training
+ *
+ * T5 (t5_*.c) is two stacks of blocks.  `layers` are the decoder's, with cross-attention to what the encoder's left;
+ * positions are a bias by distance, scores are not scaled.  What only one kind has is NULL or 0 in the other.
  *
  * A row of a batch says where its key and value go and which keys it sees (op_row), so the masks of gisting.md, a gist
  * in front of a session, and many sessions in one call are all the same code.
@@ -19,7 +22,14 @@
 
 /* ---- config ---- */
 
-typedef enum llama_family { FAMILY_LLAMA, FAMILY_MISTRAL, FAMILY_QWEN2, FAMILY_QWEN3, FAMILIES } llama_family;
+typedef enum llama_family {
+    FAMILY_LLAMA,
+    FAMILY_MISTRAL,
+    FAMILY_QWEN2,
+    FAMILY_QWEN3,
+    FAMILY_T5,
+    FAMILIES
+} llama_family;
 
 /* What sets a family apart. */
 typedef struct llama_family_facts {
@@ -28,6 +38,7 @@ typedef struct llama_family_facts {
     const char *gguf;         /* general.architecture: Mistral's files say llama */
     bool bias;                /* q, k, v have biases */
     bool head_norm;           /* RMS norms of each head of q and k */
+    bool encoder;             /* reads a source with an encoder, answers with a decoder: T5 */
     bool gguf_pairs;          /* GGUF files hold the rows of wq and wk with rotary pairs side by side */
 } llama_family_facts;
 extern const llama_family_facts llama_families[FAMILIES];
@@ -50,6 +61,11 @@ typedef struct llama_config {
     float eps, theta;
     llama_rope rope;
     bool tied; /* the head is the embedding */
+    int encoder;           /* T5: layers of the encoder (L: of the decoder); 0: there is none */
+    op_buckets near;       /* T5: of the bias by distance; `both` is for the encoder */
+    bool gated;            /* T5: the feed-forward is gelu(gate) * up, otherwise relu(up) */
+    bool scaled_head;      /* T5: rows are multiplied by C^-0.5 before the head */
+    int32_t start;         /* T5: the token that the decoder begins with */
     bool gist_spread; /* positions of gist tokens: spread over the prompt; otherwise behind it */
 } llama_config;
 
@@ -61,6 +77,13 @@ gist_status llama_config_parse(llama_config *c, const json_t *json, const char *
 gist_status llama_config_gguf(llama_config *c, const gguf_file *g, gist_error *err); /* llama_gguf.c */
 /* What must hold between sizes, wherever they come from. */
 gist_status llama_config_check(const llama_config *c, const char *what, gist_error *err);
+/* T5's part of both: t5_config.c. */
+gist_status t5_config_parse(llama_config *c, const json_t *json, const char *what, gist_error *err);
+gist_status t5_config_gguf(llama_config *c, const gguf_file *g, gist_error *err);
+void t5_add_keys(gguf_writer *w, const llama_config *c);
+int t5_set_shape(json_t *j, const llama_config *c); /* keys of config.json; not 0: out of memory */
+/* Checkpoints say by their tensors whether T5's head is its own. */
+void t5_settle_head(llama_config *c, const weights *w);
 uint64_t llama_parameters(const llama_config *c);
 void llama_config_hash(const llama_config *c, hasher *h);
 /* Position of gist token j behind a prompt at positions [0,p); what follows k of them is at p+k in either case.
@@ -80,6 +103,8 @@ typedef struct llama_layer {
     float *q_norm, *k_norm;   /* [D], of each head; NULL: none */
     float *ffn_norm; /* [C] */
     op_weight gate, up, down; /* [F,C] [F,C] [C,F] */
+    float *cross_norm; /* [C], T5's decoder: attention to the encoder's output */
+    op_weight cq, ck, cv, co; /* [H*D,C] [G*D,C] [G*D,C] [C,H*D] */
     const llama_layer_lora *lora; /* an adapter's part; NULL: none */
 } llama_layer;
 
@@ -94,6 +119,10 @@ typedef struct llama_model {
     llama_layer *layers; /* [L] */
     float *final_norm; /* [C] */
     op_weight head; /* [vocab,C] */
+    llama_layer *encoder;                     /* [cfg.encoder] */
+    float *encoder_norm;                      /* [C] */
+    float *near_table, *encoder_near_table;   /* [buckets,H] of the decoder's and the encoder's own attention */
+    op_distance near, encoder_near;           /* the same by distance, as far as the context reaches */
     float *freq; /* [D/2] rotary frequencies */
     void *block; /* one allocation behind all packed weights */
     size_t block_bytes;
@@ -120,6 +149,7 @@ typedef enum weight_kind { WEIGHT_MATRIX, WEIGHT_VECTOR, WEIGHT_EMBED } weight_k
 typedef struct weight_row {
     weight_kind kind;
     bool per_layer;
+    bool encoder;           /* of the encoder's layers */
     bool pairs;             /* rows of heads that are rotated: see gguf_pairs */
     size_t offset;          /* of the field in llama_layer or llama_model: op_weight (matrix), float * (vector) */
     size_t grad_offset;     /* of its gradient: llama_matrix_bwd or float *, in llama_layer_bwd or llama_bwd */
@@ -128,8 +158,17 @@ typedef struct weight_row {
     bool (*when)(const llama_config *c); /* which models have the field; NULL: all */
 } weight_row;
 
-extern const weight_row llama_weights[];
-extern const int llama_weight_rows;
+extern const weight_row llama_weights[], t5_weights[];
+extern const int llama_weight_rows, t5_weight_rows;
+/* The table of a config's family: *n rows, the embedding first, the head last. */
+const weight_row *llama_table(const llama_config *c, int *n);
+/* In how many layers a row is (1: beside the layers), and its field in one of them. */
+int llama_row_layers(const llama_config *c, const weight_row *r);
+void *llama_row_field(llama_model *m, const weight_row *r, int layer);
+/* Layers for the model's stacks, and the tables by distance behind what `ar` has handed out. */
+gist_status llama_take_layers(llama_model *m, gist_error *err);
+void t5_take_near(llama_model *m, arena *ar);
+void t5_fill_near(llama_model *m);
 
 /* Size behind a shape letter. */
 int llama_dim(const llama_config *c, char letter);
@@ -236,6 +275,8 @@ typedef struct llama_batch {
     int stores;
     const int *gist;          /* [gists] which rows are gist tokens, ascending: where an adapter may act alone */
     int gists;
+    const op_row *cross;      /* T5's decoder: [T] what each row sees of the encoder's output */
+    const op_kv *cross_kv;    /* [L][stores] its keys and values */
 } llama_batch;
 
 /* x [T,C] = the batch's embeddings */
@@ -251,6 +292,16 @@ void llama_see_window(const llama_config *c, op_row *r, int memory_at, int own_a
 void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
 /* logits [T,vocab] of rows [first, first+T) of a->x; overwrites a->n1. */
 void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, int T, float *logits);
+
+/* ---- T5: t5_forward.c ---- */
+
+/* The encoder: embeds the batch, whose kv are [encoder][stores], and leaves its output in a->x [T,C]. */
+void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
+/* Keys and values for the decoder of output rows x [T,C] (a->x serves), to the slots of `rows` in kv [L][stores]. */
+void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
+                   const op_kv *kv, int stores, int T);
+/* The decoder, as llama_forward. */
+void t5_decode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
 
 /* y += scale (x A^T) B^T on the rows that l acts on. */
 void llama_lora_fwd(op_ctx *ctx, const llama_lora_acts *s, float *y, const float *x, const llama_lora *l,

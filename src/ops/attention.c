@@ -8,6 +8,9 @@
  *      row t     xxxxxxxxxx   xxxxxx
  *      row t+1   xxxxxxxxxx   xxxxxxx            a tile; its rows differ only in where they end
  *
+ * A bias by distance (T5) is one more row to add: visible keys lie at consecutive positions, so the biases of a query
+ * vector's keys are a run of its head's table, wherever memory ends and local begins.
+ *
  * Visible keys are counted from the row's first one across the boundary; hidden keys are neither scored into a row's
  * buffer nor weighed, so they cannot reach its result.
  */
@@ -141,6 +144,7 @@ typedef struct attend_job {
     const int *tiles;   /* first row of each tile, and T */
     int H, G, D, parts; /* parts: pieces of a group of query heads that is larger than a tile */
     float scale;
+    const op_distance *near; /* NULL: none */
     float *stats;
     float *score; /* [workers][OP_TILE][score_stride] */
     size_t score_stride;
@@ -176,6 +180,11 @@ static op_tile make_tile(const attend_job *j, int task, int hi[OP_TILE], int *g)
     t.out = j->out + at;
     t.q = j->q + at;
     if (j->stats) t.stats = j->stats + ((size_t)first * (size_t)j->H + (size_t)head) * 2;
+    if (j->near) {
+        t.bias_stride = 2 * (size_t)j->near->reach + 1;
+        for (int r = 0; r < t.rows; r++)
+            t.bias[r] = j->near->bias + (size_t)head * t.bias_stride + (j->near->reach + row[r].at - row[r].pos);
+    }
     t.local = span_of(&j->kv[row->kv], *g, j->D, row->lo, top);
     if (row->mem >= 0) t.mem = span_of(&j->kv[row->mem], *g, j->D, row->mlo, row->mhi);
     return t;
@@ -212,8 +221,8 @@ static int cut_tiles(int *tiles, const op_row *rows, int T, int group, int *visi
     return n;
 }
 
-void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows, int T,
-                      int H, int G, int D, float scale, void *scratch) {
+void op_attention_near_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows,
+                           int T, int H, int G, int D, float scale, const op_distance *near, void *scratch) {
     int visible, group = H / G, n = cut_tiles(scratch, rows, T, group, &visible);
     attend_job j = { .ctx = ctx,
                      .out = out,
@@ -226,10 +235,16 @@ void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, con
                      .D = D,
                      .parts = (group + OP_TILE - 1) / OP_TILE,
                      .scale = scale,
+                     .near = near,
                      .stats = stats,
                      .score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int)),
                      .score_stride = padded(visible) };
     op_run(ctx, attend_task, &j, n * G * j.parts, (size_t)T * (size_t)H * (size_t)D * (size_t)visible / 8);
+}
+
+void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows, int T,
+                      int H, int G, int D, float scale, void *scratch) {
+    op_attention_near_fwd(ctx, out, stats, q, kv, rows, T, H, G, D, scale, NULL, scratch);
 }
 
 /* ---- attention, backwards ----
@@ -252,7 +267,7 @@ typedef struct attend_bwd_job {
     const op_kv *swapped;
     const op_kv_grad *grad;
     const float *dout;
-    float *dq, *dscore;
+    float *dq, *dbias, *dscore;
     int tile_count;
 } attend_bwd_job;
 
@@ -267,6 +282,7 @@ static void attend_bwd_tile(const attend_bwd_job *b, int task, int worker) {
     t.dscore = b->dscore + (size_t)worker * OP_TILE * j->score_stride;
     t.dout = b->dout + at;
     t.dq = b->dq + at;
+    for (int r = 0; b->dbias && r < t.fwd.rows; r++) t.dbias[r] = b->dbias + (t.fwd.bias[r] - j->near->bias);
     t.local_swapped = span_of(&b->swapped[row->kv], g, j->D, t.fwd.local.lo, t.fwd.local.hi);
     t.local_dk = b->grad[row->kv].dk + head;
     t.local_dv = b->grad[row->kv].dv + head;
@@ -285,9 +301,10 @@ static void attend_bwd_task(void *arg, int g, int worker) {
             attend_bwd_tile(b, (tile * b->fwd.G + g) * b->fwd.parts + part, worker);
 }
 
-void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const float *dout, const float *out,
-                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows,
-                      int T, int H, int G, int D, float scale, void *scratch) {
+void op_attention_near_bwd(op_ctx *ctx, float *dq, float *dbias, const op_kv_grad *grad, const float *dout,
+                           const float *out, const float *stats, const float *q, const op_kv *kv, const op_kv *swapped,
+                           const op_row *rows, int T, int H, int G, int D, float scale, const op_distance *near,
+                           void *scratch) {
     int visible, group = H / G, n = cut_tiles(scratch, rows, T, group, &visible);
     float *score = (float *)((uint8_t *)scratch + padded(T + 1) * sizeof(int));
     attend_bwd_job b = { .fwd = { .ctx = ctx,
@@ -301,6 +318,7 @@ void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const floa
                                   .D = D,
                                   .parts = (group + OP_TILE - 1) / OP_TILE,
                                   .scale = scale,
+                                  .near = near,
                                   .stats = (float *)(uintptr_t)stats,
                                   .score = score,
                                   .score_stride = padded(visible) },
@@ -308,7 +326,15 @@ void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const floa
                          .grad = grad,
                          .dout = dout,
                          .dq = dq,
+                         .dbias = dbias,
                          .dscore = score + (size_t)pool_size(ctx->pool) * OP_TILE * padded(visible),
                          .tile_count = n };
     op_run(ctx, attend_bwd_task, &b, G, (size_t)T * (size_t)H * (size_t)D * (size_t)visible / 4);
+}
+
+void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const float *dout, const float *out,
+                      const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows,
+                      int T, int H, int G, int D, float scale, void *scratch) {
+    op_attention_near_bwd(ctx, dq, NULL, grad, dout, out, stats, q, kv, swapped, rows, T, H, G, D, scale, NULL,
+                          scratch);
 }

@@ -83,6 +83,10 @@ void op_embed_fwd(op_ctx *ctx, float *x, const void *table, dtype type, const fl
 void op_rmsnorm_fwd(op_ctx *ctx, float *y, const float *x, const float *w, int T, int C, float eps);
 /* y = silu(gate) * up = gate / (1 + exp(-gate)) * up, [T,F]; y may be gate or up */
 void op_silu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, int T, int F);
+/* y = gelu(gate) * up, gelu by its tanh approximation; y may be gate or up */
+void op_gelu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, int T, int F);
+/* y = max(x, 0), [T,F] (NaN stays); y may be x */
+void op_relu_fwd(op_ctx *ctx, float *y, const float *x, int T, int F);
 /* y [T,N] += b [N] */
 void op_bias_fwd(op_ctx *ctx, float *y, const float *b, int T, int N);
 /* y = a + b, [T,C]; y may be a or b */
@@ -139,10 +143,11 @@ static inline bool op_kv_fits(dtype type, int D) {
  *     +----------------------------+              +---------------------------------+
  */
 typedef struct op_row {
-    int32_t pos;       /* rotary position */
+    int32_t pos;       /* rotary position; with distances: the query's */
     int kv, slot;      /* its key and value are row `slot` of store kv */
     int mem, mlo, mhi; /* mem < 0 or mlo == mhi: none */
     int lo, hi;
+    int at; /* with distances: position of its first visible key; the others follow one by one */
 } op_row;
 
 /* Round k, v [T,G,D] to the stores' types and write them to each row's slot. */
@@ -158,6 +163,29 @@ void op_kv_set(const op_kv *kv, int slot, const void *k, const void *v, int G, i
 size_t op_attention_scratch(const op_ctx *ctx, int T, int visible);
 void op_attention_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows, int T,
                       int H, int G, int D, float scale, void *scratch);
+
+/* A bias of scores by head and distance, the key's position minus the query's (Raffel et al. 2020, section 2.1):
+ *     score = scale * q k + bias[h][reach + distance],    -reach <= distance <= reach */
+typedef struct op_distance {
+    int reach;
+    float *bias; /* [H, 2 reach + 1] */
+} op_distance;
+/* op_attention_fwd with one added to the scores; near NULL: without. */
+void op_attention_near_fwd(op_ctx *ctx, float *out, float *stats, const float *q, const op_kv *kv, const op_row *rows,
+                           int T, int H, int G, int D, float scale, const op_distance *near, void *scratch);
+
+/* Distances that share an entry of a table of `buckets`: small ones have their own, larger ones share by logarithm,
+ * those from `most` on the last.  both: keys behind the query have the second half of the table, else they are as
+ * distance 0.
+ * buckets >= 4 (both: even), most > buckets / 2. */
+typedef struct op_buckets {
+    int buckets, most;
+    bool both;
+} op_buckets;
+int op_bucket(const op_buckets *b, int distance);
+/* near->bias from table [buckets,H]; and the derivative: dtable += sums of dbias [H, 2 reach + 1], by distance. */
+void op_distance_fwd(const op_distance *near, const float *table, const op_buckets *b, int H);
+void op_distance_bwd(float *dtable, const float *dbias, int reach, const op_buckets *b, int H);
 
 /* ================================================================================================================
  * Backward.  A `d` in front is the gradient of the loss.  Functions add into their outputs unless they say "writes".
@@ -188,6 +216,12 @@ void op_bias_bwd(op_ctx *ctx, float *db, const float *dy, int T, int N);
 /* Writes dgate = dy up s (1 + gate (1 - s)) and dup = dy gate s, s = sigmoid(gate); they may be gate and up. */
 void op_silu_mul_bwd(op_ctx *ctx, float *dgate, float *dup, const float *dy, const float *gate, const float *up, int T,
                      int F);
+/* Writes the derivative of op_gelu_mul_fwd, s and u as in ops_int.h: dgate = dy up (s + gate s (1-s) 2u'),
+ * dup = dy gate s; they may be gate and up. */
+void op_gelu_mul_bwd(op_ctx *ctx, float *dgate, float *dup, const float *dy, const float *gate, const float *up, int T,
+                     int F);
+/* Writes dx = dy where x > 0, else 0; it may be dy or x. */
+void op_relu_bwd(op_ctx *ctx, float *dx, const float *dy, const float *x, int T, int F);
 /* dx [T,H,D] turned back in place */
 void op_rope_bwd(op_ctx *ctx, float *dx, const float *cs, int T, int H, int D);
 
@@ -203,6 +237,11 @@ size_t op_attention_bwd_scratch(const op_ctx *ctx, int T, int visible);
 void op_attention_bwd(op_ctx *ctx, float *dq, const op_kv_grad *grad, const float *dout, const float *out,
                       const float *stats, const float *q, const op_kv *kv, const op_kv *swapped, const op_row *rows,
                       int T, int H, int G, int D, float scale, void *scratch);
+/* That of op_attention_near_fwd; scale is 1.  dbias [H, 2 reach + 1] is added to, row by row; NULL: not wanted. */
+void op_attention_near_bwd(op_ctx *ctx, float *dq, float *dbias, const op_kv_grad *grad, const float *dout,
+                           const float *out, const float *stats, const float *q, const op_kv *kv, const op_kv *swapped,
+                           const op_row *rows, int T, int H, int G, int D, float scale, const op_distance *near,
+                           void *scratch);
 
 /* ---- loss ---- */
 

@@ -25,9 +25,11 @@ typedef struct op_tile {
     int rows, heads, D;
     float scale;
     op_span mem, local;
-    const int *hi;       /* [rows] */
-    float *score;        /* [rows*heads][score_stride] */
-    size_t score_stride; /* multiple of 16, >= visible keys of any row */
+    const int *hi;              /* [rows] */
+    float *score;               /* [rows*heads][score_stride] */
+    size_t score_stride;        /* multiple of 16, >= visible keys of any row */
+    const float *bias[OP_TILE]; /* row r, head h: visible key v has bias[r][h*bias_stride + v] added; [0] NULL: none */
+    size_t bias_stride;
     float *stats; /* query vector (r,h) at r*stats_stride + 2h: maximum and 1/sum of its scores; NULL: not kept */
     size_t stats_stride;
 } op_tile;
@@ -43,6 +45,7 @@ typedef struct op_tile_bwd {
     float *mem_dk, *mem_dv; /* of this head; token j at j*grad_stride; added to */
     float *local_dk, *local_dv;
     size_t grad_stride;
+    float *dbias[OP_TILE]; /* as fwd.bias, added to; [0] NULL: not wanted */
 } op_tile_bwd;
 
 /* Constants of one row of the loss: d = lm * (softmax(x) - onehot) + kl * (softmax(x) - softmax(t)); t NULL: no
@@ -84,6 +87,7 @@ struct op_kernels {
     void (*transpose)(void *dst, size_t ldd, const void *src, size_t lds);
     void (*rmsnorm)(float *y, const float *x, const float *w, int C, float eps);
     void (*silu_mul)(float *y, const float *gate, const float *up, int n);
+    void (*gelu_mul)(float *y, const float *gate, const float *up, int n);
     void (*add)(float *y, const float *a, const float *b, int n);
     void (*rope)(float *x, const float *cs, int H, int D, float sign); /* sign -1 turns back */
     void (*attend)(const op_tile *t);
@@ -91,6 +95,7 @@ struct op_kernels {
     void (*attend_bwd)(const op_tile_bwd *t);
     void (*rmsnorm_bwd)(float *dx, float *r, const float *dy, const float *x, const float *w, int C, float eps);
     void (*silu_mul_bwd)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int n);
+    void (*gelu_mul_bwd)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int n);
     void (*fma_rows)(float *y, const float *a, const float *b, const float *r, int rows, size_t stride, int n);
     void (*softmax_stats)(const float *x, int n, float *max, double *sum);
     void (*xent_bwd)(float *d, const float *x, const float *t, int n, op_xent *c);
@@ -133,6 +138,11 @@ extern const op_kernels op_kernels_amx;
 #define EXP_LN2_LO 1.42860677e-6f
 #define EXP_MIN (-87.3f)
 #define EXP_MAX 88.7f
+
+/* gelu(x) = x s(x), s = 1 / (1 + exp(-2u)), 2u = GELU_ROOT x (1 + GELU_CUBE x^2): the tanh approximation, as
+ * (1 + tanh u)/2 = s.  GELU_ROOT = 2 sqrt(2/pi). */
+#define GELU_ROOT 1.59576912160573071f
+#define GELU_CUBE 0.044715f
 
 /* Run fn for every task in [0,n): on the pool, or on the caller alone when the whole is too small to share (cost: rough
  * f32 operations of all tasks together).  Tasks must not care. */

@@ -2,6 +2,7 @@
  *
  *   rmsnorm    y = x / sqrt(mean(x^2) + eps) * w          (Zhang, Sennrich 2019)
  *   silu_mul   y = gate * sigmoid(gate) * up              (SwiGLU: Shazeer 2020)
+ *   gelu_mul   y = gelu(gate) * up                        (GEGLU, the same paper; gelu by tanh)
  *   rope       (x_i, x_{i+D/2}) rotated by pos * theta^(-2i/D)   (Su et al. 2021; halves paired, as in LLaMA's HF form)
  */
 #include <math.h>
@@ -14,6 +15,7 @@ typedef struct row_job {
     const float *a, *b;
     int C, D;
     float eps, sign;
+    void (*gated)(float *y, const float *gate, const float *up, int n);
 } row_job;
 
 /* ---- embedding ---- */
@@ -47,17 +49,33 @@ void op_rmsnorm_fwd(op_ctx *ctx, float *y, const float *x, const float *w, int T
 
 /* ---- gated activation ---- */
 
-static void silu_mul_rows(void *arg, int first, int last) {
+static void gate_rows(void *arg, int first, int last) {
     const row_job *j = arg;
     for (int t = first; t < last; t++) {
         size_t at = (size_t)t * (size_t)j->C;
-        j->ctx->k->silu_mul(j->y + at, j->a + at, j->b + at, j->C);
+        j->gated(j->y + at, j->a + at, j->b + at, j->C);
     }
 }
 
 void op_silu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, int T, int F) {
-    row_job j = { .ctx = ctx, .y = y, .a = gate, .b = up, .C = F };
-    op_for_rows(ctx, silu_mul_rows, &j, T, (size_t)F * 4);
+    row_job j = { .gated = ctx->k->silu_mul, .y = y, .a = gate, .b = up, .C = F };
+    op_for_rows(ctx, gate_rows, &j, T, (size_t)F * 4);
+}
+
+void op_gelu_mul_fwd(op_ctx *ctx, float *y, const float *gate, const float *up, int T, int F) {
+    row_job j = { .gated = ctx->k->gelu_mul, .y = y, .a = gate, .b = up, .C = F };
+    op_for_rows(ctx, gate_rows, &j, T, (size_t)F * 4);
+}
+
+static void relu_rows(void *arg, int first, int last) {
+    const row_job *j = arg;
+    size_t at = (size_t)first * (size_t)j->C, end = (size_t)last * (size_t)j->C;
+    for (; at < end; at++) j->y[at] = j->a[at] < 0 ? 0 : j->a[at];
+}
+
+void op_relu_fwd(op_ctx *ctx, float *y, const float *x, int T, int F) {
+    row_job j = { .y = y, .a = x, .C = F };
+    op_for_rows(ctx, relu_rows, &j, T, (size_t)F / 2);
 }
 
 /* ---- sums: residual, bias ---- */

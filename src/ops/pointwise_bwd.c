@@ -74,26 +74,43 @@ void op_bias_bwd(op_ctx *ctx, float *db, const float *dy, int T, int N) {
     op_run(ctx, bias_task, &j, (N + COLUMNS - 1) / COLUMNS, (size_t)T * (size_t)N);
 }
 
-/* ---- gated activation: y = silu(gate) up ---- */
+/* ---- activations: y = silu(gate) up, gelu(gate) up, max(x, 0) ---- */
 
-typedef struct silu_job {
-    op_ctx *ctx;
+typedef struct gate_job {
+    void (*gated)(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int n);
     float *dgate, *dup;
     const float *dy, *gate, *up;
     int F;
-} silu_job;
+} gate_job;
 
-static void silu_rows(void *arg, int first, int last) {
-    const silu_job *j = arg;
+static void gate_rows(void *arg, int first, int last) {
+    const gate_job *j = arg;
     size_t at = (size_t)first * (size_t)j->F;
     for (int t = first; t < last; t++, at += (size_t)j->F)
-        j->ctx->k->silu_mul_bwd(j->dgate + at, j->dup + at, j->dy + at, j->gate + at, j->up + at, j->F);
+        j->gated(j->dgate + at, j->dup + at, j->dy + at, j->gate + at, j->up + at, j->F);
 }
 
 void op_silu_mul_bwd(op_ctx *ctx, float *dgate, float *dup, const float *dy, const float *gate, const float *up, int T,
                      int F) {
-    silu_job j = { ctx, dgate, dup, dy, gate, up, F };
-    op_for_rows(ctx, silu_rows, &j, T, (size_t)F * 6);
+    gate_job j = { ctx->k->silu_mul_bwd, dgate, dup, dy, gate, up, F };
+    op_for_rows(ctx, gate_rows, &j, T, (size_t)F * 6);
+}
+
+void op_gelu_mul_bwd(op_ctx *ctx, float *dgate, float *dup, const float *dy, const float *gate, const float *up, int T,
+                     int F) {
+    gate_job j = { ctx->k->gelu_mul_bwd, dgate, dup, dy, gate, up, F };
+    op_for_rows(ctx, gate_rows, &j, T, (size_t)F * 6);
+}
+
+static void relu_rows(void *arg, int first, int last) {
+    const gate_job *j = arg;
+    size_t at = (size_t)first * (size_t)j->F, end = (size_t)last * (size_t)j->F;
+    for (; at < end; at++) j->dgate[at] = j->gate[at] > 0 ? j->dy[at] : 0;
+}
+
+void op_relu_bwd(op_ctx *ctx, float *dx, const float *dy, const float *x, int T, int F) {
+    gate_job j = { .dgate = dx, .dy = dy, .gate = x, .F = F };
+    op_for_rows(ctx, relu_rows, &j, T, (size_t)F / 2);
 }
 
 /* ---- loss ---- */

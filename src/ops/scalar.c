@@ -95,6 +95,13 @@ static void silu_mul(float *y, const float *gate, const float *up, int n) {
     for (int i = 0; i < n; i++) y[i] = gate[i] / (1.0f + scalar_exp(-gate[i])) * up[i];
 }
 
+static void gelu_mul(float *y, const float *gate, const float *up, int n) {
+    for (int i = 0; i < n; i++) {
+        float x = gate[i], u2 = GELU_ROOT * x * (1.0f + GELU_CUBE * x * x);
+        y[i] = x / (1.0f + scalar_exp(-u2)) * up[i];
+    }
+}
+
 static void add(float *y, const float *a, const float *b, int n) {
     for (int i = 0; i < n; i++) y[i] = a[i] + b[i];
 }
@@ -147,10 +154,12 @@ static void weigh_values(float *out, const float *p, const op_span *s, int hi, i
         for (int d = 0; d < D; d++) out[d] += p[j - s->lo] * scalar_value(s, j, d, D);
 }
 
-static void attend_one(float *out, const float *q, const op_tile *t, int hi, float *score, float *stats) {
+static void attend_one(float *out, const float *q, const op_tile *t, int hi, const float *bias, float *score,
+                       float *stats) {
     int m = scores(score, q, &t->mem, t->mem.hi, t->D, t->scale);
     int n = m + scores(score + m, q, &t->local, hi, t->D, t->scale);
     float top = -INFINITY, lane[OP_LANES] = { 0 };
+    for (int v = 0; bias && v < n; v++) score[v] += bias[v];
     for (int v = 0; v < n; v++) top = score[v] > top ? score[v] : top;
     for (int v = 0; v < n; v++) {
         score[v] = scalar_exp(score[v] - top);
@@ -173,7 +182,8 @@ static void attend(const op_tile *t) {
         for (int h = 0; h < t->heads; h++) {
             size_t at = (size_t)r * t->stride + (size_t)h * (size_t)t->D;
             float *stats = t->stats ? t->stats + (size_t)r * t->stats_stride + 2 * (size_t)h : NULL;
-            attend_one(t->out + at, t->q + at, t, t->hi[r], t->score, stats);
+            const float *bias = t->bias[0] ? t->bias[r] + (size_t)h * t->bias_stride : NULL;
+            attend_one(t->out + at, t->q + at, t, t->hi[r], bias, t->score, stats);
         }
 }
 
@@ -185,12 +195,14 @@ const op_kernels op_kernels_scalar = {
     .transpose = transpose,
     .rmsnorm = rmsnorm,
     .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
     .add = add,
     .rope = rope,
     .attend = attend,
     .attend_bwd = scalar_attend_bwd,
     .rmsnorm_bwd = scalar_rmsnorm_bwd,
     .silu_mul_bwd = scalar_silu_mul_bwd,
+    .gelu_mul_bwd = scalar_gelu_mul_bwd,
     .fma_rows = scalar_fma_rows,
     .softmax_stats = scalar_softmax_stats,
     .xent_bwd = scalar_xent_bwd,

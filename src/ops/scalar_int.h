@@ -13,6 +13,7 @@ float scalar_exp(float x);
 
 void scalar_rmsnorm_bwd(float *dx, float *rms, const float *dy, const float *x, const float *w, int C, float eps);
 void scalar_silu_mul_bwd(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int n);
+void scalar_gelu_mul_bwd(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int n);
 void scalar_fma_rows(float *y, const float *a, const float *b, const float *r, int rows, size_t stride, int n);
 void scalar_softmax_stats(const float *x, int n, float *max, double *sum);
 void scalar_xent_bwd(float *d, const float *x, const float *t, int n, op_xent *c);

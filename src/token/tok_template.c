@@ -1,6 +1,7 @@
 /* tok_template.c - the text around a prompt, its gist tokens and an input; the law that cutting it there is harmless.
  *
  *   paper    Instruction: {t}\n                      <GIST>*k  \nInput: {x}\nOutput:
+ *   paper-t5 the same without Output: for encoder-decoder models, where the source ends
  *   raw      {t}                                     <GIST>*k  {x}
  *   chatml   <|im_start|>system\n{t}<|im_end|>\n     <GIST>*k  <|im_start|>user\n{x}<|im_end|>\n<|im_start|>assistant\n
  *   llama3   <|start_header_id|>system<|end_header_id|>\n\n{t}<|eot_id|>  <GIST>*k  the same for user, then assistant
@@ -26,6 +27,7 @@ struct tok_template {
 
 static const tok_template templates[] = {
     { "paper", "Instruction: ", "\n", "\nInput: ", "\nOutput:", "\nOutput:", { NULL }, false, " ", NULL, NULL },
+    { "paper-t5", "Instruction: ", "\n", "\nInput: ", "", "", { NULL }, false, " ", NULL, NULL },
     { "raw", "", "", "", "", "", { NULL }, false, " ", NULL, NULL },
     { "chatml",
       "<|im_start|>system\n",
@@ -58,7 +60,7 @@ const tok_template *tok_template_find(const char *name) {
 }
 
 const char *tok_template_names(void) {
-    return "paper\nraw\nchatml\nllama3";
+    return "paper\npaper-t5\nraw\nchatml\nllama3";
 }
 
 const char *tok_template_name(const tok_template *tp) {

@@ -129,7 +129,7 @@ gist_status tok_write_dir(const tokenizer *t, const char *dir, gist_error *err);
  * gisting.md: white space next to gist tokens is stripped, each side is tokenized by itself. */
 typedef struct tok_template tok_template;
 const tok_template *tok_template_find(const char *name); /* NULL: unknown */
-const char *tok_template_names(void);                    /* "paper\nraw\nchatml\nllama3" */
+const char *tok_template_names(void);                    /* "paper\npaper-t5\nraw\nchatml\nllama3" */
 const char *tok_template_name(const tok_template *tp);
 
 /* Token ids of the prompt part (BOS first where the model has one), without gist tokens.  Empty prompt (only white

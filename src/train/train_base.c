@@ -49,6 +49,9 @@ static gist_status open_all(train_base *b, const char *init, const char *config,
     if (status == GIST_OK) status = llama_config_parse(&b->cfg, b->config, path, err);
     mem_free(b->alloc, path);
     TRY(status);
+    if (b->cfg.encoder)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: training a %s model is not supported", init ? init : config,
+                       llama_families[b->cfg.family].name);
     const char *from = tok ? tok : init;
     b->tokenizer_path = mem_strndup(b->alloc, from, strlen(from));
     if (!b->tokenizer_path) return err_memory(err, "path");

@@ -341,6 +341,9 @@ gist_status train_model_create(train_model **out, const llama_config *cfg, const
                                gist_error *err) {
     if (opt->type != DT_F32 && opt->type != DT_BF16)
         return err_set(err, GIST_ERR_USAGE, "training computes in f32 or bf16, not %s", dt_name(opt->type));
+    if (cfg->encoder)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "training a %s model is not supported",
+                       llama_families[cfg->family].name);
     if (opt->max_rows < 1) return err_set(err, GIST_ERR_USAGE, "a batch needs rows");
     train_model *tm = mem_calloc(alloc, 1, sizeof *tm);
     if (!tm) return err_memory(err, "model");

@@ -8,12 +8,15 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static bool sound(const llama_config *c) {
+    bool positions = c->encoder ? c->encoder <= LLAMA_MAX_LAYERS && c->near.buckets >= 4 && c->start < c->V &&
+                                      c->near.most > c->near.buckets / 2
+                                : c->theta >= 1 && c->theta <= 1e12f;
     bool sizes = c->L >= 1 && c->L <= LLAMA_MAX_LAYERS && c->C >= 1 && c->C <= LLAMA_MAX_WIDTH && c->F >= 1 &&
                  c->F <= 1 << 20 && c->V >= 1 && c->V <= LLAMA_MAX_VOCAB && c->context >= 1 &&
                  c->context <= LLAMA_MAX_CONTEXT && c->window >= 0;
     bool heads = c->H >= 1 && c->G >= 1 && c->G <= GFILE_MAX_HEADS && c->H % c->G == 0 && c->D >= 2 && c->D % 2 == 0 &&
                  c->D <= GFILE_MAX_WIDTH && (int64_t)c->H * c->D <= LLAMA_MAX_WIDTH;
-    return sizes && heads && c->family < FAMILIES && c->eps >= 0 && c->eps <= 1 && c->theta >= 1 && c->theta <= 1e12f;
+    return sizes && heads && c->family < FAMILIES && c->eps >= 0 && c->eps <= 1 && positions;
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {

@@ -214,6 +214,20 @@ static void silu_mul(float *y, const float *gate, const float *up, int n) {
     }
 }
 
+/* 1 + exp(-2u), and GELU_CUBE x^2 */
+INLINE vf gelu_below(vf x, vf *square) {
+    *square = vf_mul(vf_mul(vf_set(GELU_CUBE), x), x);
+    vf u2 = vf_mul(vf_mul(vf_set(GELU_ROOT), x), vf_add(vf_set(1.0f), *square));
+    return vf_add(vf_set(1.0f), vf_exp(vf_sub(vf_zero(), u2)));
+}
+
+static void gelu_mul(float *y, const float *gate, const float *up, int n) {
+    for (int i = 0; i < n; i += OP_LANES) {
+        vf x = vf_load_n(gate + i, n - i), square, s = vf_div(x, gelu_below(x, &square));
+        vf_store_n(y + i, vf_mul(s, vf_load_n(up + i, n - i)), n - i);
+    }
+}
+
 static void add(float *y, const float *a, const float *b, int n) {
     for (int i = 0; i < n; i += OP_LANES)
         vf_store_n(y + i, vf_add(vf_load_n(a + i, n - i), vf_load_n(b + i, n - i)), n - i);
@@ -414,6 +428,12 @@ INLINE void keep_stats(const op_tile *t, int i, float max, float inverse) {
     s[1] = inverse;
 }
 
+/* Bias of query vector i added to its n visible scores. */
+static void bias_scores(const op_tile *t, int i, int n) {
+    const float *bias = t->bias[i / t->heads] + (size_t)(i % t->heads) * t->bias_stride;
+    add(score_row(t, i), score_row(t, i), bias, n);
+}
+
 static void attend(const op_tile *t) {
     int memory = t->mem.hi > t->mem.lo ? t->mem.hi - t->mem.lo : 0, M = t->rows * t->heads;
     float sum[OP_TILE], max[OP_TILE];
@@ -421,6 +441,7 @@ static void attend(const op_tile *t) {
     score_span(t, &t->local, t->hi, (size_t)memory);
     for (int i = 0; i < M; i++) {
         int end = t->hi[i / t->heads], local = end > t->local.lo ? end - t->local.lo : 0;
+        if (t->bias[0]) bias_scores(t, i, memory + local);
         sum[i] = softmax_row(score_row(t, i), memory + local, &max[i]);
         memset(t->out + vector_at(t, i), 0, (size_t)t->D * sizeof(float));
     }

@@ -34,6 +34,17 @@ static void silu_mul_bwd(float *dgate, float *dup, const float *dy, const float 
     }
 }
 
+static void gelu_mul_bwd(float *dgate, float *dup, const float *dy, const float *gate, const float *up, int n) {
+    vf one = vf_set(1.0f);
+    for (int i = 0; i < n; i += OP_LANES) {
+        vf g = vf_load_n(gate + i, n - i), u = vf_load_n(up + i, n - i), d = vf_load_n(dy + i, n - i), square;
+        vf s = vf_div(one, gelu_below(g, &square));
+        vf slope = vf_mul(vf_mul(vf_set(GELU_ROOT), g), vf_fma(vf_set(3.0f), square, one));
+        vf_store_n(dup + i, vf_mul(d, vf_mul(g, s)), n - i);
+        vf_store_n(dgate + i, vf_mul(vf_mul(d, u), vf_mul(s, vf_fma(slope, vf_sub(one, s), one))), n - i);
+    }
+}
+
 static void fma_rows(float *y, const float *a, const float *b, const float *r, int rows, size_t stride, int n) {
     for (int i = 0; i < n; i += OP_LANES) {
         vf sum = vf_load_n(y + i, n - i);
@@ -172,7 +183,12 @@ static void attend_bwd(const op_tile_bwd *b) {
         vf dot = vf_zero();
         for (int d = 0; d < t->D; d += OP_LANES)
             dot = vf_fma(vf_load_n(out + d, t->D - d), vf_load_n(dout + d, t->D - d), dot);
+        if (t->bias[0]) bias_scores(t, i, n);
         score_bwd(score_row(t, i), score_row(&g, i), stats, vf_fold_sum(dot), t->scale, n, longest);
+        if (b->dbias[0]) {
+            float *dbias = b->dbias[i / t->heads] + (size_t)(i % t->heads) * t->bias_stride;
+            add(dbias, dbias, score_row(&g, i), n);
+        }
     }
     value_span(&g, &b->mem_swapped, NULL, 0);
     value_span(&g, &b->local_swapped, t->hi, (size_t)memory);
@@ -185,6 +201,7 @@ static void attend_bwd(const op_tile_bwd *b) {
 /* What every level takes from these two headers for its table. */
 #define VECTOR_KERNELS \
     .transpose = transpose, .rmsnorm = rmsnorm, .silu_mul = silu_mul, .add = add, \
+    .gelu_mul = gelu_mul, .gelu_mul_bwd = gelu_mul_bwd, \
     .rope = rope, .attend = attend, .attend_bwd = attend_bwd, .rmsnorm_bwd = rmsnorm_bwd, \
     .silu_mul_bwd = silu_mul_bwd, .fma_rows = fma_rows, .softmax_stats = softmax_stats, .xent_bwd = xent_bwd, \
     .adamw = adamw

@@ -1,0 +1,92 @@
+/* t5_forward.c - the forward pass of T5: encoder, decoder, and what joins them.
+ *
+ *   (1)  x = E[ids]                                      embedding, the same in both stacks
+ *   (2)  n = rmsnorm(x, w_attn)                          for every layer of either stack:
+ *   (3)  q = n Wq^T, k = n Wk^T, v = n Wv^T              k, v -> KV store, rounded to its type
+ *   (4)  x = x + softmax(q k^T + B) v Wo^T               B: bias by distance; scores are not scaled
+ *   (5)  x = x + softmax(q' k'^T) v' Wo'^T               decoder only: n' = rmsnorm(x, w_cross), q' = n' Wq'^T;
+ *                                                        k' = e Wk'^T, v' = e Wv'^T of encoder output rows e, once
+ *   (6)  n = rmsnorm(x, w_ffn)
+ *   (7)  f = gelu(n Wgate^T) * (n Wup^T), or relu(n Wup^T)
+ *   (8)  x = x + f Wdown^T
+ *   (9)  e = rmsnorm(x, w_encoder)                       the encoder's output
+ *
+ * Logits are llama_logits.  Masks are intervals here too: gisting.md's table says which rows of the source a row sees.
+ */
+#include <math.h>
+
+#include "model/model.h"
+
+/* a->o = attention of a->q, through wo; added to x */
+static void attend(op_ctx *ctx, llama_acts *a, const llama_config *c, const op_kv *kv, const op_row *rows, int T,
+                   const op_weight *wo, const op_distance *near) {
+    op_attention_near_fwd(ctx, a->att, a->stats, a->q, kv, rows, T, c->H, c->G, c->D, 1.0f, near, a->scratch);
+    op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, a->att, wo, T), wo, T);
+    op_add_fwd(ctx, a->x, a->x, a->o, T, c->C);
+}
+
+static void self_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
+                           const llama_batch *b, const op_distance *near) {
+    int T = b->T;
+    op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps); /* (2) */
+    op_input n = { .x = a->n1, .buf = a->operand, .T = T };
+    op_linear(ctx, a->q, &n, &w->wq); /* (3) */
+    op_linear(ctx, a->k, &n, &w->wk);
+    op_linear(ctx, a->v, &n, &w->wv);
+    op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);
+    attend(ctx, a, c, kv, b->rows, T, &w->wo, near); /* (4) */
+}
+
+static void cross_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
+                            const llama_batch *b) {
+    int T = b->T;
+    op_rmsnorm_fwd(ctx, a->n1, a->x, w->cross_norm, T, c->C, c->eps); /* (5) */
+    op_linear_fwd(ctx, a->q, op_operand(ctx, a->operand, a->n1, &w->cq, T), &w->cq, T);
+    attend(ctx, a, c, kv, b->cross, T, &w->co, NULL);
+}
+
+static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, int T) {
+    op_rmsnorm_fwd(ctx, a->n2, a->x, w->ffn_norm, T, c->C, c->eps); /* (6) */
+    op_input n = { .x = a->n2, .buf = a->operand, .T = T };
+    op_linear(ctx, a->up, &n, &w->up); /* (7) */
+    if (c->gated) {
+        op_linear(ctx, a->gate, &n, &w->gate);
+        op_gelu_mul_fwd(ctx, a->act, a->gate, a->up, T, c->F);
+    } else {
+        op_relu_fwd(ctx, a->act, a->up, T, c->F);
+    }
+    op_linear_fwd(ctx, a->down, op_operand(ctx, a->operand, a->act, &w->down, T), &w->down, T); /* (8) */
+    op_add_fwd(ctx, a->x, a->x, a->down, T, c->C);
+}
+
+void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
+    const llama_config *c = &m->cfg;
+    llama_embed_fwd(m, ctx, a->x, b); /* (1) */
+    for (int l = 0; l < c->encoder; l++) {
+        self_attention(ctx, a, c, &m->encoder[l], b->kv + (size_t)l * (size_t)b->stores, b, &m->encoder_near);
+        feed_forward(ctx, a, c, &m->encoder[l], b->T);
+    }
+    op_rmsnorm_fwd(ctx, a->x, a->x, m->encoder_norm, b->T, c->C, c->eps); /* (9) */
+}
+
+void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
+                   const op_kv *kv, int stores, int T) {
+    const llama_config *c = &m->cfg;
+    op_input e = { .x = x, .buf = a->operand, .T = T };
+    for (int l = 0; l < c->L; l++) {
+        op_linear(ctx, a->k, &e, &m->layers[l].ck);
+        op_linear(ctx, a->v, &e, &m->layers[l].cv);
+        op_kv_write(ctx, kv + (size_t)l * (size_t)stores, rows, a->k, a->v, T, c->G, c->D);
+    }
+}
+
+void t5_decode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
+    const llama_config *c = &m->cfg;
+    llama_embed_fwd(m, ctx, a->x, b); /* (1) */
+    for (int l = 0; l < c->L; l++) {
+        size_t at = (size_t)l * (size_t)b->stores;
+        self_attention(ctx, a, c, &m->layers[l], b->kv + at, b, &m->near);
+        cross_attention(ctx, a, c, &m->layers[l], b->cross_kv + at, b);
+        feed_forward(ctx, a, c, &m->layers[l], b->T);
+    }
+}
