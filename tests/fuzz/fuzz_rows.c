@@ -1,5 +1,6 @@
-/* fuzz_rows.c - rows to be answered on any bytes: first byte the template, second the length, then the file; and the file
- * as a judge's reply. */
+/* fuzz_rows.c - rows to be answered on any bytes: first byte the template, second the length, then the file; and the
+ * file as a judge's reply.
+ */
 #include <stdlib.h>
 
 #include "eval/eval.h"
