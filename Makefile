@@ -203,9 +203,11 @@ $(ONE): FORCE
 	    $(TEST_LIBS) $(LIBS)
 	@bash tests/run $(BUILD) $(BUILD)/$@
 
-demo: deps ## compress an unseen prompt, answer without it, with it and from its gist; SEED=2 draws another
+# The mechanics on a tiny random model, as long as models/demo holds no trained one.
+demo: deps ## compress a prompt, answer from its gist; with a trained MODEL=DIR: three ways, SEED=2 draws another prompt
 	@$(MAKE) --no-print-directory all $(BUILD)/gist-demo
-	@sh dev/demo $(BUILD) $(SEED)
+	@if [ -n "$(MODEL)" ] || [ -d models/demo ]; then sh dev/tour $(BUILD) "$(or $(SEED),1)" $(MODEL); \
+	else sh dev/demo $(BUILD)/gist; fi
 
 check: ## everything CI runs: tests, sanitizers, both compilers, style, includes, exports
 	@bash .ci/run

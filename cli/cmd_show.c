@@ -75,7 +75,8 @@ static json_t *gist_json(const char *path, const gfile *g) {
                      "gist_tokens", g->k, "layers", g->layers, "kv_heads", g->kv_heads, "head_dim", g->head_dim,
                      "first_position", g->first_position, "prompt_tokens", g->prompt_tokens, "factor",
                      (double)g->prompt_tokens / g->k, "rebased", (int)g->rebased, "tuned", (int)g->tuned, "kv_bytes",
-                     (json_int_t)gfile_bytes(g), "file_bytes", (json_int_t)file_size(path), "checksum", "ok", "output_width", width);
+                     (json_int_t)gfile_bytes(g), "file_bytes", (json_int_t)file_size(path), "checksum", "ok",
+                     "output_width", width);
 }
 
 static void gist_text(const char *path, const gfile *g) {
@@ -231,13 +232,12 @@ static json_t *model_json(const char *path, const model *m) {
                      "width", c->C, "ffn", c->F, "heads", c->H, "kv_heads", c->G, "head_dim", c->D, "vocab", c->V,
                      "context", c->context, "window", c->window ? json_integer(c->window) : json_null(), "rope_theta",
                      (double)c->theta, "rope_scaling", scaling_json(&c->rope), "gist_positions",
-                     c->gist_spread ? "spread" : "end", "norm_eps", (double)c->eps, "tied_head",
-                     (int)c->tied, "parameters", (json_int_t)llama_parameters(c), "weight_bytes",
-                     (json_int_t)m->all_bytes, "types", types, "memory_bytes", (json_int_t)m->memory,
-                     "kv_bytes_per_token", kv, "tokenizer", "kind", tok_kind(m->tok), "pieces", tok_size(m->tok),
-                     "bos", id_json(tok_bos(m->tok)), "eos", id_json(tok_eos(m->tok)), "gist",
-                     id_json(tok_gist(m->tok)), "fingerprint", m->tok_fingerprint, "fingerprint", m->fingerprint, "encoder_layers",
-                     c->encoder ? json_integer(c->encoder) : NULL);
+                     c->gist_spread ? "spread" : "end", "norm_eps", (double)c->eps, "tied_head", (int)c->tied,
+                     "parameters", (json_int_t)llama_parameters(c), "weight_bytes", (json_int_t)m->all_bytes, "types",
+                     types, "memory_bytes", (json_int_t)m->memory, "kv_bytes_per_token", kv, "tokenizer", "kind",
+                     tok_kind(m->tok), "pieces", tok_size(m->tok), "bos", id_json(tok_bos(m->tok)), "eos",
+                     id_json(tok_eos(m->tok)), "gist", id_json(tok_gist(m->tok)), "fingerprint", m->tok_fingerprint,
+                     "fingerprint", m->fingerprint, "encoder_layers", c->encoder ? json_integer(c->encoder) : NULL);
 }
 
 static void special_text(const tokenizer *t, const char *what, int32_t id) {
@@ -255,8 +255,8 @@ static void model_text(const char *path, const model *m) {
     printf("model          %s\n", path);
     printf("family         %s: ", llama_families[c->family].name);
     if (c->encoder) printf("%d encoder and ", c->encoder);
-    printf("%d %slayers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n",
-           c->L, c->encoder ? "decoder " : "", c->C, c->F, c->H, c->D, c->G);
+    printf("%d %slayers, width %d, feed-forward %d, %d heads of %d, %d key/value heads\n", c->L,
+           c->encoder ? "decoder " : "", c->C, c->F, c->H, c->D, c->G);
     printf("vocabulary     %d, %s\n", c->V, c->tied ? "the head is the embedding" : "head of its own");
     printf("context        %d tokens, ", c->context);
     if (c->encoder)

@@ -48,6 +48,9 @@ static void check_row(gist_engine *e, const json_t *row, gist_kernels level) {
 
 static void test_answers(void **state) {
     (void)state;
+    FILE *model = fopen("models/demo/config.json", "r");
+    if (!model) SKIP("models/demo: not trained in full yet");
+    fclose(model);
     enum { LEAST_ROWS = 30, SLOW_ROWS = 5 /* of a level without vectors */ };
     char path[TEST_PATH];
     size_t len;

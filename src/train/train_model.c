@@ -91,8 +91,8 @@ static bool ends_with(const char *s, const char *end) {
 /* Matrices keep the size of what they read: normal(0, 1/sqrt(inputs)), those that write to the residual stream scaled
  * by 1/sqrt(2L) more.  An embedding that is not the head, too, is normal(0, 1): a token outweighs what the first blocks
  * add to it; a head of its own begins as the embedding, scaled by 1/sqrt(C), so that a token that is carried to the
- * end is the token told.  Norms 1, biases 0.  Each tensor draws from a generator of its own.  docs/TRAINING.md says what this is
- * worth. */
+ * end is the token told.  Norms 1, biases 0.  Each tensor draws from a generator of its own.  docs/TRAINING.md says
+ * what this is worth. */
 static void init_scratch(train_model *tm, uint64_t seed) {
     const llama_config *c = &tm->model.cfg;
     int first = train_model_frozen(tm) ? tm->trained_tensors : 0;
