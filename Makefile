@@ -51,11 +51,13 @@ ifeq ($(filter $(VARIANT),$(VARIANTS)),)
 $(error VARIANT=$(VARIANT) is none of: $(VARIANTS))
 endif
 OPT := $(OPT_$(VARIANT))
-OPS_OPT := $(or $(OPS_$(VARIANT)),$(OPT))
 
 # gcc cannot see that a failed status leaves the function (TRY), so it calls outputs of a failed call "maybe
 # uninitialized"; clang's exact analysis of the same fault stays on.
 IS_CLANG := $(findstring clang,$(shell $(CC) --version 2>/dev/null))
+# gcc keeps frames on fake stacks to find uses after return, and aligns them to less than a register of 64 bytes needs.
+OPS_asan := $(OPT_asan) $(if $(IS_CLANG),,--param asan-use-after-return=0)
+OPS_OPT := $(or $(OPS_$(VARIANT)),$(OPT))
 WARN := -Wall -Wextra -Wpedantic -Wconversion -Wshadow $(if $(IS_CLANG),,-Wno-maybe-uninitialized) \
     $(if $(filter 1,$(WERROR)),-Werror)
 BASE_CPPFLAGS := -D_GNU_SOURCE -Iinclude -Isrc
