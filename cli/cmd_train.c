@@ -30,7 +30,7 @@ typedef struct train_args {
     const char *lora_targets;
     int lora_rank, lora_at, train_only;
     float lora_alpha;
-    bool resume, recompute, json, quiet, merge;
+    bool resume, recompute, json, quiet, merge, local_heads;
 } train_args;
 
 static const option table[] = {
@@ -40,6 +40,9 @@ static const option table[] = {
              "from scratch: a config.json; weights are drawn from --seed"),
     OPT_TEXT(train_args, tokenizer, 0, "tokenizer", "DIR", NULL,
              "from scratch: tokenizer files; default: those of --init"),
+    OPT_FLAG(train_args, local_heads, 0, "local-heads",
+             "from scratch: head h of the first block begins by looking h+1 tokens back; a small model learns to look "
+             "up sooner"),
     OPT_HEADING("Data"),
     OPT_NEED_TEXT(train_args, data, 0, "data", "FILE", ".json or .jsonl: {instruction, input, output} or {messages}"),
     OPT_LIST(train_args, val, 0, "val", "NAME=FILE", "a validation split"),
@@ -329,6 +332,7 @@ static gist_status set_options(job *j, gist_error *err) {
                                       .distill = a->objective == OBJECTIVE_LM ? 0 : a->distill_weight };
     j->model.gist_token = j->base.gist_token;
     j->model.muon = a->optimiser != 0;
+    j->model.local_heads = a->local_heads;
     j->model.only_gist = a->train_only != 0;
     j->model.lora = (llama_lora_config){ a->lora_rank, a->lora_alpha, 0, a->lora_at || a->train_only };
     if (a->lora_rank) TRY(llama_lora_targets(a->lora_targets, &j->model.lora.targets, err));
@@ -341,7 +345,8 @@ static gist_status set_options(job *j, gist_error *err) {
 /* What else decides the result, so that --resume can tell another run. */
 static void set_facts(job *j) {
     train_facts *f = &j->o.facts;
-    train_facts_set(f, "initial weights", "%s%s", j->base.model, j->base.scratch ? " drawn" : "");
+    train_facts_set(f, "initial weights", "%s%s%s", j->base.model, j->base.scratch ? " drawn" : "",
+                    j->model.local_heads ? ", local heads" : "");
     train_facts_set(f, "tokenizer", "%s", j->base.tokenizer);
     train_facts_set(f, "template", "%s", tok_template_name(j->tp));
     train_facts_set(f, "max length", "%d", j->a->max_length);

@@ -183,6 +183,7 @@ typedef struct train_model_options {
     int32_t gist_token;  /* its id, where one of these is set; -1 otherwise */
     int memory_rows;     /* k > 0: the keys and values of a memory of k rows train, the model is frozen (train_tune) */
     bool muon;           /* updates may use it: scratch is set aside */
+    bool local_heads;    /* from scratch, heads of the first block begin by looking 1, 2, ... tokens back */
     dtype memory_type;   /* what they are rounded to in the forward pass; their gradients pass straight through */
 } train_model_options;
 

@@ -83,36 +83,6 @@ static train_tensor *tensor_of(const train_model *tm, const weight_row *r, int l
 
 /* ---- initial values ---- */
 
-static bool ends_with(const char *s, const char *end) {
-    size_t a = strlen(s), b = strlen(end);
-    return a >= b && strcmp(s + a - b, end) == 0;
-}
-
-/* Matrices keep the size of what they read: normal(0, 1/sqrt(inputs)), those that write to the residual stream scaled
- * by 1/sqrt(2L) more.  An embedding that is not the head, too, is normal(0, 1): a token outweighs what the first blocks
- * add to it; a head of its own begins as the embedding, scaled by 1/sqrt(C), so that a token that is carried to the
- * end is the token told.  Norms 1, biases 0.  Each tensor draws from a generator of its own.  docs/TRAINING.md says
- * what this is worth. */
-static void init_scratch(train_model *tm, uint64_t seed) {
-    const llama_config *c = &tm->model.cfg;
-    int first = train_model_frozen(tm) ? tm->trained_tensors : 0;
-    for (int i = 0; i < tm->tensor_count - first; i++) {
-        train_tensor *t = &tm->tensors[first + i];
-        bool writes = ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
-        bool embeds = ends_with(t->name, "embed_tokens.weight") && !c->tied;
-        double scale = embeds ? 1 : 1 / sqrt((double)t->shape[1] * (writes ? 2.0 * c->L : 1));
-        float start = ends_with(t->name, ".bias") ? 0.0f : 1.0f;
-        rng r;
-        rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
-        for (size_t j = 0; j < t->count; j++) tm->w[t->at + j] = t->dims == 1 ? start : (float)(scale * rng_normal(&r));
-    }
-    const train_tensor *head = train_find_tensor(tm, "lm_head.weight");
-    const train_tensor *embedding = train_find_tensor(tm, "model.embed_tokens.weight");
-    float shrink = 1 / sqrtf((float)c->C);
-    if (!head || first) return;
-    for (size_t j = 0; j < head->count; j++) tm->w[head->at + j] = shrink * tm->w[embedding->at + j];
-}
-
 static gist_status init_from(train_model *tm, const weights *w, bool gist_row, gist_error *err) {
     for (int i = train_model_frozen(tm) ? tm->trained_tensors : 0; i < tm->tensor_count; i++) {
         train_tensor *t = &tm->tensors[i];
@@ -329,7 +299,7 @@ static gist_status build(train_model *tm, const weights *w, bool gist_row, uint6
     if (w)
         TRY(init_from(tm, w, gist_row, err));
     else
-        init_scratch(tm, seed);
+        TRY(train_init(tm, seed, err));
     train_adapter_init(tm, seed);
     TRY(pack_model(tm, err));
     TRY(make_acts(tm, err));

@@ -45,6 +45,10 @@ struct train_model {
 train_tensor *train_add_tensor(train_model *tm, int rows, int cols);
 train_tensor *train_find_tensor(const train_model *tm, const char *name); /* NULL: none */
 
+/* ---- train_init.c ---- */
+
+gist_status train_init(train_model *tm, uint64_t seed, gist_error *err); /* the weights of a model from scratch */
+
 /* ---- train_adapter.c: what trains beside a frozen base ---- */
 
 bool train_has_adapter(const train_model *tm);

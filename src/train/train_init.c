@@ -1,0 +1,89 @@
+/* train_init.c - the weights a model from scratch begins with.
+ *
+ *   matrix      normal(0, 1/sqrt(inputs)); those that write to the residual stream scaled by 1/sqrt(2L) more
+ *   embedding   normal(0, 1) where the head is another matrix: a token outweighs what the first blocks add to it
+ *   head        that embedding, scaled by 1/sqrt(C): a token that is carried to the end is the token told
+ *   norm, bias  1, 0
+ *
+ * Each tensor draws from a generator of its own.  What each choice is worth: docs/TRAINING.md, docs/results/demo.md.
+ */
+#include "train/train_model_int.h"
+
+#include <math.h>
+
+static bool ends_with(const char *s, const char *end) {
+    size_t a = strlen(s), b = strlen(end);
+    return a >= b && strcmp(s + a - b, end) == 0;
+}
+
+static void draw(train_model *tm, uint64_t seed, int first) {
+    const llama_config *c = &tm->model.cfg;
+    for (int i = 0; i < tm->tensor_count - first; i++) {
+        train_tensor *t = &tm->tensors[first + i];
+        bool writes = ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
+        bool embeds = ends_with(t->name, "embed_tokens.weight") && !c->tied;
+        double scale = embeds ? 1 : 1 / sqrt((double)t->shape[1] * (writes ? 2.0 * c->L : 1));
+        float start = ends_with(t->name, ".bias") ? 0.0f : 1.0f;
+        rng r;
+        rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
+        for (size_t j = 0; j < t->count; j++) tm->w[t->at + j] = t->dims == 1 ? start : (float)(scale * rng_normal(&r));
+    }
+}
+
+/* Row r of a matrix of a layer becomes x times its first input. */
+static void only_first(train_model *tm, const train_tensor *t, int row, double x) {
+    float *w = tm->w + t->at + (size_t)row * (size_t)t->shape[1];
+    memset(w, 0, (size_t)t->shape[1] * sizeof *w);
+    w[0] = (float)x;
+}
+
+/* Head h of the first block looks h+1 tokens back.  One coordinate of every embedding is a constant; read from it
+ * alone, the fast pairs of a key are (a, 0) and those of query head h are a (cos d f, -sin d f) for d = h+1 and
+ * frequency f, so rotation gives a score a^2 cos((distance - d) f), summed over the pairs, which is largest at distance
+ * d.  The slow pairs stay as drawn.  What the block writes is not scaled down: it says which tokens stand before this one, and a
+ * later block has only to compare. */
+static gist_status look_back(train_model *tm, gist_error *err) {
+    enum { CONSTANT = 4 }; /* times the size of a coordinate */
+    const double sharp = 1.3, slowest = 0.09;
+    const llama_config *c = &tm->model.cfg;
+    train_tensor *e = train_find_tensor(tm, "model.embed_tokens.weight");
+    train_tensor *q = train_find_tensor(tm, "model.layers.0.self_attn.q_proj.weight");
+    train_tensor *k = train_find_tensor(tm, "model.layers.0.self_attn.k_proj.weight");
+    train_tensor *o = train_find_tensor(tm, "model.layers.0.self_attn.o_proj.weight");
+    int half = c->D / 2;
+    float *f = mem_alloc(tm->alloc, (size_t)half, sizeof *f), unscaled = sqrtf(2.0f * (float)c->L);
+    if (!f) return err_memory(err, "frequencies");
+    llama_frequencies(c, f);
+    double size = c->tied ? 1 / sqrt((double)c->C) : 1;
+    for (int64_t v = 0; v < e->shape[0]; v++) tm->w[e->at + (size_t)(v * e->shape[1])] = (float)(CONSTANT * size);
+    for (int i = 0; i < half && (double)f[i] > slowest; i++) {
+        for (int g = 0; g < c->G; g++) {
+            only_first(tm, k, g * c->D + i, sharp);
+            only_first(tm, k, g * c->D + half + i, 0);
+        }
+        for (int h = 0; h < c->H; h++) {
+            double angle = (h + 1.0) * (double)f[i];
+            only_first(tm, q, h * c->D + i, sharp * cos(angle));
+            only_first(tm, q, h * c->D + half + i, -sharp * sin(angle));
+        }
+    }
+    for (size_t j = 0; j < o->count; j++) tm->w[o->at + j] *= unscaled;
+    mem_free(tm->alloc, f);
+    return GIST_OK;
+}
+
+static void begin_head(train_model *tm) {
+    const llama_config *c = &tm->model.cfg;
+    const train_tensor *head = train_find_tensor(tm, "lm_head.weight");
+    const train_tensor *embedding = train_find_tensor(tm, "model.embed_tokens.weight");
+    float shrink = 1 / sqrtf((float)c->C);
+    for (size_t j = 0; head && j < head->count; j++) tm->w[head->at + j] = shrink * tm->w[embedding->at + j];
+}
+
+gist_status train_init(train_model *tm, uint64_t seed, gist_error *err) {
+    int first = train_model_frozen(tm) ? tm->trained_tensors : 0; /* behind an adapter's */
+    draw(tm, seed, first);
+    if (tm->opt.local_heads) TRY(look_back(tm, err));
+    begin_head(tm);
+    return GIST_OK;
+}
