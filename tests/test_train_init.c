@@ -1,7 +1,8 @@
 /* test_train_init.c - initial weights from scratch: a head of its own is the embedding; local heads look back.
  *
  * The scores of the first block are computed here from the weights alone, in double, for random tokens: of the
- * distances 0 .. 15, head h must score distance h+1 highest for nearly every row (what is drawn at random adds to the scores).
+ * distances 0 .. 15, head h must score distance h+1 highest for nearly every row (what is drawn at random adds to the
+ * scores).
  */
 #include "testing.h"
 

@@ -40,8 +40,8 @@ static void only_first(train_model *tm, const train_tensor *t, int row, double x
 /* Head h of the first block looks h+1 tokens back.  One coordinate of every embedding is a constant; read from it
  * alone, the fast pairs of a key are (a, 0) and those of query head h are a (cos d f, -sin d f) for d = h+1 and
  * frequency f, so rotation gives a score a^2 cos((distance - d) f), summed over the pairs, which is largest at distance
- * d.  The slow pairs stay as drawn.  What the block writes is not scaled down: it says which tokens stand before this one, and a
- * later block has only to compare. */
+ * d.  The slow pairs stay as drawn.  What the block writes is not scaled down: it says which tokens stand before this
+ * one, and a later block has only to compare. */
 static gist_status look_back(train_model *tm, gist_error *err) {
     enum { CONSTANT = 4 }; /* times the size of a coordinate */
     const double sharp = 1.3, slowest = 0.09;
