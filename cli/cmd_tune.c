@@ -19,7 +19,7 @@ enum { OBJECTIVE_AUTO, OBJECTIVE_LM, OBJECTIVE_DISTILL };
 
 typedef struct tune_args {
     model_args model;
-    const char *prompt, *file, *out, *pairs, *inputs;
+    const char *prompt, *file, *out, *pairs, *inputs, *save_pairs;
     int k, kv, init, sample, objective, answers, max_tokens, hold_out;
     int steps, batch, schedule, eval_every, products;
     float temperature, lr, warmup, clip, decay;
@@ -51,6 +51,8 @@ static const option table[] = {
     OPT_INT(tune_args, answers, 0, "answers", "N", 1, 1 << 16, "1", "answers to each input"),
     OPT_INT(tune_args, max_tokens, 'n', "max-tokens", "N", 1, 1 << 20, "64", "most tokens of what the model writes"),
     OPT_FLOAT(tune_args, temperature, 0, "temp", "X", 0, 1e6, "0.7", "temperature of what the model writes"),
+    OPT_TEXT(tune_args, save_pairs, 0, "save-pairs", "FILE", NULL,
+             "write what is learned from, as rows {instruction, input, output}; the held-out ones come last"),
     OPT_INT(tune_args, hold_out, 0, "hold-out", "PERCENT", 0, 50, "10",
             "pairs to judge by: the rows that are best on them are kept; 0: the last ones are"),
     OPT_HEADING("Optimiser (AdamW)"),
@@ -140,8 +142,17 @@ static gist_status read_set(job *j, train_set *set, const sbuf *rows, const char
     return GIST_OK;
 }
 
+static gist_status save_pairs(const tune_pairs *p, const char *path, gist_error *err) {
+    out_file o;
+    TRY(out_open(&o, NULL, path, err));
+    out_write(&o, p->rows.p, p->rows.len);
+    out_write(&o, p->held.p, p->held.len);
+    return out_commit(&o, err);
+}
+
 static gist_status read_sets(job *j, gist_error *err) {
     TRY(write_pairs(j, err));
+    if (j->a->save_pairs) TRY(save_pairs(&j->pairs, j->a->save_pairs, err));
     if (j->pairs.n == 0) return err_set(err, GIST_ERR_USAGE, "every pair was held out: give more, or --hold-out 0");
     TRY(read_set(j, &j->set, &j->pairs.rows, "training pairs", err));
     return j->pairs.n_held ? read_set(j, &j->held, &j->pairs.held, "held-out pairs", err) : GIST_OK;
@@ -268,11 +279,11 @@ static gist_status report(const job *j, const gist_info *info, gist_error *err) 
     const train_tune_result *r = &j->r;
     const char *kind = j->o.distill ? "KL to the full prompt" : "cross-entropy";
     if (j->a->json) {
-        json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:b, s:i, s:i, s:f}", "file", j->a->out, "id",
+        json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:b, s:i, s:i, s:I, s:f}", "file", j->a->out, "id",
                                  info->id, "gist_tokens", info->k, "prompt_tokens", info->prompt_tokens, "objective",
                                  j->o.distill ? "distill" : "lm", "steps", (json_int_t)r->steps, "best_step",
                                  (json_int_t)r->best_step, "stopped", (int)r->stopped, "pairs", j->set.pairs,
-                                 "held_out", j->held.pairs, "seconds", j->seconds);
+                                 "held_out", j->held.pairs, "tokens", (json_int_t)r->tokens, "seconds", j->seconds);
         if (root && (set_number(root, "loss_first", r->first) | set_number(root, "loss_last", r->last) |
                      set_number(root, "held_out_before", r->before) | set_number(root, "held_out_after", r->after) |
                      set_number(root, "held_out_full_prompt", r->full))) {

@@ -87,6 +87,9 @@ for init in rows random; do
     ends 0 '"objective": "distill"' "--init $init, inputs answered by the model" $tune -p "say it again and again" \
         --inputs inputs.txt --answers 2 -n 5 --init $init --json -o $init.gist
 done
+"$gist" $tune -p "say it" --pairs data.jsonl --hold-out 50 --save-pairs taught.jsonl -o x.gist -q
+check "pairs are written as rows" test "$(grep -c '"instruction":"say it"' taught.jsonl)" = "$(wc -l <data.jsonl)"
+rm -f x.gist
 ends 1 "was not trained with --input-loss" "inputs cannot be drawn from this model" $tune -p "say it" --sample 3 -o x.gist
 sed 's/^{/{"gist_training": {"input_loss": true},/' tiny/config.json >config && mv config tiny/config.json
 ends 0 "full prompt" "a cross-entropy is compared with the full prompt's" $tune -p "say it" --pairs data.jsonl -o two.gist

@@ -290,6 +290,7 @@ typedef struct train_tune_events { /* all may be NULL */
 
 typedef struct train_tune_result {
     int64_t steps, best_step; /* done; whose rows are kept */
+    int64_t tokens;           /* through the model, forward and backward, in all steps; teachers' copies counted */
     double first, last;       /* training loss of the first and of the last step */
     double before, after;     /* held-out loss of the rows at the start and of those kept; NaN: nothing was held out */
     double full;              /* held-out cross-entropy under the full prompt; NaN with distill */

@@ -188,6 +188,7 @@ static gist_status one_step(tuner *u, const train_set *set, int64_t step, const 
     if (step == 1) r->first = report.loss;
     r->last = report.loss;
     r->steps = step;
+    r->tokens += u->b.T;
     if (ev->step) ev->step(ev->ctx, &report);
     return GIST_OK;
 }
