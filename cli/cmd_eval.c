@@ -66,6 +66,7 @@ static const option table[] = {
     OPT_JSON(eval_args, json),
     OPT_QUIET(eval_args, quiet),
     OPT_INT(eval_args, batch, 0, "batch", "N", 1, 1024, "16", "answers at a time; results do not depend on it"),
+    OPT_KV(eval_args, kv, "number type of keys and values, gists' too; auto: bf16"),
     OPT_MACHINE(eval_args, model),
 };
 

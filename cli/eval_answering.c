@@ -64,7 +64,7 @@ static gist_status run_view(job *j, gist_engine *e, report_split *s, report_colu
     const eval_args *a = j->a;
     eval_run_options o = { .gists = j->K, .max_length = j->r.max_length, .max_tokens = a->answer_tokens,
                            .batch = a->batch, .tfidf = j->tfidf, .journal = j->journal, .seed = a->seed,
-                           .ctx = j, .stop = show };
+                           .kv = (gist_type)a->kv, .ctx = j, .stop = show };
     c->given = mem_calloc(NULL, (size_t)s->rows.n, sizeof *c->given);
     if (!c->given) return err_memory(j->err, "answers");
     snprintf(j->label, sizeof j->label, "%.40s, %s", s->rows.name, c->view.name);
@@ -126,6 +126,7 @@ static gist_status check_model(job *j, gist_engine *e, const char *path, bool fi
     snprintf(j->tokenizer, sizeof j->tokenizer, "%s", info.tokenizer_fingerprint);
     j->r.max_length = most;
     j->r.kernels = gist_kernels_name(info.kernels);
+    j->r.kv = gist_type_name(j->a->kv ? (gist_type)j->a->kv : GIST_TYPE_BF16);
     for (int i = 0; i < j->r.splits; i++)
         TRY(eval_split_fit(&j->r.split[i].rows, engine_tokenizer(e), tok_template_find(info.template_name), j->K, most,
                            j->err));

@@ -20,7 +20,7 @@ typedef struct eval_args {
     judge_args judge;
     const char *conditions, *k, *corpus, *out;
     option_list pos, neg, data, labels, also, ratio, by;
-    int limit, batch, max_length, answer_tokens, words, resamples;
+    int limit, batch, max_length, answer_tokens, words, resamples, kv;
     uint64_t seed;
     bool json, quiet, check, other, resume;
 } eval_args;

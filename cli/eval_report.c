@@ -250,11 +250,11 @@ json_t *report_json(const report *r) {
             json_decref(list);
             list = NULL;
         }
-    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:i, s:i, s:s, s:o}", "model",
+    return json_pack("{s:o, s:o, s:o, s:o, s:s, s:s, s:i, s:i, s:s, s:o}", "model",
                      json_text_of(r->model, strlen(r->model)), "also", paths_json(r->also, r->models - 1),
                      "pos_control", paths_json(r->pos, r->models), "neg_control", paths_json(r->neg, r->models),
-                     "kernels", r->kernels, "max_length", r->max_length, "bootstrap", r->resamples, "seed", seed,
-                     "splits", list);
+                     "kernels", r->kernels, "kv", r->kv, "max_length", r->max_length, "bootstrap", r->resamples, "seed",
+                     seed, "splits", list);
 }
 
 /* ---- predictions ---- */

@@ -46,7 +46,7 @@ typedef struct report {
     const char *const *also; /* [models - 1] further seeds or checkpoints; everything else is of `model` */
     const char *const *pos, *const *neg; /* [models] controls of each; [0] NULL: the models themselves */
     int models;
-    const char *kernels;
+    const char *kernels, *kv;
     report_split split[OPTION_LIST_MAX];
     int splits, resamples, max_length;
     int ratio; /* the first of --ratio, marked in the chart */

@@ -110,7 +110,7 @@ for i in 1 2 3; do
     printf '{"instruction": "say the number %s to everybody, please", "input": "two", "output": "no", "kind": "<tool> & more"}\n' $i
 done >edited.jsonl
 ends 0 "the controls of a sceptic" eval -m tiny --data dev=edited.jsonl --conditions full,gist,none,tfidf_k -k 1,2,4 --other-gist \
-    --by kind --ratio 10 --ratio 3,26 -n 4 -o sceptic --cached-check
+    --by kind --ratio 10 --ratio 3,26 -n 4 -o sceptic --cached-check --kv f16
 for c in other_gist.k1 other_gist.k4 tfidf.k1 tfidf.k4; do check "predictions of $c" test -s "sceptic/dev.$c.csv"; done
 for c in gist.10x gist.3x gist.26x; do prints "$c" "a row of $c"; done
 prints "stale %" "answers from before the edit are counted"
@@ -121,6 +121,8 @@ result "another prompt's gist answers otherwise"
 check "the curve as data" grep -q '^from,to,factor,prompts,answers,exact,' sceptic/dev.retention.csv
 grep -q '"by": {' sceptic/results.json && grep -q '"curve": \[' sceptic/results.json && grep -q '"value": "fact"' sceptic/results.json
 result "groups and curve in results.json"
+grep -q '"kv": "f16"' sceptic/results.json && ! grep -q '"kv": "f16"' res/results.json
+result "the type of keys and values"
 grep -q '### By kind' sceptic/results.md && grep -q '### By compression factor' sceptic/results.md
 result "and in results.md"
 grep -q '&lt;tool&gt; &amp; more' sceptic/results.html && ! grep -q '<tool>' sceptic/results.html

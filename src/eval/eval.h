@@ -223,6 +223,7 @@ typedef struct eval_run_options {
     int max_length; /* prompt + K + input + answer */
     int max_tokens; /* of an answer; 0: what max_length leaves */
     int batch;
+    gist_type kv;            /* of keys and values, and of gists; AUTO: bf16 */
     bool live;               /* gist: prompt and gist tokens under the mask instead of a compressed prompt */
     const eval_tfidf *tfidf; /* for words > 0 and budget > 0 */
     eval_journal *journal;   /* answers that stand there are taken, others put there (not of `live`); NULL: none */

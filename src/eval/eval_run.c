@@ -41,6 +41,12 @@ static gist_status failed(const runner *r, const eval_example *e, const gist_err
 
 /* ---- what stands in front ---- */
 
+static gist_status new_session(const runner *r, gist_session **s, gist_error *err) {
+    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
+    o.kv = r->o->kv;
+    return gist_session_open(r->e, &o, s, err);
+}
+
 static gist_status feed_prompt(runner *r, front *f, const eval_example *e, gist_error *err) {
     eval_text t = e->instruction;
     if (r->v->words > 0 || r->v->budget > 0) {
@@ -51,7 +57,7 @@ static gist_status feed_prompt(runner *r, front *f, const eval_example *e, gist_
             TRY(eval_tfidf_keep_tokens(r->o->tfidf, t, engine_tokenizer(r->e), r->v->budget, &r->text, err));
         t = (eval_text){ r->text.p, r->text.len };
     }
-    TRY(gist_session_open(r->e, NULL, &f->s, err));
+    TRY(new_session(r, &f->s, err));
     TRY(gist_session_prompt(f->s, t.p, t.len, err));
     for (int i = 0; i < (r->v->c == COND_FULL ? 0 : r->v->k); i++)
         TRY(gist_session_feed(f->s, &r->info.gist_token, 1, NULL, err));
@@ -71,6 +77,7 @@ static gist_status make_front(runner *r, front *f, const eval_example *e, gist_e
     if (r->v->c != COND_GIST || r->o->live) return feed_prompt(r, f, e, err);
     gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
     o.k = r->v->k;
+    o.kv = r->o->kv;
     return gist_compress(r->e, e->instruction.p, e->instruction.len, &o, &f->g, err);
 }
 
@@ -82,7 +89,7 @@ static void free_front(front *f) {
 
 static gist_status open_session(runner *r, const front *f, const eval_example *e, gist_session **s, gist_error *err) {
     if (f->s) return gist_session_fork(f->s, s, err);
-    TRY(gist_session_open(r->e, NULL, s, err));
+    TRY(new_session(r, s, err));
     if (f->g) return gist_session_attach(*s, f->g, err);
     if (engine_model(r->e)->cfg.encoder) return GIST_OK; /* positions are relative: nothing in front leaves no trace */
     return gist_session_set_position(*s, e->prompt_tokens + (r->v->c == COND_NONE ? r->o->gists : r->v->k), err);
@@ -108,7 +115,7 @@ static gist_status key_of(const runner *r, const eval_example *e, hash128 *key) 
     hash_str(h, r->info.fingerprint);
     hash_str(h, r->info.adapter);
     hash_str(h, r->info.template_name);
-    const int numbers[] = { (int)r->info.kernels, (int)r->info.weights, (int)v->c, v->k, v->words, v->budget, v->other,
+    const int numbers[] = { (int)r->info.kernels, (int)r->info.weights, (int)v->c, v->k, (int)r->o->kv, v->words, v->budget, v->other,
                             v->c == COND_NONE ? r->o->gists : 0, room_of(r, e) };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) hash_u64(h, (uint64_t)numbers[i]);
     hash_add(h, words.b, sizeof words.b);
