@@ -40,37 +40,14 @@ static gist_status add_group(bench_items *x, const char *name, size_t len, gist_
 
 /* ---- data ---- */
 
-static gist_status encode_words(const bench_text *t, const char *before, eval_text user, unsigned flags, tok_ids *out,
-                                gist_error *err) {
-    sbuf s;
-    sbuf_init(&s, NULL);
-    sbuf_str(&s, before);
-    sbuf_add(&s, user.p, user.len);
-    gist_status status = s.failed ? err_memory(err, "text") : tok_encode(t->tok, s.p, s.len, flags, out, err);
-    sbuf_free(&s);
-    return status;
-}
-
-/* The source of an encoder-decoder, "Instruction: {t}\n<GIST>\nInput: {x}" and </s>, as the paper's checkpoints were
- * given it: their tokenizer made a piece of its own, a lone word mark, of the line end in front of the gist token.
- * (Mean 64.5 tokens on the human split, as published; without that piece it is 63.5.) */
-static gist_status encode_source(const bench_text *t, const eval_example *e, bench_item *item, tok_ids *ids,
-                                 gist_error *err) {
-    int32_t mark = tok_find(t->tok, "\xE2\x96\x81");
-    if (mark < 0) return err_set(err, GIST_ERR_UNSUPPORTED, "the vocabulary has no lone word mark (U+2581)");
-    TRY(encode_words(t, "Instruction: ", e->instruction, 0, ids, err));
-    TRY(tok_ids_push(ids, mark, err));
-    item->prompt = (int)(ids->n - item->at);
-    if (e->input.len > 0) TRY(encode_words(t, "Input: ", e->input, 0, ids, err));
-    return tok_ids_push(ids, tok_eos(t->tok), err);
-}
-
+/* An encoder-decoder's source ends with </s>. */
 static gist_status encode_request(const bench_text *t, const eval_example *e, bench_item *item, tok_ids *ids,
                                   gist_error *err) {
     TRY(tok_template_law(t->tok, t->tp, e->instruction.p, e->instruction.len, t->k, e->input.p, e->input.len, err));
     TRY(tok_template_prompt(t->tok, t->tp, e->instruction.p, e->instruction.len, ids, err));
     item->prompt = (int)(ids->n - item->at);
-    return tok_template_input(t->tok, t->tp, e->input.p, e->input.len, false, ids, err);
+    TRY(tok_template_input(t->tok, t->tp, e->input.p, e->input.len, false, ids, err));
+    return t->t5 ? tok_ids_push(ids, tok_eos(t->tok), err) : GIST_OK;
 }
 
 /* *fits: the example is among the items. */
@@ -78,7 +55,7 @@ static gist_status read_example(bench_items *x, const eval_split *s, const eval_
                                 gist_error *err) {
     gist_error why = { 0 };
     bench_item item = { .group = x->groups - 1, .line = e->line, .at = x->ids.n };
-    gist_status status = t->t5 ? encode_source(t, e, &item, &x->ids, &why) : encode_request(t, e, &item, &x->ids, &why);
+    gist_status status = encode_request(t, e, &item, &x->ids, &why);
     if (status != GIST_OK && status != GIST_ERR_TEXT)
         return err_set(err, status, "%s:%d: %.300s", s->path, e->line, why.msg);
     int room = t->max_length - t->k - item.prompt, input = (int)(x->ids.n - item.at) - item.prompt;

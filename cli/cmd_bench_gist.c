@@ -72,7 +72,8 @@ typedef struct job {
 /* context: the model's; 0: any. */
 static gist_status read_items(job *j, const tokenizer *tok, int vocab, int context) {
     const gist_args *a = j->a;
-    bench_text form = { tok, j->tp, j->b.is_t5, a->k, a->max_length };
+    bool paper = j->b.is_t5 && strcmp(tok_template_name(j->tp), "paper") == 0;
+    bench_text form = { tok, paper ? tok_template_find("paper-t5") : j->tp, j->b.is_t5, a->k, a->max_length };
     if (form.max_length == 0) {
         form.max_length = j->b.is_t5 ? 384 : 768;
         if (context && context - a->decode < form.max_length) form.max_length = context - a->decode;
@@ -167,8 +168,10 @@ static gist_status read_shape(job *j) {
     return bench_shape(j->a->shape, 8192, &j->b.cfg, j->err);
 }
 
-/* The row of <GIST>: the vocabulary's, or one more. */
+/* The row of <GIST>: the vocabulary's, or one more.  T5's shape has it. */
 static gist_status add_gist_row(job *j) {
+    if (j->b.is_t5)
+        return j->tok && tok_gist(j->tok) < 0 ? tok_add_gist(j->tok, (int32_t)tok_size(j->tok), j->err) : GIST_OK;
     int rows = j->b.cfg.V, have = j->tok ? tok_size(j->tok) : 0;
     j->gist_token = j->tok ? tok_gist(j->tok) : -1;
     if (j->gist_token < 0) {
@@ -182,7 +185,7 @@ static gist_status add_gist_row(job *j) {
 
 static gist_status dry_run(job *j) {
     TRY(j->a->model.path ? read_model(j) : read_shape(j));
-    if (!j->b.is_t5) TRY(add_gist_row(j));
+    TRY(add_gist_row(j));
     j->b.repeats = 1;
     TRY(read_items(j, j->tok, j->b.is_t5 ? j->b.t5.V : j->b.cfg.V - 1, 0));
     return report(j);

@@ -156,6 +156,33 @@ static void test_t5_directory(void **state) {
     tok_close(t);
 }
 
+/* The prompt ends with a lone word mark, which is the template's, not the text's; only where the vocabulary has it. */
+static void test_t5_template(void **state) {
+    (void)state;
+    const tok_template *tp = tok_template_find("paper-t5");
+    static const char *const files[] = { "t5", "unigram.model" };
+    int marked = 0;
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        tokenizer *t = open_fixture(files[i]);
+        tok_ids with, text;
+        gist_error err = { 0 };
+        int32_t mark = tok_find(t, "\xE2\x96\x81");
+        tok_ids_init(&with, NULL);
+        assert_ok(tok_template_prompt(t, tp, "say it \n", 8, &with, &err), &err);
+        encode(t, "Instruction: say it", 0, &text);
+        assert_int_equal(with.n, text.n + (mark >= 0));
+        assert_memory_equal(with.id, text.id, text.n * sizeof *text.id);
+        if (mark >= 0) assert_int_equal(with.id[text.n], mark);
+        marked += mark >= 0;
+        if (tok_gist(t) < 0) assert_ok(tok_add_gist(t, tok_size(t), &err), &err);
+        assert_ok(tok_template_law(t, tp, "say it \n", 8, 2, "now", 3, &err), &err);
+        tok_ids_free(&with);
+        tok_ids_free(&text);
+        tok_close(t);
+    }
+    assert_true(marked > 0);
+}
+
 /* Sources of the human split with one gist token: 16114 tokens in 252 rows as the template has it, 16246 (64.47 a row,
  * and 64.5 is published) when "Input:" also stands where the input is empty.  SentencePiece's own counts are the same.
  * */
@@ -494,6 +521,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_t5_vectors),       cmocka_unit_test(test_t5_long_text),
         cmocka_unit_test(test_t5_directory),     cmocka_unit_test(test_human_lengths),
+        cmocka_unit_test(test_t5_template),
         cmocka_unit_test(test_side_files),       cmocka_unit_test(test_best_path),
         cmocka_unit_test(test_streaming),        cmocka_unit_test(test_charsmap),
         cmocka_unit_test(test_hostile_charsmap), cmocka_unit_test(test_charsmap_limits),

@@ -1,7 +1,8 @@
 /* tok_template.c - the text around a prompt, its gist tokens and an input; the law that cutting it there is harmless.
  *
  *   paper    Instruction: {t}\n                      <GIST>*k  \nInput: {x}\nOutput:
- *   paper-t5 the same without Output: for encoder-decoder models, where the source ends
+ *   paper-t5 the same without Output: for encoder-decoder models, where the source ends; the line end in front of the
+ *            gist tokens is a token of its own, a lone word mark, as the paper's checkpoints were given it
  *   raw      {t}                                     <GIST>*k  {x}
  *   chatml   <|im_start|>system\n{t}<|im_end|>\n     <GIST>*k  <|im_start|>user\n{x}<|im_end|>\n<|im_start|>assistant\n
  *   llama3   <|start_header_id|>system<|end_header_id|>\n\n{t}<|eot_id|>  <GIST>*k  the same for user, then assistant
@@ -21,14 +22,15 @@ struct tok_template {
     const char *before_answer; /* joins the answer to the rest: a space or nothing */
     const char *end;           /* token that ends an answer; NULL: the model's EOS */
     const char *between;       /* behind that token, before the next turn; NULL: one turn is all there is */
+    const char *mark;          /* piece that ends the prompt, where the vocabulary has it; NULL: none */
 };
 
 #define LLAMA3_ROLE(role) "<|start_header_id|>" role "<|end_header_id|>\n\n"
 
 static const tok_template templates[] = {
-    { "paper", "Instruction: ", "\n", "\nInput: ", "\nOutput:", "\nOutput:", { NULL }, false, " ", NULL, NULL },
-    { "paper-t5", "Instruction: ", "\n", "\nInput: ", "", "", { NULL }, false, " ", NULL, NULL },
-    { "raw", "", "", "", "", "", { NULL }, false, " ", NULL, NULL },
+    { "paper", "Instruction: ", "\n", "\nInput: ", "\nOutput:", "\nOutput:", { NULL }, false, " ", NULL, NULL, NULL },
+    { "paper-t5", "Instruction: ", "\n", "\nInput: ", "", "", { NULL }, false, " ", NULL, NULL, TOK_SPACE },
+    { "raw", "", "", "", "", "", { NULL }, false, " ", NULL, NULL, NULL },
     { "chatml",
       "<|im_start|>system\n",
       "<|im_end|>\n",
@@ -39,7 +41,8 @@ static const tok_template templates[] = {
       false,
       "",
       "<|im_end|>",
-      "\n" },
+      "\n",
+      NULL },
     { "llama3",
       LLAMA3_ROLE("system"),
       "<|eot_id|>",
@@ -50,7 +53,8 @@ static const tok_template templates[] = {
       true,
       "",
       "<|eot_id|>",
-      "" },
+      "",
+      NULL },
 };
 
 const tok_template *tok_template_find(const char *name) {
@@ -143,14 +147,21 @@ static unsigned begin_flags(const tokenizer *t) {
     return t->adds_bos ? TOK_BOS : 0;
 }
 
-gist_status tok_template_prompt(const tokenizer *t, const tok_template *tp, const char *prompt, size_t len,
-                                tok_ids *out, gist_error *err) {
+static gist_status prompt_text(const tokenizer *t, const tok_template *tp, const char *prompt, size_t len, tok_ids *out,
+                               gist_error *err) {
     draft d = { .n = 0 };
     TRY(check_prompt(t, tp, prompt, len, err));
     sbuf_init(&d.text, t->alloc);
     draft_prompt(&d, tp, prompt, len);
     if (!d.text.failed) d.text.len -= space_tail(d.text.p, d.text.len);
     return encode_draft(t, &d, 0, begin_flags(t), out, err);
+}
+
+gist_status tok_template_prompt(const tokenizer *t, const tok_template *tp, const char *prompt, size_t len,
+                                tok_ids *out, gist_error *err) {
+    TRY(prompt_text(t, tp, prompt, len, out, err));
+    int32_t mark = tp->mark ? tok_find(t, tp->mark) : -1;
+    return mark < 0 ? GIST_OK : tok_ids_push(out, mark, err);
 }
 
 gist_status tok_template_input(const tokenizer *t, const tok_template *tp, const char *input, size_t len, bool first,
@@ -184,11 +195,11 @@ gist_status tok_template_input_start(const tokenizer *t, const tok_template *tp,
     return GIST_OK;
 }
 
-/* All three texts for the law: the parts into *parts, the whole into *whole. */
+/* All three texts for the law: the parts into *parts, the whole into *whole; a mark is not text. */
 static gist_status both_ways(const tokenizer *t, const tok_template *tp, const char *prompt, size_t plen, int k,
                              const char *input, size_t ilen, tok_ids *parts, tok_ids *whole, gist_error *err) {
     draft d = { .n = 0 };
-    TRY(tok_template_prompt(t, tp, prompt, plen, parts, err));
+    TRY(prompt_text(t, tp, prompt, plen, parts, err));
     for (int i = 0; i < k; i++) TRY(tok_ids_push(parts, t->gist, err));
     TRY(tok_template_input(t, tp, input, ilen, false, parts, err));
     sbuf_init(&d.text, t->alloc);
