@@ -154,7 +154,7 @@ typedef struct gist_engine_info {
 GIST_API void gist_engine_get_info(const gist_engine *engine, gist_engine_info *out);
 
 /* "paper\npaper-t5\nraw\nchatml\nllama3": the names template_name accepts, one per line.  Encoder-decoder models take
- * paper as paper-t5, which has no "Output:", and a lone word mark in front of the gist tokens as its checkpoints had. */
+ * paper as paper-t5: no "Output:", and in front of the gist tokens the lone word mark that its checkpoints had. */
 GIST_API const char *gist_template_names(void);
 
 /* ---- text ---------------------------------------------------------------------------------------------------- */

@@ -115,8 +115,8 @@ static gist_status key_of(const runner *r, const eval_example *e, hash128 *key) 
     hash_str(h, r->info.fingerprint);
     hash_str(h, r->info.adapter);
     hash_str(h, r->info.template_name);
-    const int numbers[] = { (int)r->info.kernels, (int)r->info.weights, (int)v->c, v->k, (int)r->o->kv, v->words, v->budget, v->other,
-                            v->c == COND_NONE ? r->o->gists : 0, room_of(r, e) };
+    const int numbers[] = { (int)r->info.kernels, (int)r->info.weights, (int)r->o->kv, (int)v->c, v->k, v->words,
+                            v->budget, v->other, v->c == COND_NONE ? r->o->gists : 0, room_of(r, e) };
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) hash_u64(h, (uint64_t)numbers[i]);
     hash_add(h, words.b, sizeof words.b);
     hash_add(h, source->instruction.p, source->instruction.len);
