@@ -279,8 +279,8 @@ static gist_status report(const job *j, const gist_info *info, gist_error *err) 
     const train_tune_result *r = &j->r;
     const char *kind = j->o.distill ? "KL to the full prompt" : "cross-entropy";
     if (j->a->json) {
-        json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:b, s:i, s:i, s:I, s:f}", "file", j->a->out, "id",
-                                 info->id, "gist_tokens", info->k, "prompt_tokens", info->prompt_tokens, "objective",
+        json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:b, s:i, s:i, s:I, s:f}", "file", j->a->out,
+                                 "id", info->id, "gist_tokens", info->k, "prompt_tokens", info->prompt_tokens, "objective",
                                  j->o.distill ? "distill" : "lm", "steps", (json_int_t)r->steps, "best_step",
                                  (json_int_t)r->best_step, "stopped", (int)r->stopped, "pairs", j->set.pairs,
                                  "held_out", j->held.pairs, "tokens", (json_int_t)r->tokens, "seconds",

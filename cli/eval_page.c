@@ -108,7 +108,8 @@ void report_page(const report *r, sbuf *out) {
     report_escaped(out, r->model, strlen(r->model));
     sbuf_fmt(out,
              "</code>, greedy, at most %d tokens in all, kernels %s, keys and values %s. Intervals: 95 %%, "
-             "bootstrap over prompts, %d resamples, seed %llu. Retention: (score &minus; no prompt) / (whole prompt &minus; no prompt).</p>\n",
+             "bootstrap over prompts, %d resamples, seed %llu. "
+             "Retention: (score &minus; no prompt) / (whole prompt &minus; no prompt).</p>\n",
              r->max_length, r->kernels, r->kv, r->resamples, (unsigned long long)r->seed);
     for (int i = 0; i < r->splits; i++) {
         const report_split *s = &r->split[i];
