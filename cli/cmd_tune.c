@@ -280,10 +280,10 @@ static gist_status report(const job *j, const gist_info *info, gist_error *err) 
     const char *kind = j->o.distill ? "KL to the full prompt" : "cross-entropy";
     if (j->a->json) {
         json_t *root = json_pack("{s:s, s:s, s:i, s:i, s:s, s:I, s:I, s:b, s:i, s:i, s:I, s:f}", "file", j->a->out,
-                                 "id", info->id, "gist_tokens", info->k, "prompt_tokens", info->prompt_tokens, "objective",
-                                 j->o.distill ? "distill" : "lm", "steps", (json_int_t)r->steps, "best_step",
-                                 (json_int_t)r->best_step, "stopped", (int)r->stopped, "pairs", j->set.pairs,
-                                 "held_out", j->held.pairs, "tokens", (json_int_t)r->tokens, "seconds",
+                                 "id", info->id, "gist_tokens", info->k, "prompt_tokens", info->prompt_tokens,
+                                 "objective", j->o.distill ? "distill" : "lm", "steps", (json_int_t)r->steps,
+                                 "best_step", (json_int_t)r->best_step, "stopped", (int)r->stopped, "pairs",
+                                 j->set.pairs, "held_out", j->held.pairs, "tokens", (json_int_t)r->tokens, "seconds",
                                  j->seconds);
         if (root && (set_number(root, "loss_first", r->first) | set_number(root, "loss_last", r->last) |
                      set_number(root, "held_out_before", r->before) | set_number(root, "held_out_after", r->after) |
