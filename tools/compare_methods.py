@@ -19,31 +19,17 @@ methods.svg sum up.  One machine, nothing beside it: the times are wall times.
 """
 import argparse
 import json
+import math
 import os
 import random
 import statistics
-import subprocess
-import sys
 import time
+
+from gist_program import compress, is_right, read_tasks, run, run_json, write_rows
 
 METHODS = ["none", "full", "lora", "prefix", "gist", "tuned"]
 TITLES = {"none": "no prompt", "full": "full prompt", "lora": "LoRA for the task", "prefix": "prefix from noise",
           "gist": "gist", "tuned": "gist, tuned"}
-
-
-def run(args, *command):
-    r = subprocess.run([args.gist, *map(str, command)], capture_output=True, text=True)
-    if r.returncode:
-        sys.exit(f"gist {' '.join(map(str, command))}\n{r.stderr}")
-    return r.stdout
-
-
-def read_tasks(path):
-    tasks = {}
-    for line in open(path, encoding="utf-8"):
-        row = json.loads(line)
-        tasks.setdefault(row["instruction"], []).append(row)
-    return list(tasks.items())
 
 
 def matrix_weights(model):
@@ -56,20 +42,32 @@ def matrix_weights(model):
 
 
 def ask(args, rows, *front):
-    """Answers to each row, one process an input: share that is right, median milliseconds to the first token."""
+    """Answers to each row, one process an input: how many are right, median milliseconds to the first token."""
     right, first = 0, []
     for row in rows:
-        a = json.loads(run(args, "generate", "-m", args.model, *front, "-i", row["input"], "-n", args.answer_tokens,
-                           "--json", "--stats", "-q"))
-        right += a["text"].strip() == row["output"].strip()
+        a = run_json(args.gist, "generate", "-m", args.model, *front, "-i", row["input"], "-n", args.answer_tokens,
+                     "--stats")
+        right += is_right(a, row)
         first.append(a["stats"]["first_token_ms"])
     return {"right": right, "first_token_ms": statistics.median(first)}
 
 
-def write_rows(path, rows):
-    with open(path, "w", encoding="utf-8") as f:
-        for row in rows:
-            f.write(json.dumps(row) + "\n")
+def draw_pairs(args, rows, work):
+    """What all learned ways learn from, drawn by the model; the scored inputs are left out.  Pairs, seconds, FLOPs."""
+    drawn = os.path.join(work, "drawn.jsonl")
+    began = time.monotonic()
+    run(args.gist, "tune", "-m", args.model, "-f", os.path.join(work, "prompt.txt"), "-k", 1, "--sample", args.sample,
+        "--steps", 1, "--hold-out", 0, "--seed", args.seed, "--save-pairs", drawn, "-o", os.path.join(work, "x.gist"),
+        "-q")
+    seconds = time.monotonic() - began
+    scored = {row["input"].strip() for row in rows}
+    with open(drawn, encoding="utf-8") as f:
+        pairs = [json.loads(line) for line in f]
+    texts = os.path.join(work, "texts.txt")
+    with open(texts, "w", encoding="utf-8") as f:
+        f.write("".join(f"{p['input']} {p['output']}\n" for p in pairs))
+    written = len(run(args.gist, "tokenize", "-m", args.model, "-f", texts).split())
+    return [p for p in pairs if p["input"].strip() not in scored], seconds, 2 * matrix_weights(args.model) * written
 
 
 def measure(args, prompt, rows, work):
@@ -78,52 +76,35 @@ def measure(args, prompt, rows, work):
     weights = matrix_weights(args.model)
     with open(file("prompt.txt"), "w", encoding="utf-8") as f:
         f.write(prompt)
-    tokens = json.loads(run(args, "compress", "-m", args.model, "-f", file("prompt.txt"), "-k", 1, "-o",
-                            file("one.gist"), "--json", "-q"))["prompt_tokens"]
-    k = max([k for k in (1, 2, 4, 8, 16) if tokens / k >= 10] or [1])
+    g = compress(args.gist, args.model, prompt, file("a.gist"))
+    tokens, k = g["prompt_tokens"], g["gist_tokens"]
     out = {"inputs": len(rows), "tokens": tokens, "k": k}
-
-    g = json.loads(run(args, "compress", "-m", args.model, "-f", file("prompt.txt"), "-k", k, "-o", file("a.gist"),
-                       "--json", "-q"))
-    forward = 2 * weights * (tokens + k)
     behind = ["--position", tokens + k]  # without a prompt, the input stands where it would behind it
     out["none"] = ask(args, rows, *behind) | {"seconds": 0, "flops": 0, "bytes": 0}
     out["full"] = ask(args, rows, "-f", file("prompt.txt")) | {
         "seconds": g["compress_seconds"] * tokens / (tokens + k), "flops": 2 * weights * tokens,
         "bytes": tokens * g["kv_bytes_per_token"]}
     out["gist"] = ask(args, rows, "-g", file("a.gist")) | {
-        "seconds": g["compress_seconds"], "flops": forward, "bytes": g["file_bytes"]}
+        "seconds": g["compress_seconds"], "flops": 2 * weights * (tokens + k), "bytes": g["file_bytes"]}
 
-    # What all learned ways learn from: drawn by the model, the scored inputs left out.
-    began = time.monotonic()
-    run(args, "tune", "-m", args.model, "-f", file("prompt.txt"), "-k", 1, "--sample", args.sample, "--steps", 1,
-        "--hold-out", 0, "--seed", args.seed, "--save-pairs", file("drawn.jsonl"), "-o", file("one.gist"), "-q")
-    making = time.monotonic() - began
-    scored = {row["input"].strip() for row in rows}
-    drawn = [json.loads(line) for line in open(file("drawn.jsonl"), encoding="utf-8")]
-    pairs = [row for row in drawn if row["input"].strip() not in scored]
-    write_rows(file("pairs.jsonl"), pairs)
-    written = len(run(args, "tokenize", "-m", args.model, "-f", file("drawn.jsonl")).split())
-    making_flops = 2 * weights * written  # an upper bound: the rows' punctuation and names are counted too
+    pairs, seconds, flops = draw_pairs(args, rows, work)
     out["pairs"] = len(pairs)
-
-    common = ["-m", args.model, "-f", file("prompt.txt"), "-k", k, "--pairs", file("pairs.jsonl"), "--objective",
-              "distill", "--seed", args.seed, "--json", "-q"]
+    write_rows(file("pairs.jsonl"), pairs)
     for name, init, steps, lr in (("prefix", "random", args.prefix_steps, args.prefix_lr),
                                   ("tuned", "gist", args.tune_steps, args.tune_lr)):
-        t = json.loads(run(args, "tune", *common, "--init", init, "--steps", steps, "--lr", lr, "-o",
-                           file(name + ".gist")))
+        t = run_json(args.gist, "tune", "-m", args.model, "-f", file("prompt.txt"), "-k", k, "--pairs",
+                     file("pairs.jsonl"), "--objective", "distill", "--seed", args.seed, "--init", init, "--steps",
+                     steps, "--lr", lr, "-o", file(name + ".gist"))
         out[name] = ask(args, rows, "-g", file(name + ".gist")) | {
-            "seconds": t["seconds"] + making, "flops": 4 * weights * t["tokens"] + making_flops,
+            "seconds": seconds + t["seconds"], "flops": flops + 4 * weights * t["tokens"],
             "bytes": os.path.getsize(file(name + ".gist"))}
 
-    write_rows(file("train.jsonl"), [{"instruction": prompt, **row} for row in pairs])
     began = time.monotonic()
-    t = json.loads(run(args, "train", "--init", args.model, "--data", file("train.jsonl"), "--condition", "none", "-k",
-                       k, "--lora-rank", args.rank, "--steps", args.lora_steps, "--lr", args.lora_lr, "--batch", 8,
-                       "--seed", args.seed, "--type", "bf16", "-o", file("adapter"), "--json", "-q"))
+    t = run_json(args.gist, "train", "--init", args.model, "--data", file("pairs.jsonl"), "--condition", "none", "-k", k,
+                 "--lora-rank", args.rank, "--steps", args.lora_steps, "--lr", args.lora_lr, "--batch", 8, "--seed",
+                 args.seed, "--type", "bf16", "-o", file("adapter"))
     out["lora"] = ask(args, rows, "--adapter", file("adapter"), *behind) | {
-        "seconds": time.monotonic() - began + making, "flops": 4 * weights * t["tokens"] + making_flops,
+        "seconds": seconds + time.monotonic() - began, "flops": flops + 4 * weights * t["tokens"],
         "bytes": os.path.getsize(file("adapter/adapter_model.safetensors"))}
     return out
 
@@ -153,7 +134,6 @@ def table(tasks, seed):
 
 def chart(tasks, path):
     """Right answers against seconds per new task, logarithmic; a point for each way that costs something."""
-    import math
     width, height, left, bottom, top = 720, 400, 60, 50, 20
     points = [(m, statistics.median(t[m]["seconds"] for t in tasks), share(tasks, m)) for m in METHODS if m != "none"]
     low = math.floor(math.log10(min(s for _, s, _ in points)))
@@ -202,7 +182,7 @@ def main():
     os.makedirs(args.out, exist_ok=True)
     log = os.path.join(args.out, "tasks.jsonl")
     done = [json.loads(line) for line in open(log, encoding="utf-8")] if os.path.exists(log) else []
-    for i, (prompt, rows) in enumerate(read_tasks(args.data)[:args.tasks]):
+    for i, (prompt, rows) in enumerate(read_tasks(args.data, args.tasks)):
         if i < len(done):
             continue
         done.append(measure(args, prompt, rows, args.out))

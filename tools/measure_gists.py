@@ -12,36 +12,12 @@ compose:  gists of prompts 2i and 2i + 1 attached one behind the other, and each
 k is the largest of 1, 2, 4, 8, 16 that compresses a prompt tenfold.  Needs only the Python standard library.
 """
 import argparse
-import json
 import math
 import os
 import random
-import subprocess
-import sys
 import tempfile
 
-
-def run(args, *command):
-    r = subprocess.run([args.gist, *map(str, command)], capture_output=True, text=True)
-    if r.returncode:
-        sys.exit(f"gist {' '.join(map(str, command))}\n{r.stderr}")
-    return r.stdout
-
-
-def read_tasks(path, most):
-    tasks = {}
-    for line in open(path, encoding="utf-8"):
-        row = json.loads(line)
-        tasks.setdefault(row["instruction"], []).append(row)
-    return list(tasks.items())[:most]
-
-
-def compress(args, prompt, path, kv):
-    command = lambda k: run(args, "compress", "-m", args.model, "-p", prompt, "-k", k, "-o", path, "--kv", kv, "--json",
-                            "-q")
-    tokens = json.loads(command(1))["prompt_tokens"]
-    command(max([k for k in (1, 2, 4, 8, 16) if tokens / k >= 10] or [1]))
-    return path
+from gist_program import compress, is_right, read_tasks, run, run_json
 
 
 def mean_interval(values, seed):
@@ -62,13 +38,12 @@ def log_softmax(x):
 
 def distributions(args, gist, ids):
     """Log-probabilities behind every token."""
-    out = json.loads(run(args, "logits", "-m", args.model, "-g", gist, "--ids", ",".join(map(str, ids)), "--all", "--top",
-                         0, "--json", "-q"))
+    out = run_json(args.gist, "logits", "-m", args.model, "-g", gist, "--ids", ",".join(map(str, ids)), "--all", "--top", 0)
     return [log_softmax(row["logits"]) for row in out["rows"]]
 
 
 def tokens(args, text):
-    return [int(line) for line in run(args, "tokenize", "-m", args.model, text).split()]
+    return [int(line) for line in run(args.gist, "tokenize", "-m", args.model, text).split()]
 
 
 def kv(args):
@@ -77,7 +52,9 @@ def kv(args):
     same = {t: [] for t in types}
     with tempfile.TemporaryDirectory() as work:
         for prompt, rows in read_tasks(args.data, args.prompts):
-            gist = {t: compress(args, prompt, os.path.join(work, t), t) for t in ("f32",) + types}
+            gist = {t: os.path.join(work, t) for t in ("f32",) + types}
+            for t, path in gist.items():
+                compress(args.gist, args.model, prompt, path, t)
             for t in types:
                 kl[t].append([])
                 same[t].append([])
@@ -104,8 +81,8 @@ def ask(args, rows, *gists):
     right = []
     for row in rows:
         front = [x for g in gists for x in ("-g", g)]
-        a = json.loads(run(args, "generate", "-m", args.model, *front, "-i", row["input"], "-n", 24, "--json", "-q"))
-        right.append(a["text"].strip() == row["output"].strip())
+        a = run_json(args.gist, "generate", "-m", args.model, *front, "-i", row["input"], "-n", 24)
+        right.append(is_right(a, row))
     return right
 
 
@@ -114,7 +91,9 @@ def compose(args):
     alone, first, second = [], [], []
     with tempfile.TemporaryDirectory() as work:
         for i in range(0, len(tasks) - 1, 2):
-            g = [compress(args, tasks[i + j][0], os.path.join(work, str(j)), "bf16") for j in (0, 1)]
+            g = [os.path.join(work, str(j)) for j in (0, 1)]
+            for j in (0, 1):
+                compress(args.gist, args.model, tasks[i + j][0], g[j])
             rows = [tasks[i + j][1][:6] for j in (0, 1)]
             alone.append(ask(args, rows[0], g[0]) + ask(args, rows[1], g[1]))
             first.append(ask(args, rows[0], *g))
