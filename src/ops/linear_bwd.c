@@ -16,7 +16,11 @@ typedef struct pack_t_job {
     int blocks; /* of PACK_ROWS inputs per panel */
 } pack_t_job;
 
-enum { PACK_ROWS = 128 };
+enum { PACK_ROWS = 128, AHEAD = 16 /* rows; strides defeat the processor's own prefetching */ };
+
+static void prefetch_row(const float *row, int cols) {
+    for (int j = 0; j < cols; j += 16) __builtin_prefetch(row + j);
+}
 
 static void pack_t_f32(float *panel, const float *src, size_t stride, int k0, int k1, int cols) {
     for (int k = k0; k < k1; k++) {
@@ -32,6 +36,7 @@ static void pack_t_bf16(op_ctx *ctx, uint16_t *panel, const float *src, size_t s
     uint16_t pair[2][OP_PANEL] = { { 0 }, { 0 } };
     for (int k = k0; k < k1; k += 2) {
         uint16_t *row = panel + (size_t)k * OP_PANEL;
+        for (int r = k + AHEAD; r < k + AHEAD + 2 && r < K; r++) prefetch_row(src + (size_t)r * stride, cols);
         ctx->k->round_bf16(pair[0], src + (size_t)k * stride, cols);
         if (k + 1 < K)
             ctx->k->round_bf16(pair[1], src + (size_t)(k + 1) * stride, cols);
@@ -99,6 +104,8 @@ static void operand_t_task(void *arg, int task, int worker) {
     float column[TILE][TILE];
     for (int t = 0; t < j->T; t += TILE) {
         int rows = j->T - t < TILE ? j->T - t : TILE;
+        for (int r = t + TILE; r < t + 2 * TILE && r < j->T; r++)
+            prefetch_row(j->y + (size_t)r * (size_t)j->N + n0, n1 - n0);
         transpose_tile(j->ctx, &column[0][0], j->y + (size_t)t * (size_t)j->N + n0, (size_t)j->N, rows, n1 - n0);
         for (int n = n0; n < n1; n++) {
             size_t at = (size_t)n * stride + (size_t)t;

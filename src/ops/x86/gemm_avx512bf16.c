@@ -79,7 +79,7 @@ void op_round_bf16_avx512bf16(uint16_t *y, const float *x, int n) {
     int i = 0;
     for (; i + PAIR <= n; i += PAIR) {
         __m512 low = _mm512_loadu_ps(x + i), high = _mm512_loadu_ps(x + i + OP_LANES);
-        if (_mm512_fpclass_ps_mask(low, SUBNORMAL) | _mm512_fpclass_ps_mask(high, SUBNORMAL)) {
+        if (!_kortestz_mask16_u8(_mm512_fpclass_ps_mask(low, SUBNORMAL), _mm512_fpclass_ps_mask(high, SUBNORMAL))) {
             for (int j = 0; j < PAIR; j++) y[i + j] = f32_to_bf16(x[i + j]);
         } else {
             _mm512_storeu_si512(y + i, (__m512i)_mm512_cvtne2ps_pbh(high, low));
