@@ -5,7 +5,8 @@
  *
  * Nothing here can be guessed, so all there is to learn is to find a word and to copy what stands beside it.  A model
  * learns that within a few million tokens of short lists; in prompts of 150 tokens, where most words can be guessed
- * from their neighbours, it takes many times as long (docs/results/demo.md).  Words are those of the training split.
+ * from their neighbours, it takes many times as long (docs/results/demo-levers.md).  Words are those of the training
+ * split.
  */
 #include "gen.h"
 

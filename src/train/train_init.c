@@ -5,7 +5,8 @@
  *   head        that embedding, scaled by 1/sqrt(C): a token that is carried to the end is the token told
  *   norm, bias  1, 0
  *
- * Each tensor draws from a generator of its own.  What each choice is worth: docs/TRAINING.md, docs/results/demo.md.
+ * Each tensor draws from a generator of its own.  What each choice is worth: docs/TRAINING.md,
+ * docs/results/demo-levers.md.
  */
 #include "train/train_model_int.h"
 
