@@ -94,11 +94,14 @@ void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_c
     a->k = a->k0 = arena_take(ar, rows * GD, sizeof(float));
     a->v = arena_take(ar, rows * GD, sizeof(float));
     a->att = arena_take(ar, rows * HD, sizeof(float));
+    a->xc = a->x;
+    a->cq = a->q;
+    a->catt = a->att;
     a->gate = a->act = arena_take(ar, rows * F, sizeof(float));
     a->up = arena_take(ar, rows * F, sizeof(float));
     a->cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
     a->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
-    a->stats = NULL;
+    a->stats = a->cstats = NULL;
     a->scratch = arena_take(ar, op_attention_scratch(ctx, T, visible), 1);
 }
 

@@ -261,6 +261,9 @@ typedef struct llama_acts {
     void *scratch;         /* op_attention_scratch */
     llama_lora_acts lora;  /* with an adapter: llama_lora_take */
     float *stats;          /* [T,H,2] of attention, kept for the backward pass; NULL in inference */
+    float *cq, *catt, *xc; /* T5's decoder: [T,H,D] [T,H,D] [T,C] of cross-attention; xc = xm + its output */
+    float *cstats;         /* as stats */
+    float *ck, *cv;        /* [source rows,G,D] keys and values of the encoder's output, kept for the backward pass */
 } llama_acts;
 
 /* Take the buffers of inference from an arena: for T rows that see at most `visible` keys (dry run: arena base NULL).
@@ -297,6 +300,13 @@ void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, i
 
 /* The encoder: embeds the batch, whose kv are [encoder][stores], and leaves its output in a->x [T,C]. */
 void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
+/* One block of either stack: from a->x to a->y (which may be one). */
+void t5_encoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                          const llama_batch *b);
+void t5_decoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                          const op_kv *cross, const llama_batch *b);
+/* Keys k and values v [T,G,D] for one layer of the decoder, of output rows x [T,C]. */
+void t5_cross_rows(op_ctx *ctx, float *k, float *v, op_input *x, const llama_layer *w);
 /* Keys and values for the decoder of output rows x [T,C] (a->x serves), to the slots of `rows` in kv [L][stores]. */
 void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
                    const op_kv *kv, int stores, int T);
@@ -330,6 +340,8 @@ typedef struct llama_layer_bwd {
     float *bq, *bk, *bv, *q_norm, *k_norm;
     float *ffn_norm;
     llama_matrix_bwd gate, up, down;
+    float *cross_norm;
+    llama_matrix_bwd cq, ck, cv, co;
     const llama_layer_lora_bwd *lora;
 } llama_layer_bwd;
 
@@ -339,6 +351,9 @@ typedef struct llama_bwd {
     float *gist_embed;       /* [C] */
     float *final_norm;
     llama_matrix_bwd head;
+    llama_layer_bwd *encoder; /* [cfg.encoder] */
+    float *encoder_norm;
+    float *near_table, *encoder_near_table;
 } llama_bwd;
 
 /* Buffers of one block's backward pass, shared by all blocks.  Rows have one timeline, store 0; they may see a memory,
@@ -356,6 +371,9 @@ typedef struct llama_acts_bwd {
     op_weight xt;            /* inputs packed for dW = dy^T x */
     op_kv kv[2], swapped[2]; /* the block's keys and values, and exchanged */
     op_kv_grad memory;       /* where the gradients of store 1 are added */
+    float *dck, *dcv;        /* T5: [T,G,D] of the source's rows */
+    op_kv cross, cross_swapped;
+    float *dnear, *dencoder_near; /* [H, 2 reach + 1] of the biases by distance, summed over a stack's layers */
     void *scratch;           /* op_attention_bwd_scratch */
 } llama_acts_bwd;
 
@@ -363,6 +381,13 @@ typedef struct llama_acts_bwd {
  * to. `a` holds what the forward pass left: x, q0, k0, q, k, v, att, xm, gate, up, stats, cs. */
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b);
+/* The same for T5's blocks; a->xc, cq, catt, cstats, ck and cv too.  The decoder's adds what reaches the encoder's
+ * output e [source rows,C] to de; source is the encoder's batch, whose rows name e's slots. */
+void t5_encoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
+                          const llama_acts *a, const llama_layer *w, const llama_batch *b);
+void t5_decoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d,
+                          llama_acts_bwd *s, const llama_acts *a, const llama_layer *w, const llama_batch *b,
+                          const float *e, const llama_batch *source);
 /* dx [T,K] (+)= dy W and dW += dy^T x for one matrix; x packed in s->xt beforehand (llama_pack_input: nothing to do for
  * a frozen matrix).  dx NULL: not wanted.  add: dx is added to. */
 void llama_matrix_grad(op_ctx *ctx, float *dx, bool add, const llama_matrix_bwd *d, llama_acts_bwd *s, const float *dy,

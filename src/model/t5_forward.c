@@ -17,12 +17,13 @@
 
 #include "model/model.h"
 
-/* a->o = attention of a->q, through wo; added to x */
-static void attend(op_ctx *ctx, llama_acts *a, const llama_config *c, const op_kv *kv, const op_row *rows, int T,
-                   const op_weight *wo, const op_distance *near) {
-    op_attention_near_fwd(ctx, a->att, a->stats, a->q, kv, rows, T, c->H, c->G, c->D, 1.0f, near, a->scratch);
-    op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, a->att, wo, T), wo, T);
-    op_add_fwd(ctx, a->x, a->x, a->o, T, c->C);
+/* y = x + attention of q, through wo */
+static void attend(op_ctx *ctx, llama_acts *a, float *y, const float *x, const float *q, float *att, float *stats,
+                   const llama_config *c, const op_kv *kv, const op_row *rows, int T, const op_weight *wo,
+                   const op_distance *near) {
+    op_attention_near_fwd(ctx, att, stats, q, kv, rows, T, c->H, c->G, c->D, 1.0f, near, a->scratch);
+    op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, att, wo, T), wo, T);
+    op_add_fwd(ctx, y, x, a->o, T, c->C);
 }
 
 static void self_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
@@ -34,19 +35,21 @@ static void self_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, co
     op_linear(ctx, a->k, &n, &w->wk);
     op_linear(ctx, a->v, &n, &w->wv);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);
-    attend(ctx, a, c, kv, b->rows, T, &w->wo, near); /* (4) */
+    attend(ctx, a, a->xm, a->x, a->q, a->att, a->stats, c, kv, b->rows, T, &w->wo, near); /* (4) */
 }
 
 static void cross_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
                             const llama_batch *b) {
     int T = b->T;
-    op_rmsnorm_fwd(ctx, a->n1, a->x, w->cross_norm, T, c->C, c->eps); /* (5) */
-    op_linear_fwd(ctx, a->q, op_operand(ctx, a->operand, a->n1, &w->cq, T), &w->cq, T);
-    attend(ctx, a, c, kv, b->cross, T, &w->co, NULL);
+    op_rmsnorm_fwd(ctx, a->n1, a->xm, w->cross_norm, T, c->C, c->eps); /* (5) */
+    op_linear_fwd(ctx, a->cq, op_operand(ctx, a->operand, a->n1, &w->cq, T), &w->cq, T);
+    attend(ctx, a, a->xc, a->xm, a->cq, a->catt, a->cstats, c, kv, b->cross, T, &w->co, NULL);
 }
 
-static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, int T) {
-    op_rmsnorm_fwd(ctx, a->n2, a->x, w->ffn_norm, T, c->C, c->eps); /* (6) */
+/* a->y = x and what the feed-forward network adds */
+static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const float *x,
+                         int T) {
+    op_rmsnorm_fwd(ctx, a->n2, x, w->ffn_norm, T, c->C, c->eps); /* (6) */
     op_input n = { .x = a->n2, .buf = a->operand, .T = T };
     op_linear(ctx, a->up, &n, &w->up); /* (7) */
     if (c->gated) {
@@ -56,17 +59,33 @@ static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, cons
         op_relu_fwd(ctx, a->act, a->up, T, c->F);
     }
     op_linear_fwd(ctx, a->down, op_operand(ctx, a->operand, a->act, &w->down, T), &w->down, T); /* (8) */
-    op_add_fwd(ctx, a->x, a->x, a->down, T, c->C);
+    op_add_fwd(ctx, a->y, x, a->down, T, c->C);
+}
+
+void t5_encoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                          const llama_batch *b) {
+    self_attention(ctx, a, &m->cfg, w, kv, b, &m->encoder_near);
+    feed_forward(ctx, a, &m->cfg, w, a->xm, b->T);
+}
+
+void t5_decoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                          const op_kv *cross, const llama_batch *b) {
+    self_attention(ctx, a, &m->cfg, w, kv, b, &m->near);
+    cross_attention(ctx, a, &m->cfg, w, cross, b);
+    feed_forward(ctx, a, &m->cfg, w, a->xc, b->T);
 }
 
 void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
     const llama_config *c = &m->cfg;
     llama_embed_fwd(m, ctx, a->x, b); /* (1) */
-    for (int l = 0; l < c->encoder; l++) {
-        self_attention(ctx, a, c, &m->encoder[l], b->kv + (size_t)l * (size_t)b->stores, b, &m->encoder_near);
-        feed_forward(ctx, a, c, &m->encoder[l], b->T);
-    }
+    for (int l = 0; l < c->encoder; l++)
+        t5_encoder_block_fwd(m, ctx, a, &m->encoder[l], b->kv + (size_t)l * (size_t)b->stores, b);
     op_rmsnorm_fwd(ctx, a->x, a->x, m->encoder_norm, b->T, c->C, c->eps); /* (9) */
+}
+
+void t5_cross_rows(op_ctx *ctx, float *k, float *v, op_input *x, const llama_layer *w) {
+    op_linear(ctx, k, x, &w->ck);
+    op_linear(ctx, v, x, &w->cv);
 }
 
 void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
@@ -74,19 +93,15 @@ void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float
     const llama_config *c = &m->cfg;
     op_input e = { .x = x, .buf = a->operand, .T = T };
     for (int l = 0; l < c->L; l++) {
-        op_linear(ctx, a->k, &e, &m->layers[l].ck);
-        op_linear(ctx, a->v, &e, &m->layers[l].cv);
+        t5_cross_rows(ctx, a->k, a->v, &e, &m->layers[l]);
         op_kv_write(ctx, kv + (size_t)l * (size_t)stores, rows, a->k, a->v, T, c->G, c->D);
     }
 }
 
 void t5_decode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
-    const llama_config *c = &m->cfg;
     llama_embed_fwd(m, ctx, a->x, b); /* (1) */
-    for (int l = 0; l < c->L; l++) {
+    for (int l = 0; l < m->cfg.L; l++) {
         size_t at = (size_t)l * (size_t)b->stores;
-        self_attention(ctx, a, c, &m->layers[l], b->kv + at, b, &m->near);
-        cross_attention(ctx, a, c, &m->layers[l], b->cross_kv + at, b);
-        feed_forward(ctx, a, c, &m->layers[l], b->T);
+        t5_decoder_block_fwd(m, ctx, a, &m->layers[l], b->kv + at, b->cross_kv + at, b);
     }
 }

@@ -15,7 +15,7 @@ static bool is_plain(const llama_config *c) {
 }
 
 #define STACK(encoder, kind, field, gguf, hf, shape, when)                                                             \
-    { kind, true, encoder, false, offsetof(llama_layer, field), 0, gguf, hf, shape, when }
+    { kind, true, encoder, false, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), gguf, hf, shape, when }
 #define ENC(kind, field, gguf, hf, shape)                                                                              \
     STACK(true, kind, field, "enc.blk.%d." gguf, "encoder.block.%d.layer." hf, shape, NULL)
 #define DEC(kind, field, gguf, hf, shape)                                                                              \
@@ -25,7 +25,7 @@ static bool is_plain(const llama_config *c) {
 #define DEC_IF(when, field, gguf, hf, shape)                                                                           \
     STACK(false, WEIGHT_MATRIX, field, "dec.blk.%d." gguf, "decoder.block.%d.layer." hf, shape, when)
 #define MODEL(kind, field, gguf, hf, shape)                                                                            \
-    { kind, false, false, false, offsetof(llama_model, field), 0, gguf, hf, shape, NULL }
+    { kind, false, false, false, offsetof(llama_model, field), offsetof(llama_bwd, field), gguf, hf, shape, NULL }
 
 const weight_row t5_weights[] = {
     MODEL(WEIGHT_EMBED, embed, "token_embd.weight", "shared.weight", "VC"),

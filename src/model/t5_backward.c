@@ -1,0 +1,98 @@
+/* t5_backward.c - the derivative of t5_forward.c's blocks, equation by equation, last to first.
+ *
+ *   (8)  y = x + f Wdown^T            df = dy Wdown,             dWdown += dy^T f,     dx = dy
+ *   (7)  f = gelu(g) * u, or relu(u)  dg, du
+ *   (7)  g = n Wgate^T, u = n Wup^T   dn = dg Wgate + du Wup,    dW += d^T n
+ *   (6)  n = rmsnorm(x)               dx += ...
+ *   (5)  cross-attention              dq' through Wq' to the decoder; dk', dv' through Wk', Wv' to the encoder's output
+ *   (4)  a = attention(q, k, v, B)    dq, dk, dv, dB
+ *   (3)  q = n Wq^T ...               dn = dq Wq + dk Wk + dv Wv
+ *   (2)  n = rmsnorm(x)               dx += ...
+ *
+ * Norm outputs and f are computed again: cheaper than keeping them.
+ */
+#include "model/model.h"
+
+static void zero(float *p, size_t n) {
+    memset(p, 0, n * sizeof *p);
+}
+
+/* dx: of y, then of x, which is what the network read. */
+static void feed_forward_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s, const llama_acts *a,
+                             const llama_config *c, const llama_layer *w, const float *x, int T) {
+    if (c->gated)
+        op_gelu_mul_fwd(ctx, s->act, a->gate, a->up, T, c->F);
+    else
+        op_relu_fwd(ctx, s->act, a->up, T, c->F);
+    llama_pack_input(ctx, s, &d->down, s->act, T);
+    llama_matrix_grad(ctx, s->dact, false, &d->down, s, dx, T); /* (8) */
+    op_rmsnorm_fwd(ctx, s->n, x, w->ffn_norm, T, c->C, c->eps);
+    llama_pack_input(ctx, s, &d->up, s->n, T);
+    if (c->gated) {
+        op_gelu_mul_bwd(ctx, s->dgate, s->dup, s->dact, a->gate, a->up, T, c->F); /* (7) */
+        llama_matrix_grad(ctx, s->dn, false, &d->gate, s, s->dgate, T);
+    } else {
+        op_relu_bwd(ctx, s->dup, s->dact, a->up, T, c->F);
+    }
+    llama_matrix_grad(ctx, s->dn, c->gated, &d->up, s, s->dup, T);
+    op_rmsnorm_bwd(ctx, dx, d->ffn_norm, s->dn, x, w->ffn_norm, s->rms, T, c->C, c->eps); /* (6) */
+}
+
+static void self_attention_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s, const llama_acts *a,
+                               const llama_config *c, const llama_layer *w, const llama_batch *b,
+                               const op_distance *near, float *dnear) {
+    int T = b->T;
+    size_t rows = (size_t)T, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
+    llama_pack_input(ctx, s, &d->wo, a->att, T);
+    llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, T);
+    op_kv_write(ctx, s->kv, b->rows, a->k, a->v, T, c->G, c->D);
+    op_kv_write(ctx, s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
+    zero(s->dq, rows * HD);
+    zero(s->dk, rows * GD);
+    zero(s->dv, rows * GD);
+    op_attention_near_bwd(ctx, s->dq, dnear, &(op_kv_grad){ s->dk, s->dv }, s->datt, a->att, a->stats, a->q, /* (4) */
+                          s->kv, s->swapped, b->rows, T, c->H, c->G, c->D, 1.0f, near, s->scratch);
+    op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
+    llama_pack_input(ctx, s, &d->wq, s->n, T); /* (3) */
+    llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq, T);
+    llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk, T);
+    llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
+    op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
+}
+
+static void cross_attention_bwd(op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d, llama_acts_bwd *s,
+                                const llama_acts *a, const llama_config *c, const llama_layer *w, const llama_batch *b,
+                                const float *e, const llama_batch *source) {
+    int T = b->T, S = source->T;
+    size_t HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
+    llama_pack_input(ctx, s, &d->co, a->catt, T);
+    llama_matrix_grad(ctx, s->datt, false, &d->co, s, dx, T);
+    op_kv_write(ctx, &s->cross, source->rows, a->ck, a->cv, S, c->G, c->D);
+    op_kv_write(ctx, &s->cross_swapped, source->rows, a->cv, a->ck, S, c->G, c->D);
+    zero(s->dq, (size_t)T * HD);
+    zero(s->dck, (size_t)S * GD);
+    zero(s->dcv, (size_t)S * GD);
+    op_attention_bwd(ctx, s->dq, &(op_kv_grad){ s->dck, s->dcv }, s->datt, a->catt, a->cstats, a->cq, &s->cross, /* (5) */
+                     &s->cross_swapped, b->cross, T, c->H, c->G, c->D, 1.0f, s->scratch);
+    op_rmsnorm_fwd(ctx, s->n, a->xm, w->cross_norm, T, c->C, c->eps);
+    llama_pack_input(ctx, s, &d->cq, s->n, T);
+    llama_matrix_grad(ctx, s->dn, false, &d->cq, s, s->dq, T);
+    op_rmsnorm_bwd(ctx, dx, d->cross_norm, s->dn, a->xm, w->cross_norm, s->rms, T, c->C, c->eps);
+    llama_pack_input(ctx, s, &d->ck, e, S);
+    llama_matrix_grad(ctx, de, true, &d->ck, s, s->dck, S);
+    llama_matrix_grad(ctx, de, true, &d->cv, s, s->dcv, S);
+}
+
+void t5_encoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
+                          const llama_acts *a, const llama_layer *w, const llama_batch *b) {
+    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xm, b->T);
+    self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, &m->encoder_near, s->dencoder_near);
+}
+
+void t5_decoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d,
+                          llama_acts_bwd *s, const llama_acts *a, const llama_layer *w, const llama_batch *b,
+                          const float *e, const llama_batch *source) {
+    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xc, b->T);
+    cross_attention_bwd(ctx, dx, de, d, s, a, &m->cfg, w, b, e, source);
+    self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, &m->near, s->dnear);
+}
