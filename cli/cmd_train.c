@@ -301,6 +301,9 @@ static gist_status set_options(job *j, gist_error *err) {
     TRY(parse_counts(a->k, &o->pack, err));
     TRY(parse_condition(a->condition, &o->pack, err));
     o->pack.gist_token = j->base.gist_token;
+    o->pack.encoder = j->base.cfg.encoder > 0;
+    o->pack.start = j->base.cfg.start;
+    if (o->pack.encoder && strcmp(tok_template_name(j->tp), "paper") == 0) j->tp = tok_template_find("paper-t5");
     if (a->gist_positions) j->base.cfg.gist_spread = a->gist_positions == POSITIONS_SPREAD;
     TRY(llama_config_check(&j->base.cfg, "--gist-positions", err));
     o->pack.gist_spread = j->base.cfg.gist_spread;
@@ -373,7 +376,11 @@ static gist_status read_set(const job *j, train_set *set, const char *name, cons
 
 static gist_status read_data(job *j, gist_error *err) {
     const train_args *a = j->a;
-    train_data_options d = { j->tp, a->max_length, train_pack_largest_k(&j->o.pack), a->limit };
+    train_data_options d = { .tp = j->tp,
+                             .max_length = a->max_length,
+                             .gists = train_pack_largest_k(&j->o.pack),
+                             .limit = a->limit,
+                             .encoder = j->o.pack.encoder };
     if (a->max_length > j->base.cfg.context)
         return err_set(err, GIST_ERR_LIMIT, "--max-length %d is beyond the model's context of %d", a->max_length,
                        j->base.cfg.context);

@@ -131,7 +131,9 @@ static gist_status write_pairs(job *j, gist_error *err) {
 }
 
 static gist_status read_set(job *j, train_set *set, const sbuf *rows, const char *what, gist_error *err) {
-    train_data_options d = { tok_template_find(j->info.template_name), j->info.context, j->a->k, 0 };
+    train_data_options d = { .tp = tok_template_find(j->info.template_name),
+                             .max_length = j->info.context,
+                             .gists = j->a->k };
     TRY(train_data_parse(set, rows->p, rows->len, what, engine_tokenizer(j->e), &d, mem_default(), err));
     if (j->a->quiet) return GIST_OK;
     sbuf about;

@@ -78,7 +78,7 @@ static void put_row(sbuf *rows, const char *prompt, const char *input, const cha
 static train_set read_rows(bed *b, const sbuf *rows) {
     train_set set;
     gist_error err = { 0 };
-    train_data_options d = { b->tp, 96, 3, 0 };
+    train_data_options d = { .tp = b->tp, .max_length = 96, .gists = 3 };
     assert_ok(train_data_parse(&set, rows->p, rows->len, "rows", b->t, &d, NULL, &err), &err);
     return set;
 }

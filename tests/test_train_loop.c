@@ -126,7 +126,7 @@ static gist_status run_in(setup *s, const char *out, const gist_allocator *alloc
     train_set set = { .alloc = alloc }, val = { .alloc = alloc };
     train_model *tm = NULL;
     test_tmp(model, s->model);
-    train_data_options d = { tok_template_find("paper"), 96, 3, 0 };
+    train_data_options d = { .tp = tok_template_find("paper"), .max_length = 96, .gists = 3 };
     gist_status st = tok_open(model, alloc, &t, err);
     int rows = 0;
     if (st == GIST_OK && s->add_gist) {

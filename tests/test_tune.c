@@ -41,7 +41,7 @@ typedef struct how {
 
 static void read_pairs(setup *s, const char *rows, train_set *set) {
     gist_error err = { 0 };
-    train_data_options d = { tok_template_find("paper"), 256, K, 0 };
+    train_data_options d = { .tp = tok_template_find("paper"), .max_length = 256, .gists = K };
     assert_ok(train_data_parse(set, rows, strlen(rows), "pairs", engine_tokenizer(s->e), &d, NULL, &err), &err);
 }
 

@@ -50,8 +50,8 @@ static gist_status put_in_front(answers *a, const train_prompt *p, const train_v
     if (v->c == COND_FULL || v->c == COND_POS_CONTROL)
         TRY(gist_session_feed(a->s, a->set->ids + p->ids, (size_t)p->len, NULL, a->err));
     if (v->c == COND_POS_CONTROL) TRY(feed_gists(a, v->k));
-    if (v->c == COND_NONE) TRY(gist_session_set_position(a->s, p->len + a->K, a->err));
-    if (v->c == COND_NEG_CONTROL) TRY(gist_session_set_position(a->s, p->len + v->k, a->err));
+    int gone = v->c == COND_NONE ? a->K : v->c == COND_NEG_CONTROL ? v->k : 0; /* positions of what is not there */
+    if (gone && !engine_model(a->e)->cfg.encoder) TRY(gist_session_set_position(a->s, p->len + gone, a->err));
     a->front = gist_session_length(a->s);
     return GIST_OK;
 }

@@ -47,6 +47,7 @@ typedef struct train_data_options {
     const tok_template *tp;
     int max_length; /* p + K + rest + answer: longer ones are cut on the right, or left out (no token of the answer) */
     int gists;      /* K counted into max_length */
+    bool encoder;   /* the rest ends with the end token, as an encoder's source does */
     int limit;      /* most rows; 0: all */
 } train_data_options;
 /* Read a .json array or .jsonl file of {instruction, input, output} (input may be absent) or {messages}: the system
@@ -86,10 +87,18 @@ bool train_condition_find(const char *name, size_t len, train_condition *out);
  * input_loss the rest's rows predict their next tokens as well, with prompt_loss the prompt's rows theirs: labels of
  * text.  weight[t] is its share of the loss (the shares of a batch's label rows sum to 1, "mean over label tokens");
  * teacher[t] the row whose distribution row t should match, -1 none. */
+typedef struct train_source { /* what an encoder reads: rows of prompts, gists and rests (train_pack_t5.c) */
+    int T, cap;
+    int32_t *ids, *pos;
+    op_row *rows;
+} train_source;
+
 typedef struct train_batch {
     int T;
     int32_t *ids, *pos, *label;
     op_row *rows;
+    op_row *cross;       /* encoder-decoder models: what each row sees of the encoder's output; T counts the decoder's */
+    train_source source; /* rows; everything but `source` is of them */
     float *weight;
     int *teacher;
     uint8_t *condition; /* train_condition of a pair's row, COND_COUNT of prompt and gist rows */
@@ -106,6 +115,8 @@ typedef struct train_pack_options {
     double mix[COND_COUNT]; /* probability of each condition; they sum to 1 */
     int k[16], k_count;     /* gist counts to draw from (nested: the first k of K, the largest) */
     int32_t gist_token;
+    bool encoder;           /* sources and answers of an encoder-decoder model; k_count is 1 */
+    int32_t start;          /* its decoder's first token */
     bool gist_spread;       /* llama_gist_position */
     bool teacher;           /* pack each gist pair once more under the full prompt as its teacher */
     float teacher_lm;       /* weight of the LM loss on teacher copies, relative to other pairs (0: none) */
@@ -120,6 +131,7 @@ int train_pack_largest_k(const train_pack_options *opt);
 void train_batch_init(train_batch *b, const gist_allocator *alloc);
 void train_batch_free(train_batch *b);
 void train_batch_reset(train_batch *b); /* no rows; the memory is kept */
+int train_batch_rows(const train_batch *b); /* all rows that pass through the model */
 /* Pack given pairs of one prompt under given conditions and k: what the stream, validation and tests build on.
  * Appends to *b (on failure *b is as before).  What no pair needs is not encoded: gist rows up to the largest k that is
  * seen, the prompt only when it is seen.  loss weights are set to 1 per label row; train_batch_finish scales them. */

@@ -49,9 +49,6 @@ static gist_status open_all(train_base *b, const char *init, const char *config,
     if (status == GIST_OK) status = llama_config_parse(&b->cfg, b->config, path, err);
     mem_free(b->alloc, path);
     TRY(status);
-    if (b->cfg.encoder)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: training a %s model is not supported", init ? init : config,
-                       llama_families[b->cfg.family].name);
     const char *from = tok ? tok : init;
     b->tokenizer_path = mem_strndup(b->alloc, from, strlen(from));
     if (!b->tokenizer_path) return err_memory(err, "path");
@@ -108,13 +105,14 @@ gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, co
                              op_ctx *ctx, gist_error *err) {
     TRY(train_model_create(out, &b->cfg, b->scratch ? NULL : &b->w, b->gist_row, seed, opt, ctx, b->alloc, err));
     if (b->gist_added && !b->gist_row && !b->scratch) {
-        static const char embed[] = "model.embed_tokens.weight", head[] = "lm_head.weight";
+        int rows;
+        const char *embed = llama_table(&b->cfg, &rows)->hf, *head = llama_table(&b->cfg, &rows)[rows - 1].hf;
         if (train_model_frozen(*out)) { /* the base stays as it is */
             set_mean_row(*out, LLAMA_LORA_EMBED, 0, embed, b->gist_token);
             return GIST_OK;
         }
         set_mean_row(*out, embed, b->gist_token, embed, b->gist_token);
-        set_mean_row(*out, head, b->gist_token, head, b->gist_token);
+        if (!b->cfg.encoder) set_mean_row(*out, head, b->gist_token, head, b->gist_token); /* T5's never says it */
         train_model_repack(*out);
     }
     return GIST_OK;

@@ -178,7 +178,9 @@ static gist_status set_prompt(reader *r, text prompt) {
 static gist_status check_laws(reader *r, text prompt, text input, text answer, bool *holds) {
     const tok_template *tp = r->opt->tp;
     gist_error cause = { 0 };
-    gist_status st = tok_template_answer_law(r->t, tp, input.s, input.len, answer.s, answer.len, &cause);
+    gist_status st = r->opt->encoder /* its answer is a text of its own */
+                         ? GIST_OK
+                         : tok_template_answer_law(r->t, tp, input.s, input.len, answer.s, answer.len, &cause);
     if (st == GIST_OK && tok_gist(r->t) >= 0)
         st = tok_template_law(r->t, tp, prompt.s, prompt.len, 1, input.s, input.len, &cause);
     *holds = st == GIST_OK;
@@ -202,6 +204,7 @@ static gist_status add_exchange(reader *r, text prompt, text input, text answer,
     }
     r->answer.n = 0;
     gist_status st = tok_template_input(r->t, r->opt->tp, input.s, input.len, false, &r->rest, &cause);
+    if (st == GIST_OK && r->opt->encoder) st = tok_ids_push(&r->rest, tok_eos(r->t), &cause);
     if (st == GIST_OK) st = tok_template_answer(r->t, r->opt->tp, answer.s, answer.len, &r->answer, &cause);
     if (st == GIST_OK && r->rest.n == 0)
         st =

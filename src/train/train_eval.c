@@ -75,7 +75,7 @@ static gist_status add_pairs(eval_run *e, int prompt, int first, int n) {
         TRY(add_pairs(e, prompt, first, n / 2));
         return add_pairs(e, prompt, first + n / 2, n - n / 2);
     }
-    if (e->b.T + rows > e->opt->max_rows) TRY(run_batch(e));
+    if (train_batch_rows(&e->b) + rows > e->opt->max_rows) TRY(run_batch(e));
     return train_pack_group(&e->b, e->set, prompt, pairs, c, k, n, &e->pack, e->err);
 }
 

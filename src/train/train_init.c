@@ -1,6 +1,7 @@
 /* train_init.c - the weights a model from scratch begins with.
  *
- *   matrix      normal(0, 1/sqrt(inputs)); those that write to the residual stream scaled by 1/sqrt(2L) more
+ *   matrix      normal(0, 1/sqrt(inputs)); those that write to the residual stream scaled by 1/sqrt(2L) more; T5's
+ *               queries by 1/sqrt(D), because its scores are not
  *   embedding   normal(0, 1) where the head is another matrix: a token outweighs what the first blocks add to it
  *   head        that embedding, scaled by 1/sqrt(C): a token that is carried to the end is the token told
  *   norm, bias  1, 0
@@ -17,13 +18,23 @@ static bool ends_with(const char *s, const char *end) {
     return a >= b && strcmp(s + a - b, end) == 0;
 }
 
+/* The standard deviation of a matrix's entries. */
+static double size_of(const train_tensor *t, const llama_config *c) {
+    static const char *const writing[] = { "o_proj.weight", "down_proj.weight", "Attention.o.weight", ".wo.weight" };
+    if (ends_with(t->name, "embed_tokens.weight") || ends_with(t->name, "shared.weight"))
+        return c->tied && !c->scaled_head ? 1 / sqrt((double)c->C) : 1;
+    if (ends_with(t->name, "relative_attention_bias.weight")) return 1 / sqrt((double)c->C);
+    double more = ends_with(t->name, "Attention.q.weight") ? c->D : 1;
+    for (size_t i = 0; i < sizeof writing / sizeof *writing; i++)
+        if (ends_with(t->name, writing[i])) more = 2.0 * c->L;
+    return 1 / sqrt((double)t->shape[1] * more);
+}
+
 static void draw(train_model *tm, uint64_t seed, int first) {
     const llama_config *c = &tm->model.cfg;
     for (int i = 0; i < tm->tensor_count - first; i++) {
         train_tensor *t = &tm->tensors[first + i];
-        bool writes = ends_with(t->name, "o_proj.weight") || ends_with(t->name, "down_proj.weight");
-        bool embeds = ends_with(t->name, "embed_tokens.weight") && !c->tied;
-        double scale = embeds ? 1 : 1 / sqrt((double)t->shape[1] * (writes ? 2.0 * c->L : 1));
+        double scale = size_of(t, c);
         float start = ends_with(t->name, ".bias") ? 0.0f : 1.0f;
         rng r;
         rng_seed(&r, seed + 0x9e3779b97f4a7c15u * (uint64_t)(i + 1));
@@ -75,8 +86,9 @@ static gist_status look_back(train_model *tm, gist_error *err) {
 
 static void begin_head(train_model *tm) {
     const llama_config *c = &tm->model.cfg;
-    const train_tensor *head = train_find_tensor(tm, "lm_head.weight");
-    const train_tensor *embedding = train_find_tensor(tm, "model.embed_tokens.weight");
+    int rows;
+    const weight_row *table = llama_table(c, &rows);
+    const train_tensor *embedding = train_find_tensor(tm, table[0].hf), *head = train_find_tensor(tm, table[rows - 1].hf);
     float shrink = 1 / sqrtf((float)c->C);
     for (size_t j = 0; head && j < head->count; j++) tm->w[head->at + j] = shrink * tm->w[embedding->at + j];
 }

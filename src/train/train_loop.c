@@ -269,7 +269,7 @@ static gist_status add_gradients(loop *l, double labels, train_report *r, double
         TRY(train_model_step(l->tm, b, (float)share, &loss, err));
         if (!loss.finite) return not_finite(l, "loss", i, err);
         r->loss += share * loss.total;
-        r->rows += b->T;
+        r->rows += train_batch_rows(b);
         r->labels += b->label_rows;
         r->pairs += b->pairs;
         *flops += train_model_flops(l->tm, b);

@@ -30,10 +30,12 @@ train_tensor *train_add_tensor(train_model *tm, int rows, int cols) {
 
 static void lay_out_base(train_model *tm, bool frozen) {
     const llama_config *c = &tm->model.cfg;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
+    int n;
+    const weight_row *table = llama_table(c, &n);
+    for (int i = 0; i < n; i++) {
+        const weight_row *r = &table[i];
         if (!llama_has_row(c, r)) continue;
-        for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
+        for (int layer = 0; layer < llama_row_layers(c, r); layer++) {
             int rows = llama_dim(c, r->shape[0]), cols = r->shape[1] ? llama_dim(c, r->shape[1]) : 0;
             train_tensor *t = train_add_tensor(tm, rows, cols);
             snprintf(t->name, sizeof t->name, r->hf, layer);
@@ -47,9 +49,10 @@ static void lay_out_base(train_model *tm, bool frozen) {
 static gist_status lay_out(train_model *tm, gist_error *err) {
     const llama_config *c = &tm->model.cfg;
     bool frozen = train_model_frozen(tm);
-    int n = train_adapter_tensors(tm) + train_memory_tensors(tm);
-    for (int i = 0; i < llama_weight_rows; i++)
-        if (llama_has_row(c, &llama_weights[i])) n += llama_weights[i].per_layer ? c->L : 1;
+    int n = train_adapter_tensors(tm) + train_memory_tensors(tm), rows;
+    const weight_row *table = llama_table(c, &rows);
+    for (int i = 0; i < rows; i++)
+        if (llama_has_row(c, &table[i])) n += llama_row_layers(c, &table[i]);
     tm->tensors = mem_calloc(tm->alloc, (size_t)n, sizeof *tm->tensors);
     if (!tm->tensors) return err_memory(err, "tensors");
     train_adapter_lay_out(tm);
@@ -78,7 +81,14 @@ static train_tensor *tensor_of(const train_model *tm, const weight_row *r, int l
     char name[96];
     snprintf(name, sizeof name, r->hf, layer);
     train_tensor *t = train_find_tensor(tm, name);
-    return t ? t : train_find_tensor(tm, llama_weights[0].hf); /* the tied head is the embedding */
+    int n;
+    return t ? t : train_find_tensor(tm, llama_table(&tm->model.cfg, &n)->hf); /* the tied head is the embedding */
+}
+
+/* The place of a row's gradient, as llama_row_field. */
+static void *gradient_field(train_model *tm, const weight_row *r, int layer) {
+    llama_layer_bwd *layers = r->encoder ? tm->bwd.encoder : tm->bwd.layers;
+    return (r->per_layer ? (uint8_t *)&layers[layer] : (uint8_t *)&tm->bwd) + r->grad_offset;
 }
 
 /* ---- initial values ---- */
@@ -111,15 +121,14 @@ typedef void (*matrix_fn)(train_model *tm, op_weight *W, llama_matrix_bwd *b, tr
 
 static void each_matrix(train_model *tm, matrix_fn fn) {
     const llama_config *c = &tm->model.cfg;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
-        if (r->kind != WEIGHT_MATRIX) continue;
-        for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
-            uint8_t *fwd = r->per_layer ? (uint8_t *)&tm->model.layers[layer] : (uint8_t *)&tm->model;
-            uint8_t *bwd = r->per_layer ? (uint8_t *)&tm->bwd.layers[layer] : (uint8_t *)&tm->bwd;
-            fn(tm, (op_weight *)(void *)(fwd + r->offset), (llama_matrix_bwd *)(void *)(bwd + r->grad_offset),
-               tensor_of(tm, r, layer), llama_dim(c, r->shape[0]), llama_dim(c, r->shape[1]));
-        }
+    int n;
+    const weight_row *table = llama_table(c, &n);
+    for (int i = 0; i < n; i++) {
+        const weight_row *r = &table[i];
+        if (r->kind != WEIGHT_MATRIX || !llama_uses_row(c, r)) continue;
+        for (int layer = 0; layer < llama_row_layers(c, r); layer++)
+            fn(tm, llama_row_field(&tm->model, r, layer), gradient_field(tm, r, layer), tensor_of(tm, r, layer),
+               llama_dim(c, r->shape[0]), llama_dim(c, r->shape[1]));
     }
 }
 
@@ -142,6 +151,7 @@ static void repack_matrix(train_model *tm, op_weight *W, llama_matrix_bwd *b, tr
 
 void train_model_repack(train_model *tm) {
     each_matrix(tm, repack_matrix);
+    if (tm->model.cfg.encoder) t5_fill_near(&tm->model);
     train_adapter_repack(tm);
     train_memory_repack(tm);
 }
@@ -149,18 +159,18 @@ void train_model_repack(train_model *tm) {
 /* Vectors are used as they are: model and gradients point into w and g. */
 static void place_vectors(train_model *tm) {
     const llama_config *c = &tm->model.cfg;
-    for (int i = 0; i < llama_weight_rows; i++) {
-        const weight_row *r = &llama_weights[i];
+    int n;
+    const weight_row *table = llama_table(c, &n);
+    for (int i = 0; i < n; i++) {
+        const weight_row *r = &table[i];
         if (r->kind != WEIGHT_VECTOR || !llama_uses_row(c, r)) continue;
-        for (int layer = 0; layer < (r->per_layer ? c->L : 1); layer++) {
-            uint8_t *fwd = r->per_layer ? (uint8_t *)&tm->model.layers[layer] : (uint8_t *)&tm->model;
-            uint8_t *bwd = r->per_layer ? (uint8_t *)&tm->bwd.layers[layer] : (uint8_t *)&tm->bwd;
+        for (int layer = 0; layer < llama_row_layers(c, r); layer++) {
             train_tensor *t = tensor_of(tm, r, layer);
-            *(float **)(void *)(fwd + r->offset) = tm->w + t->at;
-            *(float **)(void *)(bwd + r->grad_offset) = t->frozen ? NULL : tm->g + t->at;
+            *(float **)llama_row_field(&tm->model, r, layer) = tm->w + t->at;
+            *(float **)gradient_field(tm, r, layer) = t->frozen ? NULL : tm->g + t->at;
         }
     }
-    train_tensor *embed = tensor_of(tm, &llama_weights[0], 0);
+    train_tensor *embed = tensor_of(tm, table, 0);
     tm->model.embed = tm->w + embed->at;
     tm->model.embed_type = DT_F32;
     tm->bwd.embed = embed->frozen ? NULL : tm->g + embed->at;
@@ -170,6 +180,7 @@ static void place_vectors(train_model *tm) {
 static gist_status rope_table(train_model *tm, gist_error *err) {
     const llama_config *c = &tm->model.cfg;
     int n = c->context < 4096 ? c->context : 4096;
+    if (c->encoder) return GIST_OK; /* positions are biases by distance */
     int32_t *pos = mem_alloc(tm->alloc, (size_t)n, sizeof *pos);
     tm->rope = mem_alloc(tm->alloc, (size_t)n * (size_t)c->D, sizeof *tm->rope);
     for (int i = 0; pos && i < n; i++) pos[i] = i;
@@ -180,32 +191,46 @@ static gist_status rope_table(train_model *tm, gist_error *err) {
     return made ? GIST_OK : err_memory(err, "rotary table");
 }
 
-static gist_status pack_model(train_model *tm, gist_error *err) {
+static gist_status make_layers(train_model *tm, gist_error *err) {
     const llama_config *c = &tm->model.cfg;
-    tm->model.layers = mem_calloc(tm->alloc, (size_t)c->L, sizeof *tm->model.layers);
-    tm->bwd.layers = mem_calloc(tm->alloc, (size_t)c->L, sizeof *tm->bwd.layers);
+    size_t L = (size_t)c->L, encoder = (size_t)c->encoder;
+    tm->model.layers = mem_calloc(tm->alloc, L, sizeof *tm->model.layers);
+    tm->bwd.layers = mem_calloc(tm->alloc, L, sizeof *tm->bwd.layers);
     tm->model.freq = mem_alloc(tm->alloc, (size_t)c->D / 2, sizeof(float));
     if (!tm->model.layers || !tm->bwd.layers || !tm->model.freq) return err_memory(err, "layers");
-    arena_init(&tm->packed, NULL, 0);
+    llama_frequencies(c, tm->model.freq);
+    if (!c->encoder) return GIST_OK;
+    tm->model.encoder = mem_calloc(tm->alloc, encoder, sizeof *tm->model.encoder);
+    tm->bwd.encoder = mem_calloc(tm->alloc, encoder, sizeof *tm->bwd.encoder);
+    return tm->model.encoder && tm->bwd.encoder ? GIST_OK : err_memory(err, "layers");
+}
+
+static gist_status place_packed(train_model *tm, gist_error *err) {
     each_matrix(tm, place_matrix);
-    TRY(train_adapter_place(tm, err));
+    if (tm->model.cfg.encoder) t5_take_near(&tm->model, &tm->packed);
+    return train_adapter_place(tm, err);
+}
+
+static gist_status pack_model(train_model *tm, gist_error *err) {
+    TRY(make_layers(tm, err));
+    arena_init(&tm->packed, NULL, 0);
+    TRY(place_packed(tm, err));
     size_t bytes = tm->packed.peak;
     tm->packed_block = mem_alloc(tm->alloc, bytes, 1);
     if (!tm->packed_block)
         return err_set(err, GIST_ERR_MEMORY, "out of memory: %zu MiB of packed weights", bytes >> 20);
     arena_init(&tm->packed, tm->packed_block, bytes);
-    each_matrix(tm, place_matrix);
-    TRY(train_adapter_place(tm, err));
+    TRY(place_packed(tm, err));
     place_vectors(tm);
-    llama_frequencies(c, tm->model.freq);
     each_matrix(tm, pack_matrix);
+    if (tm->model.cfg.encoder) t5_fill_near(&tm->model);
     train_adapter_repack(tm);
     return rope_table(tm, err);
 }
 
 /* ---- activations ---- */
 
-static void take_kept(llama_acts *a, arena *ar, const llama_config *c, size_t rows) {
+void train_take_kept(llama_acts *a, arena *ar, const llama_config *c, size_t rows) {
     size_t C = (size_t)c->C, F = (size_t)c->F, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
     bool norms = llama_families[c->family].head_norm; /* what they read is kept, too */
     a->q = arena_take(ar, rows * HD, sizeof(float));
@@ -237,13 +262,14 @@ static void take_acts(train_model *tm, arena *ar) {
                           .scratch = tm->s.scratch };
     shared.cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
     if (tm->opt.lora.rank) llama_lora_take(&shared.lora, ar, c, &tm->opt.lora, T);
-    if (tm->opt.recompute) take_kept(&shared, ar, c, rows);
+    if (tm->opt.recompute) train_take_kept(&shared, ar, c, rows);
     for (int l = 0; l < c->L; l++) {
         tm->acts[l] = shared;
-        if (!tm->opt.recompute) take_kept(&tm->acts[l], ar, c, rows);
+        if (!tm->opt.recompute) train_take_kept(&tm->acts[l], ar, c, rows);
         tm->acts[l].x = arena_take(ar, rows * C, sizeof(float));
         if (l > 0) tm->acts[l - 1].y = tm->acts[l].x;
     }
+    if (c->encoder) train_t5_take(tm, ar, &shared);
     tm->last = tm->acts[c->L - 1].y = arena_take(ar, rows * C, sizeof(float));
     tm->dx = arena_take(ar, rows * C, sizeof(float));
     tm->head_row = arena_take(ar, rows, sizeof(int));
@@ -274,6 +300,10 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
     tm->acts = mem_calloc(tm->alloc, L, sizeof *tm->acts);
     tm->kv = mem_calloc(tm->alloc, L * (size_t)tm->stores, sizeof *tm->kv);
     if (!tm->acts || !tm->kv) return err_memory(err, "activations");
+    if (tm->model.cfg.encoder) {
+        tm->encoder = mem_calloc(tm->alloc, (size_t)tm->model.cfg.encoder, sizeof *tm->encoder);
+        if (!tm->encoder) return err_memory(err, "activations");
+    }
     arena ar;
     arena_init(&ar, NULL, 0);
     take_acts(tm, &ar);
@@ -295,6 +325,7 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
 static gist_status build(train_model *tm, const weights *w, bool gist_row, uint64_t seed, gist_error *err) {
     TRY(train_adapter_check(tm, err));
     TRY(train_memory_check(tm, err));
+    TRY(train_t5_check(tm, err));
     TRY(lay_out(tm, err));
     if (w)
         TRY(init_from(tm, w, gist_row, err));
@@ -311,9 +342,6 @@ gist_status train_model_create(train_model **out, const llama_config *cfg, const
                                gist_error *err) {
     if (opt->type != DT_F32 && opt->type != DT_BF16)
         return err_set(err, GIST_ERR_USAGE, "training computes in f32 or bf16, not %s", dt_name(opt->type));
-    if (cfg->encoder)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "training a %s model is not supported",
-                       llama_families[cfg->family].name);
     if (opt->max_rows < 1) return err_set(err, GIST_ERR_USAGE, "a batch needs rows");
     train_model *tm = mem_calloc(alloc, 1, sizeof *tm);
     if (!tm) return err_memory(err, "model");
@@ -342,6 +370,9 @@ void train_model_free(train_model *tm) {
     mem_free(tm->alloc, tm->m);
     mem_free(tm->alloc, tm->v);
     mem_free(tm->alloc, tm->model.layers);
+    mem_free(tm->alloc, tm->model.encoder);
+    mem_free(tm->alloc, tm->bwd.encoder);
+    mem_free(tm->alloc, tm->encoder);
     mem_free(tm->alloc, tm->model.freq);
     mem_free(tm->alloc, tm->rope);
     mem_free(tm->alloc, tm->bwd.layers);

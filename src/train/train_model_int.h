@@ -33,6 +33,9 @@ struct train_model {
     float *rope;          /* [rope_positions,D] rotary angles of the first positions; computed once */
     int rope_positions;
     float *last, *dx;     /* [T,C] the last block's output; the gradient travelling down */
+    llama_acts *encoder;  /* T5: [cfg.encoder] */
+    op_kv cross;          /* T5: one store of the encoder's output's keys and values, for every block in turn */
+    float *source_last, *source, *dsource; /* T5: [T,C] the last encoder block's output; behind the norm; its gradient */
     int *head_row;        /* [T] rows with a label or a teacher */
     op_loss_row *loss_row;     /* [TRAIN_HEAD_ROWS] */
     float *xh, *nh, *dxh;      /* [TRAIN_HEAD_ROWS,C] */
@@ -44,6 +47,16 @@ struct train_model {
 /* Append a tensor of the given shape (cols 0: a vector); its name is for the caller to set. */
 train_tensor *train_add_tensor(train_model *tm, int rows, int cols);
 train_tensor *train_find_tensor(const train_model *tm, const char *name); /* NULL: none */
+
+/* ---- train_t5.c: an encoder-decoder model's activations, passes and operations ---- */
+
+/* Activations that blocks keep, with `shared` ones; a dry run counts. */
+void train_take_kept(llama_acts *a, arena *ar, const llama_config *c, size_t rows);
+void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared);
+gist_status train_t5_check(const train_model *tm, gist_error *err); /* what T5 does not do yet is refused */
+void train_t5_forward(train_model *tm, const train_batch *b);
+void train_t5_backward(train_model *tm, const train_batch *b); /* from tm->dx on */
+double train_t5_flops(const train_model *tm, const train_batch *b); /* but for the head */
 
 /* ---- train_init.c ---- */
 

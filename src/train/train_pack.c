@@ -14,7 +14,7 @@
  */
 #include <limits.h>
 
-#include "train/train.h"
+#include "train/train_pack_int.h"
 
 static const char *const names[] = { "gist", "full", "none", "pos_control", "neg_control" };
 
@@ -44,19 +44,23 @@ void train_batch_init(train_batch *b, const gist_allocator *alloc) {
 }
 
 void train_batch_free(train_batch *b) {
-    void *const arrays[] = { b->ids,     b->pos,       b->label,   b->rows, b->weight,
-                             b->teacher, b->condition, b->is_gist, b->text };
+    void *const arrays[] = { b->ids,       b->pos,     b->label, b->rows,  b->weight,     b->teacher,
+                             b->condition, b->is_gist, b->text,  b->cross, b->source.ids, b->source.pos, b->source.rows };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) mem_free(b->alloc, arrays[i]);
     train_batch_init(b, b->alloc);
 }
 
 void train_batch_reset(train_batch *b) {
-    b->T = b->label_rows = b->pairs = b->grad_rows = 0;
+    b->T = b->source.T = b->label_rows = b->pairs = b->grad_rows = 0;
     b->weight_sum = 0;
 }
 
+int train_batch_rows(const train_batch *b) {
+    return b->T + b->source.T;
+}
+
 /* On failure some arrays may be larger than cap says: harmless, they are resized again. */
-static gist_status reserve(train_batch *b, int64_t rows, gist_error *err) {
+gist_status train_batch_reserve(train_batch *b, int64_t rows, gist_error *err) {
     int64_t need = b->T + rows, cap = b->cap ? b->cap : 256;
     if (need > INT_MAX / 2) return err_set(err, GIST_ERR_LIMIT, "a batch of %lld rows", (long long)need);
     if (need <= b->cap) return GIST_OK;
@@ -72,6 +76,7 @@ static gist_status reserve(train_batch *b, int64_t rows, gist_error *err) {
     GROW(pos);
     GROW(label);
     GROW(rows);
+    GROW(cross);
     GROW(weight);
     GROW(teacher);
     GROW(condition);
@@ -107,6 +112,7 @@ static int pair_rows(const train_pair *p) {
 
 int64_t train_pack_rows(const train_set *set, int prompt, const int *pairs, const train_condition *c, const int *k,
                         int n, const train_pack_options *opt) {
+    if (opt->encoder) return train_t5_rows(set, prompt, pairs, c, k, n, opt);
     need d = needs(c, k, n, opt);
     int64_t rows = d.whole ? set->prompt[prompt].len + d.gists : 0;
     for (int i = 0; i < n; i++)
@@ -114,7 +120,7 @@ int64_t train_pack_rows(const train_set *set, int prompt, const int *pairs, cons
     return rows;
 }
 
-static void put_row(train_batch *b, int32_t id, op_row row, train_condition c) {
+void train_put_row(train_batch *b, int32_t id, op_row row, train_condition c) {
     int t = b->T++;
     row.kv = 0;
     row.slot = t;
@@ -129,8 +135,7 @@ static void put_row(train_batch *b, int32_t id, op_row row, train_condition c) {
     b->is_gist[t] = b->text[t] = 0;
 }
 
-/* Row t predicts `id`; weight 0: it does not. */
-static void put_label(train_batch *b, int t, int32_t id, float weight, bool text) {
+void train_put_label(train_batch *b, int t, int32_t id, float weight, bool text) {
     if (weight <= 0) return;
     b->label[t] = id;
     b->weight[t] = weight;
@@ -146,11 +151,11 @@ static void put_prompt(train_batch *b, const train_set *set, int prompt, int gis
         bool is_gist = i >= p->len;
         int32_t id = is_gist ? opt->gist_token : set->ids[p->ids + (size_t)i];
         int pos = is_gist ? llama_gist_position(opt->gist_spread, p->len, i - p->len) : i;
-        put_row(b, id, (op_row){ .pos = pos, .mem = -1, .lo = base },
+        train_put_row(b, id, (op_row){ .pos = pos, .mem = -1, .lo = base },
                 COND_COUNT);
         b->is_gist[b->T - 1] = is_gist;
         if (i + 1 < p->len)
-            put_label(b, b->T - 1, set->ids[p->ids + (size_t)i + 1], opt->prompt_loss, true);
+            train_put_label(b, b->T - 1, set->ids[p->ids + (size_t)i + 1], opt->prompt_loss, true);
     }
 }
 
@@ -174,11 +179,11 @@ static int put_pair(train_batch *b, const train_set *set, const train_pair *p, o
         op_row row = seen;
         row.pos = seen.pos + i;
         row.lo = first;
-        put_row(b, set->ids[j < 0 ? p->input + (size_t)i : p->answer + (size_t)j], row, c);
+        train_put_row(b, set->ids[j < 0 ? p->input + (size_t)i : p->answer + (size_t)j], row, c);
         if (j >= -1)
-            put_label(b, b->T - 1, set->ids[p->answer + (size_t)(j + 1)], weight, false);
+            train_put_label(b, b->T - 1, set->ids[p->answer + (size_t)(j + 1)], weight, false);
         else
-            put_label(b, b->T - 1, set->ids[p->input + (size_t)(i + 1)], weight * input_loss, true);
+            train_put_label(b, b->T - 1, set->ids[p->input + (size_t)(i + 1)], weight * input_loss, true);
     }
     return first;
 }
@@ -194,7 +199,8 @@ static void put_teacher(train_batch *b, const train_set *set, const train_pair *
 gist_status train_pack_group(train_batch *b, const train_set *set, int prompt, const int *pairs,
                              const train_condition *c, const int *k, int n, const train_pack_options *opt,
                              gist_error *err) {
-    TRY(reserve(b, train_pack_rows(set, prompt, pairs, c, k, n, opt), err));
+    if (opt->encoder) return train_t5_group(b, set, prompt, pairs, c, k, n, opt, err);
+    TRY(train_batch_reserve(b, train_pack_rows(set, prompt, pairs, c, k, n, opt), err));
     need d = needs(c, k, n, opt);
     int base = b->T, p = set->prompt[prompt].len, K = train_pack_largest_k(opt);
     if (d.whole) put_prompt(b, set, prompt, d.gists, opt);

@@ -7,6 +7,8 @@
  * Only rows with a label go through the head.  A row with a teacher also matches the teacher row's distribution; no
  * gradient flows into the teacher's logits.
  */
+#include <math.h>
+
 #include "train/train_model_int.h"
 
 static llama_batch batch_of(train_model *tm, const train_batch *b) {
@@ -34,8 +36,12 @@ static void rotary_rows(train_model *tm, const llama_batch *b) {
     }
 }
 
-static void forward(train_model *tm, const llama_batch *b) {
+static void forward(train_model *tm, const train_batch *packed, const llama_batch *b) {
     const llama_model *m = &tm->model;
+    if (m->cfg.encoder) {
+        train_t5_forward(tm, packed);
+        return;
+    }
     llama_embed_fwd(m, &tm->ctx, tm->acts[0].x, b);
     rotary_rows(tm, b);
     for (int l = 0; l < m->cfg.L; l++)
@@ -49,9 +55,15 @@ static void gather(float *dst, const float *src, const int *row, int n, int C) {
         memcpy(dst + (size_t)i * (size_t)C, src + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *dst);
 }
 
+/* T5's tied head reads rows scaled by this. */
+static float head_scale(const llama_config *c) {
+    return 1.0f / sqrtf((float)c->C);
+}
+
 static void head_logits(train_model *tm, float *logits, int n) {
     const llama_model *m = &tm->model;
     op_rmsnorm_fwd(&tm->ctx, tm->nh, tm->xh, m->final_norm, n, m->cfg.C, m->cfg.eps);
+    if (m->cfg.scaled_head) op_scale(&tm->ctx, tm->nh, head_scale(&m->cfg), n, m->cfg.C);
     op_linear_fwd(&tm->ctx, logits, op_operand(&tm->ctx, tm->s.operand, tm->nh, &m->head, n), &m->head, n);
 }
 
@@ -111,6 +123,7 @@ static void head_chunk(train_model *tm, const train_batch *b, const int *row, in
     llama_pack_input(&tm->ctx, &s, &tm->bwd.head, tm->nh, n);
     memset(tm->dxh, 0, (size_t)n * (size_t)C * sizeof *tm->dxh);
     llama_matrix_grad(&tm->ctx, tm->nh, false, &tm->bwd.head, &s, tm->logits, n); /* nh becomes its own gradient */
+    if (m->cfg.scaled_head) op_scale(&tm->ctx, tm->nh, head_scale(&m->cfg), n, C);
     op_rmsnorm_bwd(&tm->ctx, tm->dxh, tm->bwd.final_norm, tm->nh, tm->xh, m->final_norm, tm->s.rms, n, C, m->cfg.eps);
     for (int i = 0; i < n; i++) {
         float *dx = tm->dx + (size_t)row[i] * (size_t)C;
@@ -130,14 +143,32 @@ static void head(train_model *tm, const train_batch *b, float scale, bool train,
 
 /* ---- a step ---- */
 
+static gist_status check_ids(const train_model *tm, const int32_t *ids, const int32_t *pos, int T, const char *what,
+                             gist_error *err) {
+    const llama_config *c = &tm->model.cfg;
+    if (T > tm->opt.max_rows)
+        return err_set(err, GIST_ERR_LIMIT, "the %s has %d rows, the model was made for %d", what, T, tm->opt.max_rows);
+    for (int t = 0; t < T; t++) {
+        if (ids[t] < 0 || ids[t] >= c->V)
+            return err_set(err, GIST_ERR_USAGE, "row %d of the %s holds token %d, the vocabulary has %d", t, what,
+                           ids[t], c->V);
+        if (c->encoder && pos[t] >= c->context)
+            return err_set(err, GIST_ERR_LIMIT, "row %d of the %s is at position %d, the model's context is %d", t,
+                           what, pos[t], c->context);
+    }
+    return GIST_OK;
+}
+
 static gist_status check(const train_model *tm, const train_batch *b, gist_error *err) {
     if (b->T < 1) return err_set(err, GIST_ERR_USAGE, "the batch has no rows");
-    if (b->T > tm->opt.max_rows)
-        return err_set(err, GIST_ERR_LIMIT, "the batch has %d rows, the model was made for %d", b->T, tm->opt.max_rows);
+    TRY(check_ids(tm, b->ids, b->pos, b->T, "batch", err));
+    TRY(check_ids(tm, b->source.ids, b->source.pos, b->source.T, "batch's sources", err));
+    if (tm->model.cfg.encoder && b->source.T < 1)
+        return err_set(err, GIST_ERR_USAGE, "the batch has no sources for the encoder");
     for (int t = 0; t < b->T; t++)
-        if (b->ids[t] < 0 || b->ids[t] >= tm->model.cfg.V || b->label[t] >= tm->model.cfg.V)
-            return err_set(err, GIST_ERR_USAGE, "row %d holds token %d and label %d, the vocabulary has %d", t,
-                           b->ids[t], b->label[t], tm->model.cfg.V);
+        if (b->label[t] >= tm->model.cfg.V)
+            return err_set(err, GIST_ERR_USAGE, "row %d has label %d, the vocabulary has %d", t, b->label[t],
+                           tm->model.cfg.V);
     int window = tm->model.cfg.window; /* packed rows see all that they may: the same as long as nothing slides out */
     for (int t = 0; window && t < b->T; t++)
         if (b->pos[t] >= window)
@@ -152,7 +183,7 @@ gist_status train_model_eval(train_model *tm, const train_batch *b, train_loss *
     TRY(check(tm, b, err));
     llama_batch rows = batch_of(tm, b);
     *loss = (train_loss){ 0 };
-    forward(tm, &rows);
+    forward(tm, b, &rows);
     head(tm, b, 1, false, loss);
     return GIST_OK;
 }
@@ -162,8 +193,12 @@ gist_status train_model_step(train_model *tm, const train_batch *b, float scale,
     const llama_model *m = &tm->model;
     llama_batch rows = batch_of(tm, b);
     *loss = (train_loss){ 0 };
-    forward(tm, &rows);
+    forward(tm, b, &rows);
     head(tm, b, scale, true, loss);
+    if (m->cfg.encoder) {
+        train_t5_backward(tm, b);
+        return GIST_OK;
+    }
     if (b->grad_rows) rows.T = b->grad_rows;
     for (int l = m->cfg.L - 1; l >= 0; l--) {
         llama_acts a = tm->acts[l];
@@ -183,6 +218,10 @@ double train_model_flops(const train_model *tm, const train_batch *b) {
     const llama_config *c = &tm->model.cfg;
     double head = (double)c->V * c->C, heads = 0, visible = 0, blocks;
     blocks = (double)c->L * ((double)c->C * (2.0 * c->H * c->D + 2.0 * c->G * c->D) + 3.0 * c->C * c->F);
+    if (c->encoder) {
+        for (int t = 0; t < b->T; t++) heads += b->label[t] >= 0 || b->teacher[t] >= 0;
+        return train_t5_flops(tm, b) + 6 * head * heads;
+    }
     for (int t = 0; t < b->T; t++) {
         const op_row *r = &b->rows[t];
         heads += b->label[t] >= 0 || b->teacher[t] >= 0;

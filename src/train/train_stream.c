@@ -43,32 +43,42 @@ static gist_status check_options(const train_pack_options *o, gist_error *err) {
             return err_set(err, GIST_ERR_USAGE, "%d gist tokens, 1 to 1024 are allowed", o->k[i]);
     if (o->batch_pairs < 1 || o->pairs_per_prompt < 1)
         return err_set(err, GIST_ERR_USAGE, "a batch has at least one pair and a prompt one");
+    if (o->encoder && o->k_count != 1)
+        return err_set(err, GIST_ERR_USAGE,
+                       "an encoder's gist tokens see each other: a model is trained for one number of them");
+    if (o->encoder && (o->gist_spread || o->input_loss > 0 || o->prompt_loss > 0))
+        return err_set(err, GIST_ERR_USAGE,
+                       "an encoder predicts no tokens and has no positions to spread gists over: neither input nor "
+                       "prompt loss, gists behind the prompt");
     if (o->teacher && !(o->mix[COND_GIST] > 0))
         return err_set(err, GIST_ERR_USAGE, "distillation needs pairs under the gist condition");
     return GIST_OK;
 }
 
-/* Most rows that one pair behind its prompt can take. */
-static int64_t most_rows(const train_set *set, const train_pair *p, const train_pack_options *o) {
-    train_condition c = COND_GIST;
-    int k = train_pack_largest_k(o), i = (int)(p - set->pair);
-    return train_pack_rows(set, p->prompt, &i, &c, &k, 1, o);
+/* Most rows that pairs behind a prompt can take, whatever is drawn for them: under gist; an encoder reads the prompt again
+ * for each pair under full or pos_control, beside the one that gists share. */
+static int64_t most_rows(const train_set *set, const int *pairs, int n, const train_pack_options *o) {
+    train_condition shared[GROUP_MAX], whole[GROUP_MAX];
+    int k[GROUP_MAX], K = train_pack_largest_k(o), prompt = set->pair[pairs[0]].prompt;
+    for (int i = 0; i < n; i++) {
+        shared[i] = COND_GIST;
+        whole[i] = COND_POS_CONTROL;
+        k[i] = K;
+    }
+    int64_t rows = train_pack_rows(set, prompt, pairs, shared, k, n, o);
+    if (!o->encoder || !(o->mix[COND_FULL] + o->mix[COND_POS_CONTROL] > 0)) return rows;
+    if (o->teacher) return rows + (int64_t)n * K;
+    return train_pack_rows(set, prompt, pairs, whole, k, n, o) + set->prompt[prompt].len + K;
 }
 
 /* Pairs that go behind the prompt of pair i at most, from i on in `order`, whatever is drawn for them. */
 static int group_size(const train_stream *st, const int *order, int left) {
     const train_pack_options *o = &st->opt;
-    train_condition c[GROUP_MAX];
-    int k[GROUP_MAX], n = 0, most = o->pairs_per_prompt < o->batch_pairs ? o->pairs_per_prompt : o->batch_pairs;
+    int n = 0, most = o->pairs_per_prompt < o->batch_pairs ? o->pairs_per_prompt : o->batch_pairs;
     if (most > GROUP_MAX) most = GROUP_MAX;
     if (most > left) most = left;
-    for (; n < most; n++) {
-        c[n] = COND_GIST;
-        k[n] = train_pack_largest_k(o);
-        int prompt = st->set->pair[order[0]].prompt;
-        if (n > 0 && o->batch_tokens && train_pack_rows(st->set, prompt, order, c, k, n + 1, o) > o->batch_tokens)
-            break;
-    }
+    for (; n < most; n++)
+        if (n > 0 && o->batch_tokens && most_rows(st->set, order, n + 1, o) > o->batch_tokens) break;
     return n;
 }
 
@@ -110,9 +120,9 @@ gist_status train_stream_init(train_stream *st, const train_set *set, const trai
                               gist_error *err) {
     TRY(check_options(opt, err));
     for (int i = 0; opt->batch_tokens && i < set->pairs; i++)
-        if (most_rows(set, &set->pair[i], opt) > opt->batch_tokens)
+        if (most_rows(set, &i, 1, opt) > opt->batch_tokens)
             return err_set(err, GIST_ERR_LIMIT, "row %d takes up to %lld tokens, a batch holds %d", set->pair[i].row,
-                           (long long)most_rows(set, &set->pair[i], opt), opt->batch_tokens);
+                           (long long)most_rows(set, &i, 1, opt), opt->batch_tokens);
     train_stream s = { .set = set, .opt = *opt, .seed = seed };
     size_t n = (size_t)set->pairs;
     s.order = mem_alloc(set->alloc, n, sizeof *s.order);
@@ -204,7 +214,7 @@ gist_status train_stream_next(train_stream *st, train_batch *b, gist_error *err)
     train_batch_reset(b);
     for (; st->at < (uint64_t)st->groups; st->at++) {
         draw(st, &g);
-        if (closed(&st->opt, b->T, b->pairs, &g)) break;
+        if (closed(&st->opt, train_batch_rows(b), b->pairs, &g)) break;
         status = train_pack_group(b, st->set, g.prompt, g.pairs, g.c, g.k, g.n, &st->opt, err);
         if (status != GIST_OK) break;
     }

@@ -33,7 +33,10 @@ static void check(const train_set *s) {
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     static const char *const names[] = { "paper", "raw", "chatml", "paper" };
     if (size < 2) return 0;
-    train_data_options opt = { tok_template_find(names[data[0] & 3]), 8 + data[1], data[0] >> 2 & 3, 0 };
+    train_data_options opt = { .tp = tok_template_find(names[data[0] & 3]),
+                               .max_length = 8 + data[1],
+                               .gists = data[0] >> 2 & 3,
+                               .encoder = data[0] & 16 };
     train_set set = { .alloc = NULL };
     gist_error err = { 0 };
     gist_status status = train_data_parse(&set, (const char *)data + 2, size - 2, "fuzz", shared(), &opt, NULL, &err);

@@ -1,0 +1,138 @@
+/* train_t5.c - one forward and backward pass of an encoder-decoder model over a packed batch.
+ *
+ *   e = norm(encoder blocks over the source rows)
+ *   block l of the decoder:  k', v' = e Wk'^T, e Wv'^T  ->  one store  ->  the block over the answer rows
+ *   backward:  decoder L-1 .. 0, each adding to de  ->  norm  ->  encoder .. 0  ->  dE of both, tables by distance
+ *
+ * The loss between them is train_step.c's.  Every block keeps what its derivative reads.
+ */
+#include "train/train_model_int.h"
+
+gist_status train_t5_check(const train_model *tm, gist_error *err) {
+    const char *what = train_has_adapter(tm)        ? "an adapter"
+                       : tm->opt.memory_rows        ? "a gist's rows (tuning)"
+                       : tm->opt.recompute          ? "with recomputed activations (--recompute)"
+                       : tm->opt.local_heads        ? "heads that begin by looking back (--local-heads)"
+                                                    : NULL;
+    if (!tm->model.cfg.encoder || !what) return GIST_OK;
+    return err_set(err, GIST_ERR_UNSUPPORTED, "training %s of a %s model is not supported yet", what,
+                   llama_families[tm->model.cfg.family].name);
+}
+
+/* ---- activations ---- */
+
+static op_kv take_store(arena *ar, int T, size_t width) {
+    op_kv kv = { DT_F32, op_kv_round(T), NULL, NULL };
+    kv.k = arena_take(ar, (size_t)kv.cap * width, sizeof(float));
+    kv.v = arena_take(ar, (size_t)kv.cap * width, sizeof(float));
+    return kv;
+}
+
+void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared) {
+    const llama_config *c = &tm->model.cfg;
+    size_t rows = (size_t)tm->opt.max_rows, C = (size_t)c->C, HD = (size_t)c->H * (size_t)c->D;
+    size_t GD = (size_t)c->G * (size_t)c->D;
+    for (int l = 0; l < c->encoder; l++) {
+        llama_acts *a = &tm->encoder[l];
+        *a = *shared;
+        train_take_kept(a, ar, c, rows);
+        a->x = arena_take(ar, rows * C, sizeof(float));
+        if (l > 0) a[-1].y = a->x;
+    }
+    tm->source_last = tm->encoder[c->encoder - 1].y = arena_take(ar, rows * C, sizeof(float));
+    tm->source = arena_take(ar, rows * C, sizeof(float));
+    tm->dsource = arena_take(ar, rows * C, sizeof(float));
+    for (int l = 0; l < c->L; l++) {
+        llama_acts *a = &tm->acts[l];
+        a->cq = arena_take(ar, rows * HD, sizeof(float));
+        a->catt = arena_take(ar, rows * HD, sizeof(float));
+        a->xc = arena_take(ar, rows * C, sizeof(float));
+        a->cstats = arena_take(ar, rows * 2 * (size_t)c->H, sizeof(float));
+        a->ck = arena_take(ar, rows * GD, sizeof(float));
+        a->cv = arena_take(ar, rows * GD, sizeof(float));
+    }
+    tm->cross = take_store(ar, tm->opt.max_rows, GD);
+}
+
+/* ---- passes ---- */
+
+static llama_batch source_of(const train_model *tm, const train_batch *b) {
+    return (llama_batch){
+        .T = b->source.T, .ids = b->source.ids, .pos = b->source.pos, .rows = b->source.rows, .kv = tm->kv, .stores = 1
+    };
+}
+
+static llama_batch answers_of(const train_model *tm, const train_batch *b) {
+    return (llama_batch){ .T = b->T,
+                          .ids = b->ids,
+                          .pos = b->pos,
+                          .rows = b->rows,
+                          .kv = tm->kv,
+                          .stores = 1,
+                          .cross = b->cross,
+                          .cross_kv = &tm->cross };
+}
+
+void train_t5_forward(train_model *tm, const train_batch *b) {
+    const llama_model *m = &tm->model;
+    const llama_config *c = &m->cfg;
+    op_ctx *ctx = &tm->ctx;
+    llama_batch source = source_of(tm, b), answers = answers_of(tm, b);
+    llama_embed_fwd(m, ctx, tm->encoder[0].x, &source);
+    for (int l = 0; l < c->encoder; l++)
+        t5_encoder_block_fwd(m, ctx, &tm->encoder[l], &m->encoder[l], &tm->kv[0], &source);
+    op_rmsnorm_fwd(ctx, tm->source, tm->source_last, m->encoder_norm, source.T, c->C, c->eps);
+    llama_embed_fwd(m, ctx, tm->acts[0].x, &answers);
+    for (int l = 0; l < c->L; l++) {
+        llama_acts *a = &tm->acts[l];
+        op_input e = { .x = tm->source, .buf = a->operand, .T = source.T };
+        t5_cross_rows(ctx, a->ck, a->cv, &e, &m->layers[l]);
+        op_kv_write(ctx, &tm->cross, source.rows, a->ck, a->cv, source.T, c->G, c->D);
+        t5_decoder_block_fwd(m, ctx, a, &m->layers[l], &tm->kv[0], &tm->cross, &answers);
+    }
+}
+
+void train_t5_backward(train_model *tm, const train_batch *b) {
+    const llama_model *m = &tm->model;
+    const llama_config *c = &m->cfg;
+    op_ctx *ctx = &tm->ctx;
+    llama_acts_bwd *s = &tm->s;
+    llama_batch source = source_of(tm, b), answers = answers_of(tm, b);
+    size_t rows = (size_t)source.T * (size_t)c->C, distances = (size_t)c->H * (2 * (size_t)c->context + 1);
+    op_buckets past = c->near, both = c->near;
+    past.both = false;
+    memset(tm->dsource, 0, rows * sizeof *tm->dsource);
+    memset(s->dnear, 0, distances * sizeof *s->dnear);
+    memset(s->dencoder_near, 0, distances * sizeof *s->dencoder_near);
+    for (int l = c->L - 1; l >= 0; l--)
+        t5_decoder_block_bwd(m, ctx, tm->dx, tm->dsource, &tm->bwd.layers[l], s, &tm->acts[l], &m->layers[l], &answers,
+                             tm->source, &source);
+    op_embed_bwd(ctx, tm->bwd.embed, tm->dx, b->ids, b->T, c->C);
+    op_distance_bwd(tm->bwd.near_table, s->dnear, c->context, &past, c->H);
+
+    float *dx = tm->source; /* the encoder's output is needed no more */
+    memset(dx, 0, rows * sizeof *dx);
+    op_rmsnorm_bwd(ctx, dx, tm->bwd.encoder_norm, tm->dsource, tm->source_last, m->encoder_norm, s->rms, source.T, c->C,
+                   c->eps);
+    for (int l = c->encoder - 1; l >= 0; l--)
+        t5_encoder_block_bwd(m, ctx, dx, &tm->bwd.encoder[l], s, &tm->encoder[l], &m->encoder[l], &source);
+    op_embed_bwd(ctx, tm->bwd.embed, dx, b->source.ids, source.T, c->C);
+    op_distance_bwd(tm->bwd.encoder_near_table, s->dencoder_near, c->context, &both, c->H);
+}
+
+/* ---- operations ---- */
+
+static double seen(const op_row *rows, int T) {
+    double n = 0;
+    for (int t = 0; t < T; t++) n += (rows[t].hi - rows[t].lo) + (rows[t].mem >= 0 ? rows[t].mhi - rows[t].mlo : 0);
+    return n;
+}
+
+double train_t5_flops(const train_model *tm, const train_batch *b) {
+    const llama_config *c = &tm->model.cfg;
+    double S = b->source.T, T = b->T, HD = (double)c->H * c->D, one = (double)c->C * HD;
+    double ffn = (c->gated ? 3.0 : 2.0) * c->C * c->F;
+    double products = c->encoder * (4 * one + ffn) * S + c->L * ((6 * one + ffn) * T + 2 * one * S);
+    double visible = c->encoder * seen(b->source.rows, b->source.T) + c->L * (seen(b->rows, b->T) + seen(b->cross, b->T));
+    return 6 * products + 12 * HD * visible;
+}
