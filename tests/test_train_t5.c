@@ -1,0 +1,311 @@
+/* test_train_t5.c - training of encoder-decoder models: loss and every gradient by name against PyTorch, and the laws.
+ *
+ *   gradients   tests/data/t5, made by tools/make_t5_fixtures.py, under gist, pos_control and neg_control, on every
+ *               kernel level; tolerances as for LLaMA (test_train_model.c)
+ *   packing     several pairs of a prompt in one batch are the same pairs in batches of their own
+ *   laws        any number of threads: the same gradients, bit for bit; what a condition hides has none
+ *   teacher     a teacher copy is the pair under the full prompt
+ *   bad         what T5 training does not do is refused by name
+ */
+#include "testing.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "train/train.h"
+
+static const double TOL_LOSS = 1e-6, TOL_GRAD = 2e-5;
+enum { N_LEVELS = 5, P = 7, K = 3, REST = 10, ANSWER = 9, MOST = 64 };
+static const gist_kernels levels[N_LEVELS] = { GIST_KERNELS_SCALAR, GIST_KERNELS_AVX2, GIST_KERNELS_AVX512,
+                                               GIST_KERNELS_AVX512BF16, GIST_KERNELS_AMX };
+
+typedef struct setup {
+    pool *pool;
+    op_ctx ctx;
+    llama_config cfg;
+    weights w;
+    st_file expected;
+    train_model *tm;
+    /* prompt | rest a | answer a | rest b | answer b */
+    int32_t ids[MOST];
+    train_prompt prompt;
+    train_pair pair[2];
+    train_set set;
+    train_pack_options pack;
+} setup;
+
+static float at(const tensor_view *t, size_t i) {
+    float x;
+    memcpy(&x, (const uint8_t *)t->data + 4 * i, 4);
+    return x;
+}
+
+static const tensor_view *want(const setup *s, const char *fmt, ...) {
+    char name[160];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    const tensor_view *t = st_find(&s->expected, name);
+    if (!t) fail_msg("fixture has no %s", name);
+    return t;
+}
+
+/* The fixture's source and target as pair a; b has a shorter rest and answer. */
+static void make_set(setup *s) {
+    const tensor_view *source = want(s, "source"), *target = want(s, "target");
+    int n = 0;
+    for (int i = 0; i < P; i++) s->ids[n++] = (int32_t)at(source, (size_t)i);
+    for (int i = 0; i < REST; i++) s->ids[n++] = (int32_t)at(source, (size_t)(P + K + i));
+    for (int i = 1; i < ANSWER; i++) s->ids[n++] = (int32_t)at(target, (size_t)i);
+    s->ids[n++] = 1;
+    static const int32_t other[] = { 9, 4, 1, 7, 7, 12, 1 };
+    memcpy(s->ids + n, other, sizeof other);
+    s->prompt = (train_prompt){ 0, P, 0, 2 };
+    s->pair[0] = (train_pair){ P, P + REST, REST, ANSWER, 0, 1 };
+    s->pair[1] = (train_pair){ (size_t)n, (size_t)n + 3, 3, 4, 0, 2 };
+    s->set = (train_set){ .ids = s->ids, .id_count = MOST, .prompt = &s->prompt, .pair = s->pair, .prompts = 1, .pairs = 2 };
+    s->pack = (train_pack_options){ .k = { K }, .k_count = 1, .encoder = true, .pairs_per_prompt = 2, .batch_pairs = 8 };
+    s->pack.gist_token = (int32_t)at(source, P);
+}
+
+static void open_model(setup *s, const char *dir, gist_kernels level, int threads, dtype type, float distill) {
+    gist_error err = { 0 };
+    char path[512], full[TEST_PATH];
+    *s = (setup){ 0 };
+    assert_ok(pool_create(NULL, threads, &s->pool, &err), &err);
+    assert_ok(op_init(&s->ctx, level, s->pool, &err), &err);
+    snprintf(path, sizeof path, "t5/%s/expected.safetensors", dir);
+    assert_ok(st_open(&s->expected, NULL, test_fixture(full, path), &err), &err);
+    snprintf(path, sizeof path, "t5/%s", dir);
+    const char *model = test_fixture(full, path);
+    assert_ok(llama_config_read(&s->cfg, NULL, model, &err), &err);
+    assert_ok(weights_open(&s->w, NULL, model, &err), &err);
+    make_set(s);
+    t5_settle_head(&s->cfg, &s->w);
+    train_model_options o = { .type = type, .max_rows = 128, .lm = 1, .distill = distill };
+    bool added = s->pack.gist_token == s->cfg.V;
+    assert_ok(train_model_create(&s->tm, &s->cfg, &s->w, added, 0, &o, &s->ctx, NULL, &err), &err);
+}
+
+static void close_model(setup *s) {
+    train_model_free(s->tm);
+    st_close(&s->expected);
+    weights_close(&s->w);
+    pool_free(s->pool);
+}
+
+static void add(const setup *s, train_batch *b, int n, const int *pairs, const train_condition *c) {
+    static const int k[] = { K, K, K, K };
+    gist_error err = { 0 };
+    int before = train_batch_rows(b);
+    assert_ok(train_pack_group(b, &s->set, 0, pairs, c, k, n, &s->pack, &err), &err);
+    assert_int_equal(train_batch_rows(b) - before, train_pack_rows(&s->set, 0, pairs, c, k, n, &s->pack));
+}
+
+static train_loss step(const setup *s, train_batch *b) {
+    train_loss loss;
+    gist_error err = { 0 };
+    train_batch_finish(b);
+    train_model_zero_grad(s->tm);
+    assert_ok(train_model_step(s->tm, b, 1, &loss, &err), &err);
+    assert_true(loss.finite);
+    return loss;
+}
+
+/* ---- against PyTorch ---- */
+
+static void compare_grads(const setup *s, const char *condition) {
+    for (int i = 0; i < train_model_tensors(s->tm); i++) {
+        const train_tensor *t = train_model_tensor(s->tm, i);
+        const tensor_view *ref = want(s, "%s.grad.%s", condition, t->name);
+        assert_int_equal(tensor_count(ref), t->count);
+        double worst = 0, largest = 0;
+        for (size_t j = 0; j < t->count; j++) {
+            double r = (double)at(ref, j), d = fabs((double)train_model_g(s->tm)[t->at + j] - r);
+            worst = d > worst || isnan(d) ? d : worst;
+            largest = fabs(r) > largest ? fabs(r) : largest;
+        }
+        if (!(worst <= TOL_GRAD * largest))
+            fail_msg("%s: gradient of %s is off by %.3g, largest %.3g (%s)", condition, t->name, worst, largest,
+                     gist_kernels_name(op_level(&s->ctx)));
+    }
+}
+
+static void check_gradients(const char *dir, gist_kernels level) {
+    static const train_condition conditions[] = { COND_GIST, COND_POS_CONTROL, COND_NEG_CONTROL };
+    setup s;
+    open_model(&s, dir, level, 2, DT_F32, 0);
+    for (size_t i = 0; i < sizeof conditions / sizeof *conditions; i++) {
+        const char *name = train_condition_name(conditions[i]);
+        train_batch b;
+        train_batch_init(&b, NULL);
+        add(&s, &b, 1, (int[]){ 0 }, &conditions[i]);
+        train_loss loss = step(&s, &b);
+        double expected = (double)at(want(&s, "%s.loss", name), 0);
+        if (fabs(loss.total - expected) > TOL_LOSS * expected) fail_msg("%s: loss %.9g, expected %.9g", name, loss.total, expected);
+        compare_grads(&s, name);
+        train_batch_free(&b);
+    }
+    close_model(&s);
+}
+
+static void test_gradients(void **state) {
+    (void)state;
+    for (int l = 0; l < N_LEVELS; l++) {
+        if (!gist_kernels_available(levels[l])) continue;
+        check_gradients("v10-f32", levels[l]);
+        check_gradients("v11-f32", levels[l]);
+    }
+}
+
+/* ---- packing ---- */
+
+static const int mixed_pairs[] = { 0, 1, 1, 0 };
+static const train_condition mixed[] = { COND_GIST, COND_GIST, COND_FULL, COND_NONE };
+
+/* Losses of a batch and, weighed by their label tokens, those of its pairs alone; gradients too. */
+static void test_packing(void **state) {
+    (void)state;
+    setup s;
+    train_batch b;
+    open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 2, DT_F32, 0);
+    train_batch_init(&b, NULL);
+    add(&s, &b, 4, mixed_pairs, mixed);
+    double labels = b.weight_sum, total = 0;
+    train_loss all = step(&s, &b);
+    size_t n = train_model_count(s.tm);
+    float *together = malloc(n * sizeof *together);
+    double *alone = calloc(n, sizeof *alone), worst = 0, largest = 0;
+    assert_non_null(together);
+    assert_non_null(alone);
+    memcpy(together, train_model_g(s.tm), n * sizeof *together);
+    for (int i = 0; i < 4; i++) {
+        train_batch_reset(&b);
+        add(&s, &b, 1, &mixed_pairs[i], &mixed[i]);
+        double share = b.weight_sum / labels;
+        total += share * step(&s, &b).total;
+        for (size_t j = 0; j < n; j++) alone[j] += share * (double)train_model_g(s.tm)[j];
+    }
+    assert_true(fabs(total - all.total) < 1e-6 * total);
+    for (size_t j = 0; j < n; j++) {
+        worst = fmax(worst, fabs((double)together[j] - alone[j]));
+        largest = fmax(largest, fabs(alone[j]));
+    }
+    assert_true(worst < 1e-6 * largest);
+    free(together);
+    free(alone);
+    train_batch_free(&b);
+    close_model(&s);
+}
+
+/* ---- laws ---- */
+
+static void test_threads(void **state) {
+    (void)state;
+    uint8_t *first = NULL;
+    size_t bytes = 0;
+    for (int threads = 1; threads <= 5; threads += 2) {
+        setup s;
+        train_batch b;
+        open_model(&s, "v11-f32", GIST_KERNELS_AUTO, threads, DT_BF16, 0);
+        train_batch_init(&b, NULL);
+        add(&s, &b, 4, mixed_pairs, mixed);
+        step(&s, &b);
+        bytes = train_model_count(s.tm) * sizeof(float);
+        if (!first) {
+            first = malloc(bytes);
+            assert_non_null(first);
+            memcpy(first, train_model_g(s.tm), bytes);
+        }
+        assert_memory_equal(first, train_model_g(s.tm), bytes);
+        train_batch_free(&b);
+        close_model(&s);
+    }
+    free(first);
+}
+
+/* Without the prompt in sight its embeddings get no gradient; from gists they do. */
+static void test_hidden(void **state) {
+    (void)state;
+    static const train_condition conditions[] = { COND_NEG_CONTROL, COND_GIST };
+    setup s;
+    open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 2, DT_F32, 0);
+    enum { SENTINEL = 48 }; /* in no other text */
+    for (int i = 0; i < P; i++) s.ids[i] = SENTINEL;
+    for (int c = 0; c < 2; c++) {
+        train_batch b;
+        double sum = 0;
+        train_batch_init(&b, NULL);
+        add(&s, &b, 1, (int[]){ 0 }, &conditions[c]);
+        if (c == 0) { /* the prompt is not even encoded: put it there */
+            assert_int_equal(b.source.T, REST);
+            train_batch_reset(&b);
+            add(&s, &b, 2, (int[]){ 0, 1 }, (train_condition[]){ COND_NEG_CONTROL, COND_GIST });
+            for (int t = 0; t < b.T; t++)
+                if (b.condition[t] == COND_GIST) b.label[t] = -1;
+        }
+        step(&s, &b);
+        for (int j = 0; j < s.cfg.C; j++) sum += fabs((double)train_model_g(s.tm)[SENTINEL * s.cfg.C + j]);
+        assert_true(c == 0 ? sum == 0 : sum > 0);
+        train_batch_free(&b);
+    }
+    close_model(&s);
+}
+
+static void test_teacher(void **state) {
+    (void)state;
+    setup s;
+    train_batch b;
+    train_condition c = COND_GIST;
+    open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 2, DT_F32, 1);
+    s.pack.teacher = true;
+    train_batch_init(&b, NULL);
+    add(&s, &b, 1, (int[]){ 0 }, &c);
+    assert_int_equal(b.T, 2 * ANSWER);
+    assert_int_equal(b.source.T, P + K + REST + P + REST);
+    train_loss loss = step(&s, &b);
+    assert_int_equal(loss.distilled, ANSWER);
+    assert_true(loss.distill > 0);
+    for (int t = 0; t < ANSWER; t++) assert_int_equal(b.teacher[t], ANSWER + t);
+    train_batch_free(&b);
+    close_model(&s);
+}
+
+/* ---- the wrong way ---- */
+
+static void test_refused(void **state) {
+    (void)state;
+    setup s;
+    gist_error err = { 0 };
+    train_model *tm = NULL;
+    train_stream stream;
+    open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 1, DT_F32, 0);
+    train_model_options o = { .type = DT_F32, .max_rows = 64, .lm = 1, .recompute = true };
+    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
+                 "--recompute");
+    err = (gist_error){ 0 };
+    o = (train_model_options){ .type = DT_F32, .max_rows = 64, .lm = 1, .memory_rows = 2 };
+    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
+                 "tuning");
+    train_pack_options bad = s.pack;
+    bad.mix[COND_GIST] = 1;
+    bad.k[1] = 2;
+    bad.k_count = 2;
+    err = (gist_error){ 0 };
+    assert_fails(train_stream_init(&stream, &s.set, &bad, 0, &err), &err, GIST_ERR_USAGE, "one number of them");
+    bad = s.pack;
+    bad.mix[COND_GIST] = 1;
+    bad.input_loss = 1;
+    err = (gist_error){ 0 };
+    assert_fails(train_stream_init(&stream, &s.set, &bad, 0, &err), &err, GIST_ERR_USAGE, "neither input nor");
+    close_model(&s);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients), cmocka_unit_test(test_packing), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_hidden),    cmocka_unit_test(test_teacher), cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
