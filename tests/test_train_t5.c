@@ -64,8 +64,10 @@ static void make_set(setup *s) {
     s->prompt = (train_prompt){ 0, P, 0, 2 };
     s->pair[0] = (train_pair){ P, P + REST, REST, ANSWER, 0, 1 };
     s->pair[1] = (train_pair){ (size_t)n, (size_t)n + 3, 3, 4, 0, 2 };
-    s->set = (train_set){ .ids = s->ids, .id_count = MOST, .prompt = &s->prompt, .pair = s->pair, .prompts = 1, .pairs = 2 };
-    s->pack = (train_pack_options){ .k = { K }, .k_count = 1, .encoder = true, .pairs_per_prompt = 2, .batch_pairs = 8 };
+    s->set =
+        (train_set){ .ids = s->ids, .id_count = MOST, .prompt = &s->prompt, .pair = s->pair, .prompts = 1, .pairs = 2 };
+    s->pack =
+        (train_pack_options){ .k = { K }, .k_count = 1, .encoder = true, .pairs_per_prompt = 2, .batch_pairs = 8 };
     s->pack.gist_token = (int32_t)at(source, P);
 }
 
@@ -143,7 +145,8 @@ static void check_gradients(const char *dir, gist_kernels level) {
         add(&s, &b, 1, (int[]){ 0 }, &conditions[i]);
         train_loss loss = step(&s, &b);
         double expected = (double)at(want(&s, "%s.loss", name), 0);
-        if (fabs(loss.total - expected) > TOL_LOSS * expected) fail_msg("%s: loss %.9g, expected %.9g", name, loss.total, expected);
+        if (fabs(loss.total - expected) > TOL_LOSS * expected)
+            fail_msg("%s: loss %.9g, expected %.9g", name, loss.total, expected);
         compare_grads(&s, name);
         train_batch_free(&b);
     }

@@ -72,8 +72,8 @@ static void cross_attention_bwd(op_ctx *ctx, float *dx, float *de, const llama_l
     zero(s->dq, (size_t)T * HD);
     zero(s->dck, (size_t)S * GD);
     zero(s->dcv, (size_t)S * GD);
-    op_attention_bwd(ctx, s->dq, &(op_kv_grad){ s->dck, s->dcv }, s->datt, a->catt, a->cstats, a->cq, &s->cross, /* (5) */
-                     &s->cross_swapped, b->cross, T, c->H, c->G, c->D, 1.0f, s->scratch);
+    op_attention_bwd(ctx, s->dq, &(op_kv_grad){ s->dck, s->dcv }, s->datt, a->catt, a->cstats, a->cq, /* (5) */
+                     &s->cross, &s->cross_swapped, b->cross, T, c->H, c->G, c->D, 1.0f, s->scratch);
     op_rmsnorm_fwd(ctx, s->n, a->xm, w->cross_norm, T, c->C, c->eps);
     llama_pack_input(ctx, s, &d->cq, s->n, T);
     llama_matrix_grad(ctx, s->dn, false, &d->cq, s, s->dq, T);

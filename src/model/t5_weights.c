@@ -15,7 +15,8 @@ static bool is_plain(const llama_config *c) {
 }
 
 #define STACK(encoder, kind, field, gguf, hf, shape, when)                                                             \
-    { kind, true, encoder, false, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), gguf, hf, shape, when }
+    { kind, true, encoder, false, offsetof(llama_layer, field), offsetof(llama_layer_bwd, field), gguf, hf, shape,     \
+      when }
 #define ENC(kind, field, gguf, hf, shape)                                                                              \
     STACK(true, kind, field, "enc.blk.%d." gguf, "encoder.block.%d.layer." hf, shape, NULL)
 #define DEC(kind, field, gguf, hf, shape)                                                                              \

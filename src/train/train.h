@@ -97,7 +97,7 @@ typedef struct train_batch {
     int T;
     int32_t *ids, *pos, *label;
     op_row *rows;
-    op_row *cross;       /* encoder-decoder models: what each row sees of the encoder's output; T counts the decoder's */
+    op_row *cross;       /* encoder-decoder models: what each row sees of the encoder's output; T counts answer rows */
     train_source source; /* rows; everything but `source` is of them */
     float *weight;
     int *teacher;

@@ -175,7 +175,8 @@ static gist_status is_there(const exporter *e, const char *name, bool *there) {
 }
 
 static gist_status carry_directory(const exporter *e) {
-    static const char *const plain[] = { "tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "chat_template.jinja" };
+    static const char *const plain[] = { "tokenizer.model", "spiece.model", "vocab.json", "merges.txt",
+                                         "chat_template.jinja" };
     bool add = e->o->gist_added >= 0, json, config, old, decoder;
     TRY(is_there(e, "tokenizer.json", &json));
     TRY(is_there(e, "tokenizer_config.json", &config));

@@ -88,7 +88,8 @@ static void begin_head(train_model *tm) {
     const llama_config *c = &tm->model.cfg;
     int rows;
     const weight_row *table = llama_table(c, &rows);
-    const train_tensor *embedding = train_find_tensor(tm, table[0].hf), *head = train_find_tensor(tm, table[rows - 1].hf);
+    const train_tensor *embedding = train_find_tensor(tm, table[0].hf);
+    const train_tensor *head = train_find_tensor(tm, table[rows - 1].hf);
     float shrink = 1 / sqrtf((float)c->C);
     for (size_t j = 0; head && j < head->count; j++) tm->w[head->at + j] = shrink * tm->w[embedding->at + j];
 }

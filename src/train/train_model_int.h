@@ -35,7 +35,8 @@ struct train_model {
     float *last, *dx;     /* [T,C] the last block's output; the gradient travelling down */
     llama_acts *encoder;  /* T5: [cfg.encoder] */
     op_kv cross;          /* T5: one store of the encoder's output's keys and values, for every block in turn */
-    float *source_last, *source, *dsource; /* T5: [T,C] the last encoder block's output; behind the norm; its gradient */
+    float *source_last;   /* T5: [T,C] the last encoder block's output */
+    float *source, *dsource; /* the same behind the norm: the encoder's output; its gradient */
     int *head_row;        /* [T] rows with a label or a teacher */
     op_loss_row *loss_row;     /* [TRAIN_HEAD_ROWS] */
     float *xh, *nh, *dxh;      /* [TRAIN_HEAD_ROWS,C] */

@@ -44,8 +44,8 @@ void train_batch_init(train_batch *b, const gist_allocator *alloc) {
 }
 
 void train_batch_free(train_batch *b) {
-    void *const arrays[] = { b->ids,       b->pos,     b->label, b->rows,  b->weight,     b->teacher,
-                             b->condition, b->is_gist, b->text,  b->cross, b->source.ids, b->source.pos, b->source.rows };
+    void *const arrays[] = { b->ids,       b->pos,     b->label, b->rows,  b->weight,     b->teacher,     b->condition,
+                             b->is_gist,   b->text,    b->cross, b->source.ids, b->source.pos, b->source.rows };
     for (size_t i = 0; i < sizeof arrays / sizeof *arrays; i++) mem_free(b->alloc, arrays[i]);
     train_batch_init(b, b->alloc);
 }

@@ -1,6 +1,6 @@
 /* train_pack_t5.c - pairs of one prompt for an encoder-decoder model: sources, answers, and what they see.
  *
- *      source   0 ... p-1    p ... p+k-1   |  rest a  |  rest b  | ...      under gist: one encoding of prompt and gists
+ *      source   0 ... p-1    p ... p+k-1   |  rest a  |  rest b  | ...      gist: one encoding of prompt and gists
  *               the prompt   <GIST>...     |  x x </s>|  x </s>  |
  *      sees     [0, p+k)     [0, p+k)      |  [p,p+k) and its own rest
  *
@@ -77,8 +77,8 @@ static void put_gists(train_source *s, int32_t token, int k, op_row seen) {
     for (int i = 0; i < k; i++, seen.pos++) put_source(s, &token, 1, seen);
 }
 
-/* Prompt and k gist tokens, which see each other and, behind them, `rest` rows; returns what they see, with the position
- * behind them. */
+/* Prompt and k gist tokens, which see each other and, behind them, `rest` rows; returns what they see, with the
+ * position behind them. */
 static op_row put_prompt(train_source *s, const train_set *set, int prompt, int k, int rest,
                          const train_pack_options *opt) {
     const train_prompt *p = &set->prompt[prompt];

@@ -55,8 +55,8 @@ static gist_status check_options(const train_pack_options *o, gist_error *err) {
     return GIST_OK;
 }
 
-/* Most rows that pairs behind a prompt can take, whatever is drawn for them: under gist; an encoder reads the prompt again
- * for each pair under full or pos_control, beside the one that gists share. */
+/* Most rows that pairs behind a prompt can take, whatever is drawn for them: under gist; an encoder reads the prompt
+ * again for each pair under full or pos_control, beside the one that gists share. */
 static int64_t most_rows(const train_set *set, const int *pairs, int n, const train_pack_options *o) {
     train_condition shared[GROUP_MAX], whole[GROUP_MAX];
     int k[GROUP_MAX], K = train_pack_largest_k(o), prompt = set->pair[pairs[0]].prompt;

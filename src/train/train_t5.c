@@ -9,11 +9,11 @@
 #include "train/train_model_int.h"
 
 gist_status train_t5_check(const train_model *tm, gist_error *err) {
-    const char *what = train_has_adapter(tm)        ? "an adapter"
-                       : tm->opt.memory_rows        ? "a gist's rows (tuning)"
-                       : tm->opt.recompute          ? "with recomputed activations (--recompute)"
-                       : tm->opt.local_heads        ? "heads that begin by looking back (--local-heads)"
-                                                    : NULL;
+    const char *what = train_has_adapter(tm) ? "an adapter"
+                       : tm->opt.memory_rows ? "a gist's rows (tuning)"
+                       : tm->opt.recompute   ? "with recomputed activations (--recompute)"
+                       : tm->opt.local_heads ? "heads that begin by looking back (--local-heads)"
+                                             : NULL;
     if (!tm->model.cfg.encoder || !what) return GIST_OK;
     return err_set(err, GIST_ERR_UNSUPPORTED, "training %s of a %s model is not supported yet", what,
                    llama_families[tm->model.cfg.family].name);
@@ -133,6 +133,7 @@ double train_t5_flops(const train_model *tm, const train_batch *b) {
     double S = b->source.T, T = b->T, HD = (double)c->H * c->D, one = (double)c->C * HD;
     double ffn = (c->gated ? 3.0 : 2.0) * c->C * c->F;
     double products = c->encoder * (4 * one + ffn) * S + c->L * ((6 * one + ffn) * T + 2 * one * S);
-    double visible = c->encoder * seen(b->source.rows, b->source.T) + c->L * (seen(b->rows, b->T) + seen(b->cross, b->T));
+    double visible =
+        c->encoder * seen(b->source.rows, b->source.T) + c->L * (seen(b->rows, b->T) + seen(b->cross, b->T));
     return 6 * products + 12 * HD * visible;
 }
