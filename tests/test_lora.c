@@ -443,7 +443,8 @@ static void test_targets(void **state) {
         assert_int_equal(bits, 16);
     }
     char name[LLAMA_LORA_NAME];
-    llama_lora_name(name, 5, 12, 'B');
+    llama_config c = { .L = 16 };
+    llama_lora_name(name, &c, 12, 5, 'B');
     assert_string_equal(name, "base_model.model.model.layers.12.mlp.up_proj.lora_B.weight");
 }
 

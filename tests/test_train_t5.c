@@ -5,6 +5,7 @@
  *   packing     several pairs of a prompt in one batch are the same pairs in batches of their own
  *   laws        any number of threads: the same gradients, bit for bit; what a condition hides has none
  *   teacher     a teacher copy is the pair under the full prompt
+ *   lora        gradients of A and B are those of the merged weights, carried through W + s B A; all parts, both stacks
  *   bad         what T5 training does not do is refused by name
  */
 #include "testing.h"
@@ -275,6 +276,112 @@ static void test_teacher(void **state) {
     close_model(&s);
 }
 
+/* ---- adapters ---- */
+
+enum { RANK = 2 };
+static const float ALPHA = 3;
+
+static train_model *adapted(const setup *s, const llama_lora_config *lora) {
+    train_model_options o = { .type = DT_F32, .max_rows = 128, .lm = 1, .gist_token = s->pack.gist_token };
+    train_model *tm = NULL;
+    gist_error err = { 0 };
+    op_ctx ctx = s->ctx;
+    if (lora) o.lora = *lora;
+    assert_ok(train_model_create(&tm, &s->cfg, &s->w, false, 5, &o, &ctx, NULL, &err), &err);
+    return tm;
+}
+
+static const train_tensor *tensor_named(const train_model *tm, const char *name) {
+    for (int i = 0; i < train_model_tensors(tm); i++)
+        if (strcmp(train_model_tensor(tm, i)->name, name) == 0) return train_model_tensor(tm, i);
+    fail_msg("no tensor %s", name);
+    return NULL;
+}
+
+/* dA = s B^T dW and dB = s dW A^T, for A [r,K], B [N,r], dW [N,K]. */
+static void check_factors(train_model *tm, train_model *full, const llama_config *c, int block, int part) {
+    char name[LLAMA_LORA_NAME], weight[128];
+    int layer, at = 0;
+    const weight_row *row = llama_lora_row(c, block, part, &layer);
+    llama_row_name(weight, row, layer, false);
+    llama_lora_name(name, c, block, part, 'A');
+    const train_tensor *A = tensor_named(tm, name);
+    llama_lora_name(name, c, block, part, 'B');
+    const train_tensor *B = tensor_named(tm, name), *W = tensor_named(full, weight);
+    const float *a = train_model_w(tm) + A->at, *b = train_model_w(tm) + B->at, *dW = train_model_g(full) + W->at;
+    int N = (int)W->shape[0], inputs = (int)W->shape[1];
+    double s = (double)ALPHA / RANK, worst = 0, largest = 0;
+    for (int r = 0; r < RANK; r++)
+        for (int k = 0; k < inputs; k++, at++) {
+            double want_ = 0;
+            for (int n = 0; n < N; n++) want_ += s * (double)b[n * RANK + r] * (double)dW[n * inputs + k];
+            worst = fmax(worst, fabs(want_ - (double)train_model_g(tm)[A->at + (size_t)at]));
+            largest = fmax(largest, fabs(want_));
+        }
+    if (!(worst <= TOL_GRAD * largest)) fail_msg("dA of %s is off by %.3g, largest %.3g", weight, worst, largest);
+    worst = largest = 0;
+    for (int n = 0; n < N; n++)
+        for (int r = 0; r < RANK; r++) {
+            double want_ = 0;
+            for (int k = 0; k < inputs; k++) want_ += s * (double)dW[n * inputs + k] * (double)a[r * inputs + k];
+            worst = fmax(worst, fabs(want_ - (double)train_model_g(tm)[B->at + (size_t)(n * RANK + r)]));
+            largest = fmax(largest, fabs(want_));
+        }
+    if (!(worst <= TOL_GRAD * largest)) fail_msg("dB of %s is off by %.3g, largest %.3g", weight, worst, largest);
+}
+
+static void check_adapter(const char *dir) {
+    setup s;
+    train_batch b;
+    train_loss loss, merged_loss;
+    train_merged merged;
+    gist_error err = { 0 };
+    rng r;
+    open_model(&s, dir, GIST_KERNELS_AUTO, 2, DT_F32, 0);
+    llama_lora_config lora = { RANK, ALPHA, (1u << LLAMA_LORA_TARGETS) - 1, false };
+    train_model *tm = adapted(&s, &lora), *full = adapted(&s, NULL);
+    train_batch_init(&b, NULL);
+    add(&s, &b, 4, mixed_pairs, mixed);
+    train_batch_finish(&b);
+    rng_seed(&r, 7);
+    for (int i = 0; i < train_model_trained(tm); i++) { /* B begins at zero: no gradient would reach A */
+        const train_tensor *t = train_model_tensor(tm, i);
+        for (size_t j = 0; strstr(t->name, "lora_B") && j < t->count; j++)
+            train_model_w(tm)[t->at + j] = 0.2f * (float)rng_normal(&r);
+    }
+    train_model_repack(tm);
+    assert_ok(train_model_merge(tm, &merged, &err), &err);
+    for (int i = 0; i < train_model_tensors(full); i++) {
+        const train_tensor *t = train_model_tensor(full, i);
+        memcpy(train_model_w(full) + t->at, train_merged_values(&merged, t->name), t->count * sizeof(float));
+    }
+    train_merged_free(&merged);
+    train_model_repack(full);
+    train_model_zero_grad(tm);
+    train_model_zero_grad(full);
+    assert_ok(train_model_step(tm, &b, 1, &loss, &err), &err);
+    assert_ok(train_model_step(full, &b, 1, &merged_loss, &err), &err);
+    assert_true(fabs(loss.total - merged_loss.total) < 1e-5 * merged_loss.total);
+    int parts = 0, layer;
+    for (int block = 0; block < llama_lora_blocks(&s.cfg); block++)
+        for (int part = 0; part < LLAMA_LORA_PARTS; part++) {
+            if (!llama_lora_row(&s.cfg, block, part, &layer)) continue;
+            check_factors(tm, full, &s.cfg, block, part);
+            parts++;
+        }
+    assert_int_equal(parts, s.cfg.encoder * (4 + 2 + s.cfg.gated) + s.cfg.L * (8 + 2 + s.cfg.gated));
+    assert_int_equal(train_model_trained(tm), 2 * parts + 1);
+    train_batch_free(&b);
+    train_model_free(tm);
+    train_model_free(full);
+    close_model(&s);
+}
+
+static void test_lora(void **state) {
+    (void)state;
+    check_adapter("v11-f32");
+}
+
 /* ---- the wrong way ---- */
 
 static void test_refused(void **state) {
@@ -287,6 +394,11 @@ static void test_refused(void **state) {
     train_model_options o = { .type = DT_F32, .max_rows = 64, .lm = 1, .recompute = true };
     assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
                  "--recompute");
+    err = (gist_error){ 0 };
+    o = (train_model_options){ .type = DT_F32, .max_rows = 64, .lm = 1, .gist_token = s.pack.gist_token };
+    o.lora = (llama_lora_config){ 2, 2, 1, true };
+    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
+                 "at gist positions");
     err = (gist_error){ 0 };
     o = (train_model_options){ .type = DT_F32, .max_rows = 64, .lm = 1, .memory_rows = 2 };
     assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
@@ -308,7 +420,8 @@ static void test_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients), cmocka_unit_test(test_packing), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_hidden),    cmocka_unit_test(test_teacher), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_hidden),    cmocka_unit_test(test_teacher), cmocka_unit_test(test_lora),
+        cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

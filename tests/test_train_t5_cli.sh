@@ -40,13 +40,26 @@ ends 0 "from scratch" train --config config.json --tokenizer $models/v11-f32 $co
 ends 0 "with the config's layers" show scratch
 prints "3 encoder and 2 decoder layers" "told by show"
 
+lora="--lora-rank 2 --steps 8 --lr 0.02"
+ends 0 "an adapter" train --init $models/v11-f32 $common $lora -o adapter
+ends 0 "the same, merged" train --init $models/v11-f32 $common $lora --merge -o merged
+"$gist" compress -m $models/v11-f32 --adapter adapter -p "say it" -k 2 --kv f32 -o adapter.gist -q &&
+    "$gist" compress -m merged -p "say it" -k 2 --kv f32 -o merged.gist -q
+"$gist" generate -m $models/v11-f32 --adapter adapter -g adapter.gist -i again -n 6 -q >one
+"$gist" generate -m merged -g merged.gist -i again -n 6 -q >two
+"$gist" generate -m $models/v11-f32 -p "say it" -k 2 -i again -n 6 -q >base
+check "answers the same" cmp -s one two
+check "and not as the base does" eval '! cmp -s one base'
+ends 1 "the base alone" generate -m $models/v11-f32 -g adapter.gist -i again -n 6
+says "adapter" "refuses its gist"
+
 ends 2 "two numbers of gist tokens" train --init $models/v11-f32 $common -k 2,4 -o x
 says "trained for one number" "are refused"
 ends 2 "input loss" train --init $models/v11-f32 $common --input-loss 1 -o x
 says "predicts no tokens" "is refused"
 ends 2 "spread gists" train --init $models/v11-f32 $common --gist-positions spread -o x
-ends 1 "an adapter" train --init $models/v11-f32 $common --lora-rank 2 -o x
-says "an adapter of a t5 model is not supported yet" "is refused by name"
+ends 1 "an adapter at gist positions" train --init $models/v11-f32 $common --lora-rank 2 --lora-at gist -o x
+says "at gist positions of a t5 model are not supported" "is refused by name"
 ends 1 "recomputation" train --init $models/v11-f32 $common --recompute -o x
 ends 1 "tuning" tune -m $models/v11-f32 -p "say it" -k 2 --pairs data.jsonl -o x.gist
 says "(tuning) of a t5 model is not supported yet" "is refused by name, too"

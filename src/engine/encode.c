@@ -101,7 +101,17 @@ static gist_status run_pass(workspace *w, pass *p, gist_error *err) {
             w->stores[l * stores + 2 * i + 1] = s->attached ? s->attached->stores[l] : (op_kv){ 0 };
         add_rows(w, s, i, at);
     }
-    llama_batch b = { .T = p->rows, .ids = w->ids, .pos = w->pos, .rows = w->row, .kv = w->stores, .stores = stores };
+    int gists = 0;
+    for (int i = 0; i < p->rows; i++)
+        if (w->ids[i] == e->gist_token) w->gist_row[gists++] = i;
+    llama_batch b = { .T = p->rows,
+                      .ids = w->ids,
+                      .pos = w->pos,
+                      .rows = w->row,
+                      .kv = w->stores,
+                      .stores = stores,
+                      .gist = w->gist_row,
+                      .gists = gists };
     op_ctx ctx = e->ctx;
     t5_encode(&e->model, &ctx, &w->acts, &b);
     return GIST_OK;

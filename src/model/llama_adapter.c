@@ -105,23 +105,25 @@ static void load_factor(loader *ld, op_weight *W, const tensor_view *t, int N, i
     if (W->panels) op_weight_pack(ld->ctx, W, t->data, t->type, N);
 }
 
-static gist_status load_part(loader *ld, int layer, int part, gist_error *err) {
+static gist_status load_part(loader *ld, int block, int part, gist_error *err) {
     char a[LLAMA_LORA_NAME], b[LLAMA_LORA_NAME];
-    const weight_row *row = llama_lora_row(part);
+    int layer;
+    const weight_row *row = llama_lora_row(ld->c, block, part, &layer);
+    if (!row) return GIST_OK;
     int r = ld->ad->cfg.rank, N = llama_dim(ld->c, row->shape[0]), K = llama_dim(ld->c, row->shape[1]);
     const tensor_view *A, *B;
-    llama_lora_name(a, part, layer, 'A');
-    llama_lora_name(b, part, layer, 'B');
+    llama_lora_name(a, ld->c, block, part, 'A');
+    llama_lora_name(b, ld->c, block, part, 'B');
     TRY(find(ld, a, r, K, &A, err));
     TRY(find(ld, b, N, r, &B, err));
     if (!A && !B) return GIST_OK;
     if (!A || !B) return err_set(err, GIST_ERR_FORMAT, "%s: tensor %s is missing", ld->path, A ? b : a);
-    llama_lora *l = llama_lora_of(&ld->ad->layers[layer], part);
+    llama_lora *l = llama_lora_of(&ld->ad->layers[block], part);
     load_factor(ld, &l->A, A, r, K);
     load_factor(ld, &l->B, B, N, r);
     l->scale = ld->ad->cfg.alpha / (float)r;
     l->gist_only = ld->ad->cfg.gist_only;
-    ld->ad->cfg.targets |= 1u << part;
+    ld->ad->cfg.targets |= llama_lora_target(part);
     return GIST_OK;
 }
 
@@ -129,9 +131,9 @@ static gist_status load_tensors(loader *ld, gist_error *err) {
     const tensor_view *t;
     size_t C = (size_t)ld->c->C;
     ld->found = 0;
-    for (int layer = 0; layer < ld->c->L; layer++)
-        for (int part = 0; part < LLAMA_LORA_PARTS; part++) TRY(load_part(ld, layer, part, err));
-    TRY(find(ld, LLAMA_LORA_EMBED, 1, ld->c->C, &t, err));
+    for (int block = 0; block < llama_lora_blocks(ld->c); block++)
+        for (int part = 0; part < LLAMA_LORA_PARTS; part++) TRY(load_part(ld, block, part, err));
+    TRY(find(ld, llama_lora_embed(ld->c), 1, ld->c->C, &t, err));
     if (!t != (ld->ad->gist_token < 0))
         return err_set(err, GIST_ERR_FORMAT,
                        "%s: trainable_token_indices and the tensor of their embeddings: one is missing", ld->path);
@@ -142,19 +144,25 @@ static gist_status load_tensors(loader *ld, gist_error *err) {
     return GIST_OK;
 }
 
+static bool is_factor(const loader *ld, const char *name) {
+    char want[LLAMA_LORA_NAME];
+    int layer;
+    for (int i = 0; i < llama_lora_blocks(ld->c) * LLAMA_LORA_PARTS * 2; i++) {
+        int block = i / 2 / LLAMA_LORA_PARTS, part = i / 2 % LLAMA_LORA_PARTS;
+        if (!llama_lora_row(ld->c, block, part, &layer)) continue;
+        llama_lora_name(want, ld->c, block, part, i % 2 ? 'A' : 'B');
+        if (strcmp(name, want) == 0) return true;
+    }
+    return false;
+}
+
 /* Some tensor of the file is none that was asked for. */
 static gist_status name_unknown(const loader *ld, gist_error *err) {
     for (size_t i = 0; i < ld->st->count; i++) {
         const char *name = ld->st->tensors[i].name;
-        bool known = strcmp(name, LLAMA_LORA_EMBED) == 0;
-        char want[LLAMA_LORA_NAME];
-        for (int n = 0; !known && n < ld->c->L * LLAMA_LORA_PARTS * 2; n++) {
-            llama_lora_name(want, n / 2 % LLAMA_LORA_PARTS, n / 2 / LLAMA_LORA_PARTS, n % 2 ? 'A' : 'B');
-            known = strcmp(name, want) == 0;
-        }
-        if (!known)
-            return err_set(err, GIST_ERR_MISMATCH, "%s: tensor %.200s does not fit a llama model with %d layers",
-                           ld->path, name, ld->c->L);
+        if (strcmp(name, llama_lora_embed(ld->c)) != 0 && !is_factor(ld, name))
+            return err_set(err, GIST_ERR_MISMATCH, "%s: tensor %.200s does not fit a %s model with %d layers", ld->path,
+                           name, llama_families[ld->c->family].name, llama_lora_blocks(ld->c));
     }
     return GIST_OK;
 }
@@ -179,8 +187,9 @@ static gist_status take_hash(llama_adapter *ad, const st_file *st, gist_error *e
 
 static gist_status load(loader *ld, gist_error *err) {
     llama_adapter *ad = ld->ad;
-    TRY(llama_lora_check(&(llama_lora_config){ ad->cfg.rank, ad->cfg.rank ? ad->cfg.alpha : 1, 1, false }, ld->c, err));
-    ad->layers = mem_calloc(ad->alloc, (size_t)ld->c->L, sizeof *ad->layers);
+    llama_lora_config asked = { ad->cfg.rank, ad->cfg.rank ? ad->cfg.alpha : 1, 1, ad->cfg.gist_only };
+    TRY(llama_lora_check(&asked, ld->c, err));
+    ad->layers = mem_calloc(ad->alloc, (size_t)llama_lora_blocks(ld->c), sizeof *ad->layers);
     if (!ad->layers) return err_memory(err, "adapter");
     arena_init(&ld->ar, NULL, 0);
     TRY(load_tensors(ld, err));
@@ -196,9 +205,6 @@ static gist_status load(loader *ld, gist_error *err) {
 
 gist_status llama_adapter_open(llama_adapter *ad, const char *dir, const llama_config *c, dtype type, op_ctx *ctx,
                                const gist_allocator *alloc, gist_error *err) {
-    if (c->encoder)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "%s: adapters of %s models are not supported", dir,
-                       llama_families[c->family].name);
     llama_adapter made = { .alloc = alloc };
     st_file st = { .alloc = alloc };
     char *config = path_join(alloc, dir, CONFIG), *tensors = path_join(alloc, dir, TENSORS);
@@ -230,19 +236,24 @@ void llama_adapter_close(llama_adapter *ad) {
 }
 
 void llama_adapter_attach(llama_model *m, const llama_adapter *ad) {
-    for (int l = 0; l < m->cfg.L; l++) m->layers[l].lora = ad && ad->cfg.rank ? &ad->layers[l] : NULL;
+    const llama_layer_lora *first = ad && ad->cfg.rank ? ad->layers : NULL;
+    for (int l = 0; l < m->cfg.encoder; l++) m->encoder[l].lora = first ? &first[l] : NULL;
+    for (int l = 0; l < m->cfg.L; l++) m->layers[l].lora = first ? &first[m->cfg.encoder + l] : NULL;
     m->adapter = ad;
 }
 
 /* ---- saving ---- */
 
-static json_t *target_modules(unsigned targets) {
+/* The last part of each target's name: "up_proj" of "model.layers.%d.mlp.up_proj.weight". */
+static json_t *target_modules(const llama_config *c, unsigned targets) {
     json_t *list = json_array();
-    for (int part = 0; list && part < LLAMA_LORA_PARTS; part++) {
-        const char *end = strrchr(llama_lora_row(part)->hf, '.'),
-                   *name = end; /* "model.layers.%d.mlp.[up_proj].weight" */
+    for (int part = 0; list && part < LLAMA_LORA_TARGETS; part++) {
+        int layer;
+        const weight_row *row = llama_lora_row(c, 0, part, &layer);
+        if (!row || !(targets & llama_lora_target(part))) continue;
+        const char *end = strrchr(row->hf, '.'), *name = end;
         while (name[-1] != '.') name--;
-        if (targets & 1u << part && json_array_append_new(list, json_stringn(name, (size_t)(end - name))) != 0) {
+        if (json_array_append_new(list, json_stringn(name, (size_t)(end - name))) != 0) {
             json_decref(list);
             return NULL;
         }
@@ -250,12 +261,12 @@ static json_t *target_modules(unsigned targets) {
     return list;
 }
 
-static gist_status save_config(const llama_lora_config *lora, int32_t gist_token, const char *base, const char *path,
-                               const gist_allocator *alloc, gist_error *err) {
+static gist_status save_config(const llama_lora_config *lora, const llama_config *c, int32_t gist_token,
+                               const char *base, const char *path, const gist_allocator *alloc, gist_error *err) {
     json_t *j = json_pack("{s:s, s:s, s:s, s:i, s:f, s:o, s:b, s:b, s:s?}", "peft_type", "LORA", "task_type",
-                          "CAUSAL_LM", "bias", "none", "r", lora->rank, "lora_alpha", (double)lora->alpha,
-                          "target_modules", target_modules(lora->targets), "inference_mode", 1, "gist_positions_only",
-                          (int)lora->gist_only, "base_model_name_or_path", base);
+                          c->encoder ? "SEQ_2_SEQ_LM" : "CAUSAL_LM", "bias", "none", "r", lora->rank, "lora_alpha",
+                          (double)lora->alpha, "target_modules", target_modules(c, lora->targets), "inference_mode", 1,
+                          "gist_positions_only", (int)lora->gist_only, "base_model_name_or_path", base);
     if (j && gist_token >= 0 && json_object_set_new(j, "trainable_token_indices", json_pack("[i]", gist_token)) != 0) {
         json_decref(j);
         j = NULL;
@@ -301,30 +312,31 @@ static gist_status add_tensor(saver *s, const char *name, int rows, int cols, gi
 static gist_status add_tensors(saver *s, const llama_lora_config *lora, const llama_config *c, bool embed,
                                gist_error *err) {
     char name[LLAMA_LORA_NAME];
-    for (int layer = 0; layer < c->L; layer++)
+    for (int block = 0; block < llama_lora_blocks(c); block++)
         for (int part = 0; part < LLAMA_LORA_PARTS; part++) {
-            const weight_row *row = llama_lora_row(part);
-            if (lora->rank == 0 || !(lora->targets & 1u << part)) continue;
-            llama_lora_name(name, part, layer, 'A');
+            int layer;
+            const weight_row *row = llama_lora_row(c, block, part, &layer);
+            if (!row || !llama_lora_adapts(lora, part)) continue;
+            llama_lora_name(name, c, block, part, 'A');
             TRY(add_tensor(s, name, lora->rank, llama_dim(c, row->shape[1]), err));
-            llama_lora_name(name, part, layer, 'B');
+            llama_lora_name(name, c, block, part, 'B');
             TRY(add_tensor(s, name, llama_dim(c, row->shape[0]), lora->rank, err));
         }
-    return embed ? add_tensor(s, LLAMA_LORA_EMBED, 1, c->C, err) : GIST_OK;
+    return embed ? add_tensor(s, llama_lora_embed(c), 1, c->C, err) : GIST_OK;
 }
 
 gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config *c, int32_t gist_token,
                                const char *base, llama_values_fn values, void *ctx, const char *dir,
                                const gist_allocator *alloc, gist_error *err) {
     static const st_meta meta = { "format", "pt" };
-    size_t most = (size_t)c->L * LLAMA_LORA_PARTS * 2 + 1;
+    size_t most = (size_t)llama_lora_blocks(c) * LLAMA_LORA_PARTS * 2 + 1;
     saver s = { .values = values, .ctx = ctx };
     s.view = mem_alloc(alloc, most, sizeof *s.view);
     s.name = mem_alloc(alloc, most, sizeof *s.name);
     char *config = path_join(alloc, dir, CONFIG), *tensors = path_join(alloc, dir, TENSORS);
     gist_status status = s.view && s.name && config && tensors ? GIST_OK : err_memory(err, "adapter");
     if (status == GIST_OK) status = add_tensors(&s, lora, c, gist_token >= 0, err);
-    if (status == GIST_OK) status = save_config(lora, gist_token, base, config, alloc, err);
+    if (status == GIST_OK) status = save_config(lora, c, gist_token, base, config, alloc, err);
     if (status == GIST_OK) status = st_save(alloc, tensors, s.view, s.n, &meta, 1, err);
     mem_free(alloc, tensors);
     mem_free(alloc, config);

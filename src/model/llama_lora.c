@@ -18,19 +18,46 @@ typedef struct lora_part {
 #define PART(field)                                                                                                    \
     { offsetof(llama_layer, field), offsetof(llama_layer_lora, field), offsetof(llama_layer_lora_bwd, field) }
 
-static const lora_part parts[LLAMA_LORA_PARTS] = { PART(wq),   PART(wk), PART(wv),  PART(wo),
-                                                   PART(gate), PART(up), PART(down) };
-const char *const llama_lora_names[LLAMA_LORA_PARTS] = { "q", "k", "v", "o", "gate", "up", "down" };
+static const lora_part parts[LLAMA_LORA_PARTS] = { PART(wq), PART(wk),   PART(wv), PART(wo), PART(gate), PART(up),
+                                                   PART(down), PART(cq), PART(ck), PART(cv), PART(co) };
+const char *const llama_lora_names[LLAMA_LORA_TARGETS] = { "q", "k", "v", "o", "gate", "up", "down" };
 
-const weight_row *llama_lora_row(int part) {
-    const weight_row *r = llama_weights;
-    while (!r->per_layer || r->kind != WEIGHT_MATRIX || r->offset != parts[part].weight) r++;
-    return r;
+int llama_lora_blocks(const llama_config *c) {
+    return c->encoder + c->L;
 }
 
-void llama_lora_name(char out[LLAMA_LORA_NAME], int part, int layer, char factor) {
-    char weight[64];
-    snprintf(weight, sizeof weight, llama_lora_row(part)->hf, layer);
+const weight_row *llama_lora_row(const llama_config *c, int block, int part, int *layer) {
+    bool encoder = block < c->encoder;
+    int n;
+    const weight_row *table = llama_table(c, &n);
+    *layer = encoder ? block : block - c->encoder;
+    for (int i = 0; i < n; i++) {
+        const weight_row *r = &table[i];
+        if (r->per_layer && r->kind == WEIGHT_MATRIX && r->offset == parts[part].weight && r->encoder == encoder &&
+            llama_uses_row(c, r))
+            return r;
+    }
+    return NULL;
+}
+
+unsigned llama_lora_target(int part) {
+    return 1u << (part < LLAMA_LORA_TARGETS ? part : part - LLAMA_LORA_TARGETS);
+}
+
+bool llama_lora_adapts(const llama_lora_config *lora, int part) {
+    return lora->rank > 0 && lora->targets & llama_lora_target(part);
+}
+
+const char *llama_lora_embed(const llama_config *c) {
+    return c->encoder ? "base_model.model.shared.token_adapter.trainable_tokens_delta"
+                      : "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta";
+}
+
+void llama_lora_name(char out[LLAMA_LORA_NAME], const llama_config *c, int block, int part, char factor) {
+    char weight[128];
+    int layer;
+    const weight_row *row = llama_lora_row(c, block, part, &layer);
+    llama_row_name(weight, row, layer, false);
     int stem = (int)(strlen(weight) - strlen(".weight"));
     snprintf(out, LLAMA_LORA_NAME, "base_model.model.%.*s.lora_%c.weight", stem, weight, factor);
 }
@@ -45,7 +72,7 @@ llama_lora_bwd *llama_lora_bwd_of(llama_layer_lora_bwd *layer, int part) {
 
 static int part_named(const char *s, size_t len) {
     int i = 0;
-    while (i < LLAMA_LORA_PARTS && (strlen(llama_lora_names[i]) != len || memcmp(llama_lora_names[i], s, len) != 0))
+    while (i < LLAMA_LORA_TARGETS && (strlen(llama_lora_names[i]) != len || memcmp(llama_lora_names[i], s, len) != 0))
         i++;
     return i;
 }
@@ -53,13 +80,13 @@ static int part_named(const char *s, size_t len) {
 gist_status llama_lora_targets(const char *text, unsigned *out, gist_error *err) {
     unsigned bits = 0;
     if (strcmp(text, "all") == 0) {
-        *out = (1u << LLAMA_LORA_PARTS) - 1;
+        *out = (1u << LLAMA_LORA_TARGETS) - 1;
         return GIST_OK;
     }
     for (const char *s = text;; s++) {
         size_t len = strcspn(s, ",");
         int part = part_named(s, len);
-        if (part == LLAMA_LORA_PARTS)
+        if (part == LLAMA_LORA_TARGETS)
             return err_set(err, GIST_ERR_USAGE, "\"%.*s\" is no matrix of a block (q, k, v, o, gate, up, down; all)",
                            (int)(len < 20 ? len : 20), s);
         bits |= 1u << part;
@@ -76,6 +103,9 @@ gist_status llama_lora_check(const llama_lora_config *lora, const llama_config *
                        c->C);
     if (lora->rank > 0 && !(lora->alpha > 0 && lora->alpha <= 1e6f))
         return err_set(err, GIST_ERR_USAGE, "an alpha of %g is not in (0,1e6]", (double)lora->alpha);
+    if (c->encoder && lora->gist_only)
+        return err_set(err, GIST_ERR_UNSUPPORTED, "adapters at gist positions of a %s model are not supported",
+                       llama_families[c->family].name);
     if (lora->rank > 0 && lora->targets == 0) return err_set(err, GIST_ERR_USAGE, "an adapter needs a matrix to adapt");
     return GIST_OK;
 }

@@ -198,6 +198,7 @@ typedef struct llama_lora {
 
 struct llama_layer_lora {
     llama_lora wq, wk, wv, wo, gate, up, down;
+    llama_lora cq, ck, cv, co;
 };
 
 /* What an adapter is made of.  targets: bit i for name i of llama_lora_names. */
@@ -208,16 +209,22 @@ typedef struct llama_lora_config {
     bool gist_only;
 } llama_lora_config;
 
-enum { LLAMA_LORA_PARTS = 7, LLAMA_LORA_NAME = 96 };
-extern const char *const llama_lora_names[LLAMA_LORA_PARTS]; /* "q", "k", "v", "o", "gate", "up", "down" */
+enum { LLAMA_LORA_TARGETS = 7, LLAMA_LORA_PARTS = 11 /* cross-attention's, too */, LLAMA_LORA_NAME = 96 };
+extern const char *const llama_lora_names[LLAMA_LORA_TARGETS]; /* "q", "k", "v", "o", "gate", "up", "down" */
 /* "q,v" or "all"; an unknown name is GIST_ERR_USAGE. */
 gist_status llama_lora_targets(const char *text, unsigned *out, gist_error *err);
 /* GIST_ERR_USAGE for a rank or alpha that cannot be with this model. */
 gist_status llama_lora_check(const llama_lora_config *lora, const llama_config *c, gist_error *err);
-/* The weight a part adapts, and PEFT's names of its factors ('A', 'B') and of the embedding of <GIST>. */
-const weight_row *llama_lora_row(int part);
-void llama_lora_name(char out[LLAMA_LORA_NAME], int part, int layer, char factor);
-#define LLAMA_LORA_EMBED "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+/* Blocks are counted through both stacks, the encoder's first. */
+int llama_lora_blocks(const llama_config *c);
+/* The weight a part adapts in a block, and the block's layer in its stack; NULL: that block has no such matrix. */
+const weight_row *llama_lora_row(const llama_config *c, int block, int part, int *layer);
+/* Is the part among the targets?  Cross-attention's go with those of the same name. */
+bool llama_lora_adapts(const llama_lora_config *lora, int part);
+unsigned llama_lora_target(int part); /* its bit */
+/* PEFT's names of its factors ('A', 'B'), and of the embedding of <GIST>. */
+void llama_lora_name(char out[LLAMA_LORA_NAME], const llama_config *c, int block, int part, char factor);
+const char *llama_lora_embed(const llama_config *c);
 llama_lora *llama_lora_of(llama_layer_lora *layer, int part);
 
 /* Scratch of one adapted product, for T rows. */
@@ -232,7 +239,7 @@ void llama_lora_take(llama_lora_acts *s, arena *ar, const llama_config *c, const
 typedef struct llama_adapter {
     const gist_allocator *alloc;
     llama_lora_config cfg;
-    llama_layer_lora *layers; /* [L] */
+    llama_layer_lora *layers; /* [llama_lora_blocks] */
     float *gist_embed;        /* [C]; NULL: it has none */
     int32_t gist_token;       /* the id gist_embed is for */
     void *block;
@@ -305,8 +312,8 @@ void t5_encoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, cons
                           const llama_batch *b);
 void t5_decoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                           const op_kv *cross, const llama_batch *b);
-/* Keys k and values v [T,G,D] for one layer of the decoder, of output rows x [T,C]. */
-void t5_cross_rows(op_ctx *ctx, float *k, float *v, op_input *x, const llama_layer *w);
+/* Keys k and values v [T,G,D] for one layer of the decoder, of output rows x [T,C]; a: scratch. */
+void t5_cross_rows(op_ctx *ctx, float *k, float *v, op_input *x, const llama_layer *w, const llama_acts *a);
 /* Keys and values for the decoder of output rows x [T,C] (a->x serves), to the slots of `rows` in kv [L][stores]. */
 void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
                    const op_kv *kv, int stores, int T);
@@ -331,6 +338,7 @@ typedef struct llama_lora_bwd {
 
 typedef struct llama_layer_lora_bwd {
     llama_lora_bwd wq, wk, wv, wo, gate, up, down;
+    llama_lora_bwd cq, ck, cv, co;
 } llama_layer_lora_bwd;
 llama_lora_bwd *llama_lora_bwd_of(llama_layer_lora_bwd *layer, int part);
 

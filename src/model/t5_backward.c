@@ -19,13 +19,17 @@ static void zero(float *p, size_t n) {
 
 /* dx: of y, then of x, which is what the network read. */
 static void feed_forward_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s, const llama_acts *a,
-                             const llama_config *c, const llama_layer *w, const float *x, int T) {
+                             const llama_config *c, const llama_layer *w, const float *x,
+                             const llama_batch *b) {
+    const llama_layer_lora *r = w->lora;
+    int T = b->T;
     if (c->gated)
         op_gelu_mul_fwd(ctx, s->act, a->gate, a->up, T, c->F);
     else
         op_relu_fwd(ctx, s->act, a->up, T, c->F);
     llama_pack_input(ctx, s, &d->down, s->act, T);
     llama_matrix_grad(ctx, s->dact, false, &d->down, s, dx, T); /* (8) */
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dact, &d->lora->down, s, dx, s->act, &r->down, b);
     op_rmsnorm_fwd(ctx, s->n, x, w->ffn_norm, T, c->C, c->eps);
     llama_pack_input(ctx, s, &d->up, s->n, T);
     if (c->gated) {
@@ -35,16 +39,20 @@ static void feed_forward_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, l
         op_relu_bwd(ctx, s->dup, s->dact, a->up, T, c->F);
     }
     llama_matrix_grad(ctx, s->dn, c->gated, &d->up, s, s->dup, T);
+    if (r && c->gated) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->gate, s, s->dgate, s->n, &r->gate, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->up, s, s->dup, s->n, &r->up, b);
     op_rmsnorm_bwd(ctx, dx, d->ffn_norm, s->dn, x, w->ffn_norm, s->rms, T, c->C, c->eps); /* (6) */
 }
 
 static void self_attention_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s, const llama_acts *a,
                                const llama_config *c, const llama_layer *w, const llama_batch *b,
                                const op_distance *near, float *dnear) {
+    const llama_layer_lora *r = w->lora;
     int T = b->T;
     size_t rows = (size_t)T, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
     llama_pack_input(ctx, s, &d->wo, a->att, T);
     llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, T);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->wo, s, dx, a->att, &r->wo, b);
     op_kv_write(ctx, s->kv, b->rows, a->k, a->v, T, c->G, c->D);
     op_kv_write(ctx, s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
     zero(s->dq, rows * HD);
@@ -57,16 +65,21 @@ static void self_attention_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d,
     llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq, T);
     llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk, T);
     llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wq, s, s->dq, s->n, &r->wq, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk, s->n, &r->wk, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wv, s, s->dv, s->n, &r->wv, b);
     op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
 }
 
 static void cross_attention_bwd(op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d, llama_acts_bwd *s,
                                 const llama_acts *a, const llama_config *c, const llama_layer *w, const llama_batch *b,
                                 const float *e, const llama_batch *source) {
+    const llama_layer_lora *r = w->lora;
     int T = b->T, S = source->T;
     size_t HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
     llama_pack_input(ctx, s, &d->co, a->catt, T);
     llama_matrix_grad(ctx, s->datt, false, &d->co, s, dx, T);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->co, s, dx, a->catt, &r->co, b);
     op_kv_write(ctx, &s->cross, source->rows, a->ck, a->cv, S, c->G, c->D);
     op_kv_write(ctx, &s->cross_swapped, source->rows, a->cv, a->ck, S, c->G, c->D);
     zero(s->dq, (size_t)T * HD);
@@ -77,22 +90,25 @@ static void cross_attention_bwd(op_ctx *ctx, float *dx, float *de, const llama_l
     op_rmsnorm_fwd(ctx, s->n, a->xm, w->cross_norm, T, c->C, c->eps);
     llama_pack_input(ctx, s, &d->cq, s->n, T);
     llama_matrix_grad(ctx, s->dn, false, &d->cq, s, s->dq, T);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->cq, s, s->dq, s->n, &r->cq, b);
     op_rmsnorm_bwd(ctx, dx, d->cross_norm, s->dn, a->xm, w->cross_norm, s->rms, T, c->C, c->eps);
     llama_pack_input(ctx, s, &d->ck, e, S);
     llama_matrix_grad(ctx, de, true, &d->ck, s, s->dck, S);
     llama_matrix_grad(ctx, de, true, &d->cv, s, s->dcv, S);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, de, &d->lora->ck, s, s->dck, e, &r->ck, source);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, de, &d->lora->cv, s, s->dcv, e, &r->cv, source);
 }
 
 void t5_encoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                           const llama_acts *a, const llama_layer *w, const llama_batch *b) {
-    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xm, b->T);
+    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xm, b);
     self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, &m->encoder_near, s->dencoder_near);
 }
 
 void t5_decoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d,
                           llama_acts_bwd *s, const llama_acts *a, const llama_layer *w, const llama_batch *b,
                           const float *e, const llama_batch *source) {
-    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xc, b->T);
+    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xc, b);
     cross_attention_bwd(ctx, dx, de, d, s, a, &m->cfg, w, b, e, source);
     self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, &m->near, s->dnear);
 }

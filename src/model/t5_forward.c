@@ -19,60 +19,73 @@
 
 /* y = x + attention of q, through wo */
 static void attend(op_ctx *ctx, llama_acts *a, float *y, const float *x, const float *q, float *att, float *stats,
-                   const llama_config *c, const op_kv *kv, const op_row *rows, int T, const op_weight *wo,
-                   const op_distance *near) {
+                   const llama_config *c, const op_kv *kv, const op_row *rows, const llama_batch *b, const op_weight *wo,
+                   const llama_lora *r, const op_distance *near) {
+    int T = b->T;
     op_attention_near_fwd(ctx, att, stats, q, kv, rows, T, c->H, c->G, c->D, 1.0f, near, a->scratch);
     op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, att, wo, T), wo, T);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->o, att, r, b);
     op_add_fwd(ctx, y, x, a->o, T, c->C);
 }
 
 static void self_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
                            const llama_batch *b, const op_distance *near) {
+    const llama_layer_lora *r = w->lora; /* with an adapter, y = x W^T below goes on with + s (x A^T) B^T */
     int T = b->T;
     op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps); /* (2) */
     op_input n = { .x = a->n1, .buf = a->operand, .T = T };
     op_linear(ctx, a->q, &n, &w->wq); /* (3) */
     op_linear(ctx, a->k, &n, &w->wk);
     op_linear(ctx, a->v, &n, &w->wv);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->q, a->n1, &r->wq, b);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->k, a->n1, &r->wk, b);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->v, a->n1, &r->wv, b);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);
-    attend(ctx, a, a->xm, a->x, a->q, a->att, a->stats, c, kv, b->rows, T, &w->wo, near); /* (4) */
+    attend(ctx, a, a->xm, a->x, a->q, a->att, a->stats, c, kv, b->rows, b, &w->wo, r ? &r->wo : NULL, near); /* (4) */
 }
 
 static void cross_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
                             const llama_batch *b) {
+    const llama_layer_lora *r = w->lora;
     int T = b->T;
     op_rmsnorm_fwd(ctx, a->n1, a->xm, w->cross_norm, T, c->C, c->eps); /* (5) */
     op_linear_fwd(ctx, a->cq, op_operand(ctx, a->operand, a->n1, &w->cq, T), &w->cq, T);
-    attend(ctx, a, a->xc, a->xm, a->cq, a->catt, a->cstats, c, kv, b->cross, T, &w->co, NULL);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->cq, a->n1, &r->cq, b);
+    attend(ctx, a, a->xc, a->xm, a->cq, a->catt, a->cstats, c, kv, b->cross, b, &w->co, r ? &r->co : NULL, NULL);
 }
 
 /* a->y = x and what the feed-forward network adds */
 static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const float *x,
-                         int T) {
+                         const llama_batch *b) {
+    const llama_layer_lora *r = w->lora;
+    int T = b->T;
     op_rmsnorm_fwd(ctx, a->n2, x, w->ffn_norm, T, c->C, c->eps); /* (6) */
     op_input n = { .x = a->n2, .buf = a->operand, .T = T };
     op_linear(ctx, a->up, &n, &w->up); /* (7) */
+    if (c->gated) op_linear(ctx, a->gate, &n, &w->gate);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->up, a->n2, &r->up, b);
     if (c->gated) {
-        op_linear(ctx, a->gate, &n, &w->gate);
+        if (r) llama_lora_fwd(ctx, &a->lora, a->gate, a->n2, &r->gate, b);
         op_gelu_mul_fwd(ctx, a->act, a->gate, a->up, T, c->F);
     } else {
         op_relu_fwd(ctx, a->act, a->up, T, c->F);
     }
     op_linear_fwd(ctx, a->down, op_operand(ctx, a->operand, a->act, &w->down, T), &w->down, T); /* (8) */
+    if (r) llama_lora_fwd(ctx, &a->lora, a->down, a->act, &r->down, b);
     op_add_fwd(ctx, a->y, x, a->down, T, c->C);
 }
 
 void t5_encoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                           const llama_batch *b) {
     self_attention(ctx, a, &m->cfg, w, kv, b, &m->encoder_near);
-    feed_forward(ctx, a, &m->cfg, w, a->xm, b->T);
+    feed_forward(ctx, a, &m->cfg, w, a->xm, b);
 }
 
 void t5_decoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                           const op_kv *cross, const llama_batch *b) {
     self_attention(ctx, a, &m->cfg, w, kv, b, &m->near);
     cross_attention(ctx, a, &m->cfg, w, cross, b);
-    feed_forward(ctx, a, &m->cfg, w, a->xc, b->T);
+    feed_forward(ctx, a, &m->cfg, w, a->xc, b);
 }
 
 void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
@@ -83,9 +96,13 @@ void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_bat
     op_rmsnorm_fwd(ctx, a->x, a->x, m->encoder_norm, b->T, c->C, c->eps); /* (9) */
 }
 
-void t5_cross_rows(op_ctx *ctx, float *k, float *v, op_input *x, const llama_layer *w) {
+void t5_cross_rows(op_ctx *ctx, float *k, float *v, op_input *x, const llama_layer *w, const llama_acts *a) {
+    const llama_layer_lora *r = w->lora;
+    llama_batch rows = { .T = x->T };
     op_linear(ctx, k, x, &w->ck);
     op_linear(ctx, v, x, &w->cv);
+    if (r) llama_lora_fwd(ctx, &a->lora, k, x->x, &r->ck, &rows);
+    if (r) llama_lora_fwd(ctx, &a->lora, v, x->x, &r->cv, &rows);
 }
 
 void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float *x, const op_row *rows,
@@ -93,7 +110,7 @@ void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float
     const llama_config *c = &m->cfg;
     op_input e = { .x = x, .buf = a->operand, .T = T };
     for (int l = 0; l < c->L; l++) {
-        t5_cross_rows(ctx, a->k, a->v, &e, &m->layers[l]);
+        t5_cross_rows(ctx, a->k, a->v, &e, &m->layers[l], a);
         op_kv_write(ctx, kv + (size_t)l * (size_t)stores, rows, a->k, a->v, T, c->G, c->D);
     }
 }

@@ -37,36 +37,45 @@ int32_t train_model_gist_token(const train_model *tm) {
 
 /* ---- every adapted matrix, in the order of its tensors ---- */
 
-static bool adapts(const train_model *tm, int part) {
-    return tm->opt.lora.rank > 0 && tm->opt.lora.targets & 1u << part;
+typedef struct lora_part {
+    train_tensor *A, *B;
+    int block, part, N, K;
+} lora_part;
+
+/* The first part from (block, part) on that is adapted. */
+static bool find_part(const train_model *tm, lora_part *p) {
+    const llama_config *c = &tm->model.cfg;
+    for (; p->block < llama_lora_blocks(c); p->block++, p->part = 0)
+        for (; p->part < LLAMA_LORA_PARTS; p->part++) {
+            int layer;
+            const weight_row *r = llama_lora_row(c, p->block, p->part, &layer);
+            if (!r || !llama_lora_adapts(&tm->opt.lora, p->part)) continue;
+            p->N = llama_dim(c, r->shape[0]);
+            p->K = llama_dim(c, r->shape[1]);
+            return true;
+        }
+    return false;
+}
+
+/* Matrix i of them, after matrix i - 1; false: there are no more. */
+static bool part_at(const train_model *tm, int i, lora_part *p) {
+    if (i == 0)
+        *p = (lora_part){ .block = 0 };
+    else
+        p->part++;
+    if (!find_part(tm, p)) return false;
+    if (tm->tensors) { /* laid out or being so */
+        p->A = &tm->tensors[2 * i];
+        p->B = &tm->tensors[2 * i + 1];
+    }
+    return true;
 }
 
 int train_adapter_tensors(const train_model *tm) {
+    lora_part p;
     int n = 0;
-    for (int part = 0; part < LLAMA_LORA_PARTS; part++) n += adapts(tm, part) ? 2 * tm->model.cfg.L : 0;
-    return train_has_adapter(tm) ? n + 1 : 0;
-}
-
-typedef struct lora_part {
-    train_tensor *A, *B;
-    int layer, part, N, K;
-} lora_part;
-
-/* Matrix i of them; false: there are no more. */
-static bool part_at(const train_model *tm, int i, lora_part *out) {
-    int per_layer = 0, seen = 0;
-    for (int part = 0; part < LLAMA_LORA_PARTS; part++) per_layer += adapts(tm, part);
-    if (per_layer == 0 || i >= per_layer * tm->model.cfg.L) return false;
-    int part = 0;
-    while (!adapts(tm, part) || seen++ < i % per_layer) part++;
-    const weight_row *r = llama_lora_row(part);
-    *out = (lora_part){ &tm->tensors[2 * i],
-                        &tm->tensors[2 * i + 1],
-                        i / per_layer,
-                        part,
-                        llama_dim(&tm->model.cfg, r->shape[0]),
-                        llama_dim(&tm->model.cfg, r->shape[1]) };
-    return true;
+    while (part_at(tm, n, &p)) n++;
+    return train_has_adapter(tm) ? 2 * n + 1 : 0;
 }
 
 static train_tensor *gist_tensor(const train_model *tm) {
@@ -79,15 +88,17 @@ void train_adapter_lay_out(train_model *tm) {
         train_tensor *a = train_add_tensor(tm, tm->opt.lora.rank, p.K),
                      *b = train_add_tensor(tm, p.N, tm->opt.lora.rank);
         a->decay = b->decay = true;
-        llama_lora_name(a->name, p.part, p.layer, 'A');
-        llama_lora_name(b->name, p.part, p.layer, 'B');
+        llama_lora_name(a->name, &tm->model.cfg, p.block, p.part, 'A');
+        llama_lora_name(b->name, &tm->model.cfg, p.block, p.part, 'B');
     }
     if (train_has_adapter(tm))
-        snprintf(train_add_tensor(tm, 1, tm->model.cfg.C)->name, sizeof p.A->name, LLAMA_LORA_EMBED);
+        snprintf(train_add_tensor(tm, 1, tm->model.cfg.C)->name, sizeof p.A->name, "%s",
+                 llama_lora_embed(&tm->model.cfg));
 }
 
 static const float *table_row(const train_model *tm) {
-    const train_tensor *table = train_find_tensor(tm, llama_weights[0].hf);
+    int n;
+    const train_tensor *table = train_find_tensor(tm, llama_table(&tm->model.cfg, &n)->hf);
     return tm->w + table->at + (size_t)tm->opt.gist_token * (size_t)tm->model.cfg.C;
 }
 
@@ -114,15 +125,15 @@ static void place(train_model *tm, op_weight *W, llama_matrix_bwd *b, const trai
 }
 
 gist_status train_adapter_place(train_model *tm, gist_error *err) {
-    size_t L = (size_t)tm->model.cfg.L;
+    size_t blocks = (size_t)llama_lora_blocks(&tm->model.cfg), encoder = (size_t)tm->model.cfg.encoder;
     lora_part p;
     if (!train_has_adapter(tm)) return GIST_OK;
-    if (!tm->adapter.layers) tm->adapter.layers = mem_calloc(tm->alloc, L, sizeof *tm->adapter.layers);
-    if (!tm->lora_bwd) tm->lora_bwd = mem_calloc(tm->alloc, L, sizeof *tm->lora_bwd);
+    if (!tm->adapter.layers) tm->adapter.layers = mem_calloc(tm->alloc, blocks, sizeof *tm->adapter.layers);
+    if (!tm->lora_bwd) tm->lora_bwd = mem_calloc(tm->alloc, blocks, sizeof *tm->lora_bwd);
     if (!tm->adapter.layers || !tm->lora_bwd) return err_memory(err, "adapter");
     for (int i = 0; part_at(tm, i, &p); i++) {
-        llama_lora *l = llama_lora_of(&tm->adapter.layers[p.layer], p.part);
-        llama_lora_bwd *d = llama_lora_bwd_of(&tm->lora_bwd[p.layer], p.part);
+        llama_lora *l = llama_lora_of(&tm->adapter.layers[p.block], p.part);
+        llama_lora_bwd *d = llama_lora_bwd_of(&tm->lora_bwd[p.block], p.part);
         l->scale = tm->opt.lora.alpha / (float)tm->opt.lora.rank;
         l->gist_only = tm->opt.lora.gist_only;
         place(tm, &l->A, &d->A, p.A);
@@ -132,7 +143,8 @@ gist_status train_adapter_place(train_model *tm, gist_error *err) {
     tm->adapter.gist_token = tm->opt.gist_token;
     tm->adapter.gist_embed = tm->w + gist_tensor(tm)->at;
     tm->bwd.gist_embed = tm->g + gist_tensor(tm)->at;
-    for (size_t l = 0; l < L; l++) tm->bwd.layers[l].lora = &tm->lora_bwd[l];
+    for (size_t l = 0; l < blocks; l++)
+        *(l < encoder ? &tm->bwd.encoder[l].lora : &tm->bwd.layers[l - encoder].lora) = &tm->lora_bwd[l];
     llama_adapter_attach(&tm->model, &tm->adapter);
     return GIST_OK;
 }
@@ -145,8 +157,8 @@ static void repack(train_model *tm, op_weight *W, llama_matrix_bwd *b, const tra
 void train_adapter_repack(train_model *tm) {
     lora_part p;
     for (int i = 0; part_at(tm, i, &p); i++) {
-        llama_lora *l = llama_lora_of(&tm->adapter.layers[p.layer], p.part);
-        llama_lora_bwd *d = llama_lora_bwd_of(&tm->lora_bwd[p.layer], p.part);
+        llama_lora *l = llama_lora_of(&tm->adapter.layers[p.block], p.part);
+        llama_lora_bwd *d = llama_lora_bwd_of(&tm->lora_bwd[p.block], p.part);
         repack(tm, &l->A, &d->A, p.A);
         repack(tm, &l->B, &d->B, p.B);
     }
@@ -188,8 +200,10 @@ gist_status train_model_merge(train_model *tm, train_merged *out, gist_error *er
     }
     memcpy(w, tm->w, tm->count * sizeof *w);
     for (int i = 0; part_at(tm, i, &p); i++) {
-        char name[96];
-        snprintf(name, sizeof name, llama_lora_row(p.part)->hf, p.layer);
+        char name[128];
+        int layer;
+        const weight_row *r = llama_lora_row(&tm->model.cfg, p.block, p.part, &layer);
+        llama_row_name(name, r, layer, false);
         merge_part(tm, w + train_find_tensor(tm, name)->at, &p, scratch);
     }
     if (train_has_adapter(tm))

@@ -108,7 +108,7 @@ gist_status train_base_model(train_base *b, train_model **out, uint64_t seed, co
         int rows;
         const char *embed = llama_table(&b->cfg, &rows)->hf, *head = llama_table(&b->cfg, &rows)[rows - 1].hf;
         if (train_model_frozen(*out)) { /* the base stays as it is */
-            set_mean_row(*out, LLAMA_LORA_EMBED, 0, embed, b->gist_token);
+            set_mean_row(*out, llama_lora_embed(&b->cfg), 0, embed, b->gist_token);
             return GIST_OK;
         }
         set_mean_row(*out, embed, b->gist_token, embed, b->gist_token);

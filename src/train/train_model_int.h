@@ -19,7 +19,7 @@ struct train_model {
     float *w;         /* [count] */
     float *g, *m, *v; /* [trained] */
     llama_adapter adapter;          /* being trained; views into w, and packed */
-    llama_layer_lora_bwd *lora_bwd; /* [L] */
+    llama_layer_lora_bwd *lora_bwd; /* [llama_lora_blocks] */
     void *memory_block;             /* behind the memory's stores */
     arena packed;
     void *packed_block;

@@ -220,7 +220,7 @@ double train_model_flops(const train_model *tm, const train_batch *b) {
     blocks = (double)c->L * ((double)c->C * (2.0 * c->H * c->D + 2.0 * c->G * c->D) + 3.0 * c->C * c->F);
     if (c->encoder) {
         for (int t = 0; t < b->T; t++) heads += b->label[t] >= 0 || b->teacher[t] >= 0;
-        return train_t5_flops(tm, b) + 6 * head * heads;
+        return train_t5_flops(tm, b) + (train_model_frozen(tm) ? 4 : 6) * head * heads;
     }
     for (int t = 0; t < b->T; t++) {
         const op_row *r = &b->rows[t];

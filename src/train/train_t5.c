@@ -9,8 +9,8 @@
 #include "train/train_model_int.h"
 
 gist_status train_t5_check(const train_model *tm, gist_error *err) {
-    const char *what = train_has_adapter(tm) ? "an adapter"
-                       : tm->opt.memory_rows ? "a gist's rows (tuning)"
+    const char *what = tm->opt.memory_rows   ? "a gist's rows (tuning)"
+                       : tm->opt.only_gist   ? "gist tokens alone (--train-only gist)"
                        : tm->opt.recompute   ? "with recomputed activations (--recompute)"
                        : tm->opt.local_heads ? "heads that begin by looking back (--local-heads)"
                                              : NULL;
@@ -56,10 +56,19 @@ void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared) {
 
 /* ---- passes ---- */
 
-static llama_batch source_of(const train_model *tm, const train_batch *b) {
-    return (llama_batch){
-        .T = b->source.T, .ids = b->source.ids, .pos = b->source.pos, .rows = b->source.rows, .kv = tm->kv, .stores = 1
-    };
+static llama_batch source_of(train_model *tm, const train_batch *b) {
+    const train_source *s = &b->source;
+    int n = 0;
+    for (int t = 0; t < s->T; t++)
+        if (s->ids[t] == tm->opt.gist_token) tm->gist_row[n++] = t;
+    return (llama_batch){ .T = s->T,
+                          .ids = s->ids,
+                          .pos = s->pos,
+                          .rows = s->rows,
+                          .kv = tm->kv,
+                          .stores = 1,
+                          .gist = tm->gist_row,
+                          .gists = n };
 }
 
 static llama_batch answers_of(const train_model *tm, const train_batch *b) {
@@ -86,7 +95,7 @@ void train_t5_forward(train_model *tm, const train_batch *b) {
     for (int l = 0; l < c->L; l++) {
         llama_acts *a = &tm->acts[l];
         op_input e = { .x = tm->source, .buf = a->operand, .T = source.T };
-        t5_cross_rows(ctx, a->ck, a->cv, &e, &m->layers[l]);
+        t5_cross_rows(ctx, a->ck, a->cv, &e, &m->layers[l], a);
         op_kv_write(ctx, &tm->cross, source.rows, a->ck, a->cv, source.T, c->G, c->D);
         t5_decoder_block_fwd(m, ctx, a, &m->layers[l], &tm->kv[0], &tm->cross, &answers);
     }
@@ -107,8 +116,8 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
     for (int l = c->L - 1; l >= 0; l--)
         t5_decoder_block_bwd(m, ctx, tm->dx, tm->dsource, &tm->bwd.layers[l], s, &tm->acts[l], &m->layers[l], &answers,
                              tm->source, &source);
-    op_embed_bwd(ctx, tm->bwd.embed, tm->dx, b->ids, b->T, c->C);
-    op_distance_bwd(tm->bwd.near_table, s->dnear, c->context, &past, c->H);
+    if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, tm->dx, b->ids, b->T, c->C);
+    if (tm->bwd.near_table) op_distance_bwd(tm->bwd.near_table, s->dnear, c->context, &past, c->H);
 
     float *dx = tm->source; /* the encoder's output is needed no more */
     memset(dx, 0, rows * sizeof *dx);
@@ -116,8 +125,10 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
                    c->eps);
     for (int l = c->encoder - 1; l >= 0; l--)
         t5_encoder_block_bwd(m, ctx, dx, &tm->bwd.encoder[l], s, &tm->encoder[l], &m->encoder[l], &source);
-    op_embed_bwd(ctx, tm->bwd.embed, dx, b->source.ids, source.T, c->C);
-    op_distance_bwd(tm->bwd.encoder_near_table, s->dencoder_near, c->context, &both, c->H);
+    if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, dx, source.ids, source.T, c->C);
+    if (tm->bwd.gist_embed) op_rows_sum(ctx, tm->bwd.gist_embed, dx, source.gist, source.gists, c->C);
+    if (tm->bwd.encoder_near_table)
+        op_distance_bwd(tm->bwd.encoder_near_table, s->dencoder_near, c->context, &both, c->H);
 }
 
 /* ---- operations ---- */
@@ -135,5 +146,5 @@ double train_t5_flops(const train_model *tm, const train_batch *b) {
     double products = c->encoder * (4 * one + ffn) * S + c->L * ((6 * one + ffn) * T + 2 * one * S);
     double visible =
         c->encoder * seen(b->source.rows, b->source.T) + c->L * (seen(b->rows, b->T) + seen(b->cross, b->T));
-    return 6 * products + 12 * HD * visible;
+    return (train_model_frozen(tm) ? 4 : 6) * products + 12 * HD * visible;
 }
