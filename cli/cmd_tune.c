@@ -121,6 +121,17 @@ static void show_held(void *ctx, int64_t step, double loss, bool best) {
 
 /* ---- data ---- */
 
+static bool has_encoder(const job *j) {
+    return engine_model(j->e)->cfg.encoder > 0;
+}
+
+/* Layers with rows: those of a gist. */
+static int row_layers(const job *j) {
+    gist_info info;
+    gist_get_info(j->like, &info);
+    return info.layers;
+}
+
 static gist_status write_pairs(job *j, gist_error *err) {
     const tune_args *a = j->a;
     tune_writing w = { a->answers, a->max_tokens, a->temperature, a->seed, a->quiet };
@@ -133,7 +144,8 @@ static gist_status write_pairs(job *j, gist_error *err) {
 static gist_status read_set(job *j, train_set *set, const sbuf *rows, const char *what, gist_error *err) {
     train_data_options d = { .tp = tok_template_find(j->info.template_name),
                              .max_length = j->info.context,
-                             .gists = j->a->k };
+                             .gists = j->a->k,
+                             .encoder = has_encoder(j) };
     TRY(train_data_parse(set, rows->p, rows->len, what, engine_tokenizer(j->e), &d, mem_default(), err));
     if (j->a->quiet) return GIST_OK;
     sbuf about;
@@ -197,9 +209,17 @@ static void make_noise(float *x, size_t n, rng *r) {
 
 static gist_status initial_rows(job *j, gist_error *err) {
     size_t n = (size_t)j->a->k * (size_t)j->info.kv_heads * (size_t)j->info.head_dim;
+    size_t all = (size_t)j->a->k * (size_t)engine_model(j->e)->cfg.C;
     rng r;
+    if (j->a->init == INIT_ROWS && has_encoder(j))
+        return err_set(err, GIST_ERR_UNSUPPORTED,
+                       "--init rows: an encoder keeps no cache of a prompt; gist and random do");
     rng_seed(&r, j->a->seed);
-    for (int l = 0; l < j->info.layers; l++) {
+    if (has_encoder(j)) {
+        memcpy(train_memory_output(j->tm), gist_get_output(j->like), all * sizeof(float));
+        if (j->a->init == INIT_RANDOM) make_noise(train_memory_output(j->tm), all, &r);
+    }
+    for (int l = 0; l < row_layers(j); l++) {
         float *k = train_memory_keys(j->tm, l), *v = train_memory_values(j->tm, l);
         TRY(gist_get_rows(j->like, l, k, v, err));
         if (j->a->init != INIT_RANDOM) continue;
@@ -212,13 +232,14 @@ static gist_status initial_rows(job *j, gist_error *err) {
 }
 
 static gist_status save(job *j, gist_info *info, gist **g, gist_error *err) {
-    const float **rows = mem_alloc(NULL, 2 * (size_t)j->info.layers, sizeof *rows);
+    int layers = row_layers(j);
+    const float **rows = mem_alloc(NULL, 2 * (size_t)layers, sizeof *rows);
     if (!rows) return err_memory(err, "rows");
-    for (int l = 0; l < j->info.layers; l++) {
+    for (int l = 0; l < layers; l++) {
         rows[l] = train_memory_keys(j->tm, l);
-        rows[j->info.layers + l] = train_memory_values(j->tm, l);
+        rows[layers + l] = train_memory_values(j->tm, l);
     }
-    gist_status status = gist_from_rows(j->like, rows, rows + j->info.layers, g, err);
+    gist_status status = gist_from_rows(j->like, rows, rows + layers, train_memory_output(j->tm), g, err);
     mem_free(NULL, rows);
     TRY(status);
     gist_get_info(*g, info);
@@ -250,6 +271,8 @@ static gist_status make_model(job *j, gist_error *err) {
     gist_info info;
     gist_get_info(j->like, &info);
     j->o = (train_tune_options){ .k = a->k,
+                                 .encoder = has_encoder(j),
+                                 .start = engine_model(j->e)->cfg.start,
                                  .distill = distill,
                                  .batch = a->batch,
                                  .steps = a->steps,

@@ -6,6 +6,7 @@
  *   laws        any number of threads: the same gradients, bit for bit; what a condition hides has none
  *   teacher     a teacher copy is the pair under the full prompt
  *   lora        gradients of A and B are those of the merged weights, carried through W + s B A; all parts, both stacks
+ *   tuning      a memory that holds the predicted gist gives the loss under gist; its gradients by differences
  *   bad         what T5 training does not do is refused by name
  */
 #include "testing.h"
@@ -13,6 +14,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "engine/engine_int.h"
 #include "train/train.h"
 
 static const double TOL_LOSS = 1e-6, TOL_GRAD = 2e-5;
@@ -382,6 +384,110 @@ static void test_lora(void **state) {
     check_adapter("v11-f32");
 }
 
+/* ---- tuning: the rows of a gist ---- */
+
+/* Both pairs behind the memory, as train_tune.c packs them. */
+static void add_behind(const setup *s, train_batch *b) {
+    add(s, b, 2, (int[]){ 0, 1 }, (train_condition[]){ COND_NONE, COND_NONE });
+    for (int t = 0; t < b->T; t++) {
+        b->cross[t].mem = 1;
+        b->cross[t].mhi = K;
+    }
+    for (int t = 0; t < b->source.T; t++) {
+        b->source.rows[t].mem = 1;
+        b->source.rows[t].mhi = K;
+        b->source.rows[t].pos += K;
+        b->source.pos[t] += K;
+    }
+    train_batch_finish(b);
+}
+
+static double loss_of(train_model *tm, const train_batch *b) {
+    train_loss loss;
+    gist_error err = { 0 };
+    train_model_repack(tm);
+    assert_ok(train_model_eval(tm, b, &loss, &err), &err);
+    return loss.total;
+}
+
+/* The gist that the engine predicts, in f32, into the memory. */
+static void fill_memory(const setup *s, train_model *tm, const char *dir) {
+    char path[512], full[TEST_PATH];
+    gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
+    gist_compress_options c = GIST_COMPRESS_OPTIONS_INIT;
+    gist_engine *e = NULL;
+    gist *g = NULL;
+    gist_error err = { 0 };
+    snprintf(path, sizeof path, "t5/%s", dir);
+    assert_ok(gist_engine_open(test_fixture(full, path), &o, &e, &err), &err);
+    c.k = K;
+    c.kv = GIST_TYPE_F32;
+    assert_ok(gist_compress_ids(e, s->ids, P, &c, &g, &err), &err);
+    for (int l = 0; l < s->cfg.encoder; l++)
+        assert_ok(gist_get_rows(g, l, train_memory_keys(tm, l), train_memory_values(tm, l), &err), &err);
+    memcpy(train_memory_output(tm), gist_get_output(g), (size_t)K * (size_t)s->cfg.C * sizeof(float));
+    gist_free(g);
+    gist_engine_close(e);
+}
+
+/* Along a random direction of every tensor: the gradient against central differences of f32 losses. */
+static void check_differences(train_model *tm, const train_batch *b) {
+    const float step_ = 0.02f;
+    rng r;
+    rng_seed(&r, 3);
+    for (int i = 0; i < train_model_trained(tm); i++) {
+        const train_tensor *t = train_model_tensor(tm, i);
+        float *w = train_model_w(tm) + t->at;
+        float *was = malloc(t->count * sizeof *was), *way = malloc(t->count * sizeof *way);
+        double slope = 0, up, down;
+        assert_non_null(was);
+        assert_non_null(way);
+        memcpy(was, w, t->count * sizeof *was);
+        for (size_t j = 0; j < t->count; j++) {
+            way[j] = (float)rng_normal(&r);
+            slope += (double)way[j] * (double)train_model_g(tm)[t->at + j];
+        }
+        for (size_t j = 0; j < t->count; j++) w[j] = was[j] + step_ * way[j];
+        up = loss_of(tm, b);
+        for (size_t j = 0; j < t->count; j++) w[j] = was[j] - step_ * way[j];
+        down = loss_of(tm, b);
+        memcpy(w, was, t->count * sizeof *was);
+        double difference = (up - down) / (2 * (double)step_);
+        /* losses near 4 in f32 are good to some 1e-6, over twice the step: 1e-4 */
+        if (!(fabs(difference - slope) < 2e-4 + 0.01 * fabs(slope)))
+            fail_msg("%s: the loss rises by %.6g, its gradient says %.6g", t->name, difference, slope);
+        free(was);
+        free(way);
+    }
+    loss_of(tm, b);
+}
+
+static void test_tuning(void **state) {
+    (void)state;
+    setup s;
+    train_batch b;
+    train_loss loss, under_gist;
+    train_model *tm = NULL;
+    gist_error err = { 0 };
+    open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 2, DT_F32, 0);
+    train_model_options o = { .type = DT_F32, .max_rows = 128, .lm = 1, .memory_rows = K, .memory_type = DT_F32 };
+    assert_ok(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err);
+    fill_memory(&s, tm, "v11-f32");
+    train_model_repack(tm);
+    train_batch_init(&b, NULL);
+    add(&s, &b, 2, (int[]){ 0, 1 }, mixed);
+    under_gist = step(&s, &b);
+    train_batch_reset(&b);
+    add_behind(&s, &b);
+    train_model_zero_grad(tm);
+    assert_ok(train_model_step(tm, &b, 1, &loss, &err), &err);
+    assert_true(fabs(loss.total - under_gist.total) < 1e-5 * under_gist.total);
+    check_differences(tm, &b);
+    train_batch_free(&b);
+    train_model_free(tm);
+    close_model(&s);
+}
+
 /* ---- the wrong way ---- */
 
 static void test_refused(void **state) {
@@ -399,10 +505,6 @@ static void test_refused(void **state) {
     o.lora = (llama_lora_config){ 2, 2, 1, true };
     assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
                  "at gist positions");
-    err = (gist_error){ 0 };
-    o = (train_model_options){ .type = DT_F32, .max_rows = 64, .lm = 1, .memory_rows = 2 };
-    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
-                 "tuning");
     train_pack_options bad = s.pack;
     bad.mix[COND_GIST] = 1;
     bad.k[1] = 2;
@@ -421,6 +523,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients), cmocka_unit_test(test_packing), cmocka_unit_test(test_threads),
         cmocka_unit_test(test_hidden),    cmocka_unit_test(test_teacher), cmocka_unit_test(test_lora),
+        cmocka_unit_test(test_tuning),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

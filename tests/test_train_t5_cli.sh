@@ -53,6 +53,19 @@ check "and not as the base does" eval '! cmp -s one base'
 ends 1 "the base alone" generate -m $models/v11-f32 -g adapter.gist -i again -n 6
 says "adapter" "refuses its gist"
 
+tune="tune -m $models/v11-f32 -p say -k 2 --steps 20 --lr 0.05"
+ends 0 "tuning on pairs" $tune --pairs data.jsonl -o tuned.gist
+prints "cross-entropy, training pairs" "tells the loss"
+ends 0 "tuned rows" show tuned.gist
+prints "tuned by gradient descent" "say so"
+ends 0 "answer" generate -m $models/v11-f32 -g tuned.gist -i again -n 4
+ends 0 "the same on one thread" $tune --pairs data.jsonl -t 1 -o alone.gist
+check "gives the same file" cmp -s tuned.gist alone.gist
+printf 'one\ntwo\nthree\n' >inputs.txt
+ends 0 "tuning on answers of the model, from noise" $tune --inputs inputs.txt --init random -n 5 -o noise.gist
+ends 1 "rows of a prompt's cache" $tune --pairs data.jsonl --init rows -o x.gist
+says "keeps no cache of a prompt" "are refused"
+
 ends 2 "two numbers of gist tokens" train --init $models/v11-f32 $common -k 2,4 -o x
 says "trained for one number" "are refused"
 ends 2 "input loss" train --init $models/v11-f32 $common --input-loss 1 -o x
@@ -61,7 +74,5 @@ ends 2 "spread gists" train --init $models/v11-f32 $common --gist-positions spre
 ends 1 "an adapter at gist positions" train --init $models/v11-f32 $common --lora-rank 2 --lora-at gist -o x
 says "at gist positions of a t5 model are not supported" "is refused by name"
 ends 1 "recomputation" train --init $models/v11-f32 $common --recompute -o x
-ends 1 "tuning" tune -m $models/v11-f32 -p "say it" -k 2 --pairs data.jsonl -o x.gist
-says "(tuning) of a t5 model is not supported yet" "is refused by name, too"
 check "nothing was left behind" test ! -e x.gist -a ! -e x/model.safetensors
 done_testing

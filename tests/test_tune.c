@@ -119,7 +119,7 @@ static gist *rows_to_gist(setup *s) {
         rows[l] = train_memory_keys(s->tm, l);
         rows[2 + l] = train_memory_values(s->tm, l);
     }
-    assert_ok(gist_from_rows(s->like, rows, rows + 2, &g, &err), &err);
+    assert_ok(gist_from_rows(s->like, rows, rows + 2, NULL, &g, &err), &err);
     return g;
 }
 
@@ -445,7 +445,7 @@ static void test_errors(void **state) {
     assert_ok(gist_save(s.like, test_tmp(path, "seen.gist"), NULL), NULL);
     assert_ok(gist_inspect(path, &seen, NULL), NULL);
     err = (gist_error){ 0 };
-    assert_fails(gist_from_rows(seen, none, none + 2, &g, &err), &err, GIST_ERR_USAGE, "only inspected");
+    assert_fails(gist_from_rows(seen, none, none + 2, NULL, &g, &err), &err, GIST_ERR_USAGE, "only inspected");
     gist_free(seen);
     close_setup(&s);
 }

@@ -210,11 +210,22 @@ static gist_status set_rows(gist *g, const float *const *keys, const float *cons
     return GIST_OK;
 }
 
-gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, gist **out,
-                           gist_error *err) {
+const float *gist_get_output(const gist *g) {
+    return g->head.width ? g->output : NULL;
+}
+
+/* The encoder's output at the rows, and what the decoder makes of it. */
+static gist_status set_output(gist *g, const float *output, hasher *h, gist_error *err) {
+    size_t n = (size_t)g->head.k * (size_t)g->head.width;
+    if (n == 0) return GIST_OK;
+    memcpy(g->output, output, n * sizeof *output);
+    hash_add(h, output, n * sizeof *output);
+    return gist_make_cross(g, err);
+}
+
+gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, const float *output,
+                           gist **out, gist_error *err) {
     if (!like->e) return err_set(err, GIST_ERR_USAGE, "this gist was only inspected; load it with an engine");
-    if (like->head.width)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "rows of a %s model's gist are not tuned", like->head.family);
     gist *g = gist_new(like->alloc, like->e);
     hasher *h = hash_begin(like->alloc);
     gist_status status = g && h ? GIST_OK : err_memory(err, "gist");
@@ -226,6 +237,7 @@ gist_status gist_from_rows(const gist *like, const float *const *keys, const flo
         status = gist_make_room(g, err);
     }
     if (status == GIST_OK) status = set_rows(g, keys, values, h, err);
+    if (status == GIST_OK) status = set_output(g, output, h, err);
     if (status == GIST_OK) {
         hash_hex(hash_end(h), g->head.id);
         *out = g;

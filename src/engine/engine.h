@@ -42,10 +42,13 @@ gist_status gist_compress_ids(gist_engine *e, const int32_t *prompt, size_t n, c
                               gist **out, gist_error *err);
 /* Rows of a gist in layer l as f32: keys and values [k,G,D]. */
 gist_status gist_get_rows(const gist *g, int l, float *keys, float *values, gist_error *err);
+/* The encoder's output at the rows, [k,C] f32; NULL: the model has no encoder. */
+const float *gist_get_output(const gist *g);
 /* A gist of rows learned for the prompt of `like`: keys and values[l] are [k,G,D] of every layer, rounded to its KV
- * type; everything else is like's.  Its identity is a hash over like's and the rows. */
-gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, gist **out,
-                           gist_error *err);
+ * type, output [k,C] the encoder's where there is one; everything else is like's.  Its identity is a hash over like's
+ * and the rows. */
+gist_status gist_from_rows(const gist *like, const float *const *keys, const float *const *values, const float *output,
+                           gist **out, gist_error *err);
 
 /* Key and value [G,D] of own token `slot` in layer l, as stored. */
 void session_get_row(const gist_session *s, int l, int slot, void *k, void *v);

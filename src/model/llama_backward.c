@@ -136,8 +136,8 @@ void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *c, co
     size_t distances = (size_t)c->H * (2 * (size_t)c->context + 1);
     s->dck = arena_take(ar, rows * GD, sizeof(float));
     s->dcv = arena_take(ar, rows * GD, sizeof(float));
-    s->cross = take_store(ar, T, GD);
-    s->cross_swapped = take_store(ar, T, GD);
+    s->cross[0] = take_store(ar, T, GD);
+    s->cross_swapped[0] = take_store(ar, T, GD);
     s->dnear = arena_take(ar, distances, sizeof(float));
     s->dencoder_near = arena_take(ar, distances, sizeof(float));
 }

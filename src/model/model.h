@@ -380,7 +380,8 @@ typedef struct llama_acts_bwd {
     op_kv kv[2], swapped[2]; /* the block's keys and values, and exchanged */
     op_kv_grad memory;       /* where the gradients of store 1 are added */
     float *dck, *dcv;        /* T5: [T,G,D] of the source's rows */
-    op_kv cross, cross_swapped;
+    op_kv cross[2], cross_swapped[2]; /* of the source's rows and, where gist rows come from elsewhere, of those */
+    op_kv_grad cross_memory;
     float *dnear, *dencoder_near; /* [H, 2 reach + 1] of the biases by distance, summed over a stack's layers */
     void *scratch;           /* op_attention_bwd_scratch */
 } llama_acts_bwd;

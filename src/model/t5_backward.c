@@ -58,8 +58,9 @@ static void self_attention_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d,
     zero(s->dq, rows * HD);
     zero(s->dk, rows * GD);
     zero(s->dv, rows * GD);
-    op_attention_near_bwd(ctx, s->dq, dnear, &(op_kv_grad){ s->dk, s->dv }, s->datt, a->att, a->stats, a->q, /* (4) */
-                          s->kv, s->swapped, b->rows, T, c->H, c->G, c->D, 1.0f, near, s->scratch);
+    op_kv_grad grad[] = { { s->dk, s->dv }, s->memory };
+    op_attention_near_bwd(ctx, s->dq, dnear, grad, s->datt, a->att, a->stats, a->q, s->kv, s->swapped, /* (4) */
+                          b->rows, T, c->H, c->G, c->D, 1.0f, near, s->scratch);
     op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
     llama_pack_input(ctx, s, &d->wq, s->n, T); /* (3) */
     llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq, T);
@@ -80,13 +81,14 @@ static void cross_attention_bwd(op_ctx *ctx, float *dx, float *de, const llama_l
     llama_pack_input(ctx, s, &d->co, a->catt, T);
     llama_matrix_grad(ctx, s->datt, false, &d->co, s, dx, T);
     if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->co, s, dx, a->catt, &r->co, b);
-    op_kv_write(ctx, &s->cross, source->rows, a->ck, a->cv, S, c->G, c->D);
-    op_kv_write(ctx, &s->cross_swapped, source->rows, a->cv, a->ck, S, c->G, c->D);
+    op_kv_write(ctx, s->cross, source->rows, a->ck, a->cv, S, c->G, c->D);
+    op_kv_write(ctx, s->cross_swapped, source->rows, a->cv, a->ck, S, c->G, c->D);
     zero(s->dq, (size_t)T * HD);
     zero(s->dck, (size_t)S * GD);
     zero(s->dcv, (size_t)S * GD);
-    op_attention_bwd(ctx, s->dq, &(op_kv_grad){ s->dck, s->dcv }, s->datt, a->catt, a->cstats, a->cq, /* (5) */
-                     &s->cross, &s->cross_swapped, b->cross, T, c->H, c->G, c->D, 1.0f, s->scratch);
+    op_kv_grad grad[] = { { s->dck, s->dcv }, s->cross_memory };
+    op_attention_bwd(ctx, s->dq, grad, s->datt, a->catt, a->cstats, a->cq, s->cross, s->cross_swapped, /* (5) */
+                     b->cross, T, c->H, c->G, c->D, 1.0f, s->scratch);
     op_rmsnorm_fwd(ctx, s->n, a->xm, w->cross_norm, T, c->C, c->eps);
     llama_pack_input(ctx, s, &d->cq, s->n, T);
     llama_matrix_grad(ctx, s->dn, false, &d->cq, s, s->dq, T);

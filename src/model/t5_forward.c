@@ -19,8 +19,8 @@
 
 /* y = x + attention of q, through wo */
 static void attend(op_ctx *ctx, llama_acts *a, float *y, const float *x, const float *q, float *att, float *stats,
-                   const llama_config *c, const op_kv *kv, const op_row *rows, const llama_batch *b, const op_weight *wo,
-                   const llama_lora *r, const op_distance *near) {
+                   const llama_config *c, const op_kv *kv, const op_row *rows, const llama_batch *b,
+                   const op_weight *wo, const llama_lora *r, const op_distance *near) {
     int T = b->T;
     op_attention_near_fwd(ctx, att, stats, q, kv, rows, T, c->H, c->G, c->D, 1.0f, near, a->scratch);
     op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, att, wo, T), wo, T);

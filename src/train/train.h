@@ -274,9 +274,12 @@ float train_schedule(train_schedule_kind kind, float lr, int64_t t, int64_t step
  * train_model_repack.  Batches see them as store 1 (op_row.mem). */
 float *train_memory_keys(train_model *tm, int layer);
 float *train_memory_values(train_model *tm, int layer);
+float *train_memory_output(train_model *tm); /* [k,C] the encoder's output at the rows; NULL: no encoder */
 
 typedef struct train_tune_options {
     int k;
+    bool encoder;          /* of an encoder-decoder model, whose decoder begins with `start` */
+    int32_t start;
     bool distill;          /* match the model's own distribution under the full prompt; otherwise the answers given */
     int batch;             /* pairs per step */
     int64_t steps, warmup, eval_every; /* eval_every 0: only first and last */

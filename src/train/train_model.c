@@ -245,6 +245,10 @@ void train_take_kept(llama_acts *a, arena *ar, const llama_config *c, size_t row
     a->stats = arena_take(ar, rows * 2 * (size_t)c->H, sizeof(float));
 }
 
+static int most_layers(const llama_config *c) {
+    return c->L > c->encoder ? c->L : c->encoder;
+}
+
 static void take_acts(train_model *tm, arena *ar) {
     const llama_config *c = &tm->model.cfg;
     size_t rows = (size_t)tm->opt.max_rows, C = (size_t)c->C, R = TRAIN_HEAD_ROWS, V = (size_t)c->V;
@@ -280,7 +284,8 @@ static void take_acts(train_model *tm, arena *ar) {
     tm->dxh = arena_take(ar, R * C, sizeof(float));
     tm->logits = arena_take(ar, R * V, sizeof(float));
     tm->teacher = tm->opt.distill > 0 ? arena_take(ar, R * V, sizeof(float)) : NULL;
-    for (int l = 0; l < c->L; l++) tm->kv[l * tm->stores] = tm->s.kv[0]; /* one store serves every block in turn */
+    for (int l = 0; l < most_layers(c); l++)
+        tm->kv[l * tm->stores] = tm->s.kv[0]; /* one store serves every block in turn */
 }
 
 /* Bytes for Muon's update of the largest matrix. */
@@ -298,7 +303,7 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
     size_t L = (size_t)tm->model.cfg.L;
     tm->stores = tm->opt.memory_rows ? 2 : 1;
     tm->acts = mem_calloc(tm->alloc, L, sizeof *tm->acts);
-    tm->kv = mem_calloc(tm->alloc, L * (size_t)tm->stores, sizeof *tm->kv);
+    tm->kv = mem_calloc(tm->alloc, (size_t)most_layers(&tm->model.cfg) * (size_t)tm->stores, sizeof *tm->kv);
     if (!tm->acts || !tm->kv) return err_memory(err, "activations");
     if (tm->model.cfg.encoder) {
         tm->encoder = mem_calloc(tm->alloc, (size_t)tm->model.cfg.encoder, sizeof *tm->encoder);

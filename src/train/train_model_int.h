@@ -21,6 +21,7 @@ struct train_model {
     llama_adapter adapter;          /* being trained; views into w, and packed */
     llama_layer_lora_bwd *lora_bwd; /* [llama_lora_blocks] */
     void *memory_block;             /* behind the memory's stores */
+    float *memory_cross;            /* T5: [4,k,G*D] keys and values of its output rows; their gradients */
     arena packed;
     void *packed_block;
     /* one batch */
@@ -34,7 +35,7 @@ struct train_model {
     int rope_positions;
     float *last, *dx;     /* [T,C] the last block's output; the gradient travelling down */
     llama_acts *encoder;  /* T5: [cfg.encoder] */
-    op_kv cross;          /* T5: one store of the encoder's output's keys and values, for every block in turn */
+    op_kv cross[2];       /* T5: keys and values of the encoder's output, for every block in turn; a memory's */
     float *source_last;   /* T5: [T,C] the last encoder block's output */
     float *source, *dsource; /* the same behind the norm: the encoder's output; its gradient */
     int *head_row;        /* [T] rows with a label or a teacher */
@@ -84,6 +85,10 @@ void train_memory_lay_out(train_model *tm);
 gist_status train_memory_place(train_model *tm, gist_error *err); /* stores, in tm->kv */
 void train_memory_repack(train_model *tm);
 void train_memory_select(train_model *tm, int layer); /* tm->s: before this block's backward pass */
+/* T5: the decoder's keys and values of the memory's output rows in a layer, into tm->cross[1] and, for the backward
+ * pass, tm->s; then their gradients into those of the rows. */
+void train_memory_cross(train_model *tm, int layer);
+void train_memory_cross_bwd(train_model *tm, int layer);
 void train_memory_free(train_model *tm);
 
 #endif

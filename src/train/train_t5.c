@@ -9,8 +9,7 @@
 #include "train/train_model_int.h"
 
 gist_status train_t5_check(const train_model *tm, gist_error *err) {
-    const char *what = tm->opt.memory_rows   ? "a gist's rows (tuning)"
-                       : tm->opt.only_gist   ? "gist tokens alone (--train-only gist)"
+    const char *what = tm->opt.only_gist     ? "gist tokens alone (--train-only gist)"
                        : tm->opt.recompute   ? "with recomputed activations (--recompute)"
                        : tm->opt.local_heads ? "heads that begin by looking back (--local-heads)"
                                              : NULL;
@@ -51,7 +50,7 @@ void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared) {
         a->ck = arena_take(ar, rows * GD, sizeof(float));
         a->cv = arena_take(ar, rows * GD, sizeof(float));
     }
-    tm->cross = take_store(ar, tm->opt.max_rows, GD);
+    tm->cross[0] = take_store(ar, tm->opt.max_rows, GD);
 }
 
 /* ---- passes ---- */
@@ -79,7 +78,7 @@ static llama_batch answers_of(const train_model *tm, const train_batch *b) {
                           .kv = tm->kv,
                           .stores = 1,
                           .cross = b->cross,
-                          .cross_kv = &tm->cross };
+                          .cross_kv = tm->cross };
 }
 
 void train_t5_forward(train_model *tm, const train_batch *b) {
@@ -89,15 +88,16 @@ void train_t5_forward(train_model *tm, const train_batch *b) {
     llama_batch source = source_of(tm, b), answers = answers_of(tm, b);
     llama_embed_fwd(m, ctx, tm->encoder[0].x, &source);
     for (int l = 0; l < c->encoder; l++)
-        t5_encoder_block_fwd(m, ctx, &tm->encoder[l], &m->encoder[l], &tm->kv[0], &source);
+        t5_encoder_block_fwd(m, ctx, &tm->encoder[l], &m->encoder[l], &tm->kv[l * tm->stores], &source);
     op_rmsnorm_fwd(ctx, tm->source, tm->source_last, m->encoder_norm, source.T, c->C, c->eps);
     llama_embed_fwd(m, ctx, tm->acts[0].x, &answers);
     for (int l = 0; l < c->L; l++) {
         llama_acts *a = &tm->acts[l];
         op_input e = { .x = tm->source, .buf = a->operand, .T = source.T };
         t5_cross_rows(ctx, a->ck, a->cv, &e, &m->layers[l], a);
-        op_kv_write(ctx, &tm->cross, source.rows, a->ck, a->cv, source.T, c->G, c->D);
-        t5_decoder_block_fwd(m, ctx, a, &m->layers[l], &tm->kv[0], &tm->cross, &answers);
+        op_kv_write(ctx, tm->cross, source.rows, a->ck, a->cv, source.T, c->G, c->D);
+        train_memory_cross(tm, l);
+        t5_decoder_block_fwd(m, ctx, a, &m->layers[l], tm->kv, tm->cross, &answers);
     }
 }
 
@@ -113,18 +113,24 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
     memset(tm->dsource, 0, rows * sizeof *tm->dsource);
     memset(s->dnear, 0, distances * sizeof *s->dnear);
     memset(s->dencoder_near, 0, distances * sizeof *s->dencoder_near);
-    for (int l = c->L - 1; l >= 0; l--)
+    if (b->grad_rows) answers.T = b->grad_rows;
+    for (int l = c->L - 1; l >= 0; l--) {
+        train_memory_cross(tm, l);
         t5_decoder_block_bwd(m, ctx, tm->dx, tm->dsource, &tm->bwd.layers[l], s, &tm->acts[l], &m->layers[l], &answers,
                              tm->source, &source);
-    if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, tm->dx, b->ids, b->T, c->C);
+        train_memory_cross_bwd(tm, l);
+    }
+    if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, tm->dx, b->ids, answers.T, c->C);
     if (tm->bwd.near_table) op_distance_bwd(tm->bwd.near_table, s->dnear, c->context, &past, c->H);
 
     float *dx = tm->source; /* the encoder's output is needed no more */
     memset(dx, 0, rows * sizeof *dx);
     op_rmsnorm_bwd(ctx, dx, tm->bwd.encoder_norm, tm->dsource, tm->source_last, m->encoder_norm, s->rms, source.T, c->C,
                    c->eps);
-    for (int l = c->encoder - 1; l >= 0; l--)
+    for (int l = c->encoder - 1; l >= 0; l--) {
+        train_memory_select(tm, l);
         t5_encoder_block_bwd(m, ctx, dx, &tm->bwd.encoder[l], s, &tm->encoder[l], &m->encoder[l], &source);
+    }
     if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, dx, source.ids, source.T, c->C);
     if (tm->bwd.gist_embed) op_rows_sum(ctx, tm->bwd.gist_embed, dx, source.gist, source.gists, c->C);
     if (tm->bwd.encoder_near_table)

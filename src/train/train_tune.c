@@ -52,6 +52,7 @@ static gist_status most_rows(const train_set *set, const train_tune_options *o, 
     for (int i = 0; i < set->pairs && i < o->batch; i++) sum += len[i];
     mem_free(set->alloc, len);
     most = sum * (o->distill ? 2 : 1) + set->prompt[0].len; /* without distill: the prompt's loss is measured, too */
+    if (o->encoder) most += (int64_t)o->batch * (set->prompt[0].len + 1); /* each pair under the full prompt reads it */
     if (most > 1 << 24)
         return err_set(err, GIST_ERR_LIMIT, "a batch of %lld tokens: fewer pairs per step", (long long)most);
     if ((int)most > *rows) *rows = (int)most;
@@ -76,17 +77,27 @@ static gist_status add_copies(tuner *u, const train_set *set, const int *pairs, 
     return train_pack_group(&u->b, set, 0, pairs, u->c, u->k, n, &u->pack, u->err);
 }
 
+static void see_memory(op_row *row, int k) {
+    row->mem = 1;
+    row->mlo = 0;
+    row->mhi = k;
+}
+
 /* Pairs behind the memory; with distill the same behind the prompt, row for row their teachers. */
 static gist_status pack(tuner *u, const train_set *set, const int *pairs, int n) {
     train_batch *b = &u->b;
     train_batch_reset(b);
     TRY(add_copies(u, set, pairs, n, COND_NONE));
     int students = b->T;
+    op_row *rows = u->o->encoder ? b->cross : b->rows;
     for (int t = 0; t < students; t++) {
-        b->rows[t].mem = 1;
-        b->rows[t].mlo = 0;
-        b->rows[t].mhi = u->o->k;
+        see_memory(&rows[t], u->o->k);
         b->condition[t] = COND_GIST;
+    }
+    for (int t = 0; t < b->source.T; t++) { /* the memory's rows stand in front, at distances of their own */
+        see_memory(&b->source.rows[t], u->o->k);
+        b->source.rows[t].pos += u->o->k;
+        b->source.pos[t] += u->o->k;
     }
     if (u->o->distill) {
         TRY(add_copies(u, set, pairs, n, COND_FULL));
@@ -184,11 +195,11 @@ static gist_status one_step(tuner *u, const train_set *set, int64_t step, const 
     train_model_update(u->tm, &a, step);
     double now = time_now();
     report.seconds_left = (now - start) / (double)step * (double)(o->steps - step);
-    report.tokens_per_second = now > began ? u->b.T / (now - began) : 0;
+    report.tokens_per_second = now > began ? train_batch_rows(&u->b) / (now - began) : 0;
     if (step == 1) r->first = report.loss;
     r->last = report.loss;
     r->steps = step;
-    r->tokens += u->b.T;
+    r->tokens += train_batch_rows(&u->b);
     if (ev->step) ev->step(ev->ctx, &report);
     return GIST_OK;
 }
@@ -240,7 +251,12 @@ gist_status train_tune_run(train_model *tm, const train_set *set, const train_se
                 .o = opt,
                 .alloc = alloc,
                 .err = err,
-                .pack = { .k = { opt->k }, .k_count = 1, .pairs_per_prompt = opt->batch, .batch_pairs = opt->batch } };
+                .pack = { .k = { opt->k },
+                          .k_count = 1,
+                          .encoder = opt->encoder,
+                          .start = opt->start,
+                          .pairs_per_prompt = opt->batch,
+                          .batch_pairs = opt->batch } };
     train_tune_result r = { .before = NAN, .after = NAN, .full = NAN };
     train_batch_init(&u.b, alloc);
     u.c = mem_alloc(alloc, (size_t)opt->batch, sizeof *u.c);
