@@ -3,7 +3,8 @@
  *   gradients   tests/data/t5, made by tools/make_t5_fixtures.py, under gist, pos_control and neg_control, on every
  *               kernel level; tolerances as for LLaMA (test_train_model.c)
  *   packing     several pairs of a prompt in one batch are the same pairs in batches of their own
- *   laws        any number of threads: the same gradients, bit for bit; what a condition hides has none
+ *   laws        any number of threads, activations kept or computed again: the same gradients, bit for bit; what a
+ *               condition hides has none
  *   teacher     a teacher copy is the pair under the full prompt
  *   lora        gradients of A and B are those of the merged weights, carried through W + s B A; all parts, both stacks
  *   tuning      a memory that holds the predicted gist gives the loss under gist; its gradients by differences
@@ -229,6 +230,30 @@ static void test_threads(void **state) {
         close_model(&s);
     }
     free(first);
+}
+
+/* Activations computed again are the same ones. */
+static void test_recompute(void **state) {
+    (void)state;
+    setup s;
+    train_batch b;
+    train_loss loss;
+    train_model *again = NULL;
+    gist_error err = { 0 };
+    open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 2, DT_F32, 0);
+    train_model_options o = { .type = DT_F32, .max_rows = 128, .lm = 1, .recompute = true };
+    assert_ok(train_model_create(&again, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err);
+    train_batch_init(&b, NULL);
+    add(&s, &b, 4, mixed_pairs, mixed);
+    train_loss kept = step(&s, &b);
+    train_model_zero_grad(again);
+    assert_ok(train_model_step(again, &b, 1, &loss, &err), &err);
+    assert_true(loss.total == kept.total);
+    assert_memory_equal(train_model_g(again), train_model_g(s.tm), train_model_count(s.tm) * sizeof(float));
+    assert_true(train_model_bytes(again) < train_model_bytes(s.tm));
+    train_batch_free(&b);
+    train_model_free(again);
+    close_model(&s);
 }
 
 /* Without the prompt in sight its embeddings get no gradient; from gists they do. */
@@ -497,11 +522,7 @@ static void test_refused(void **state) {
     train_model *tm = NULL;
     train_stream stream;
     open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 1, DT_F32, 0);
-    train_model_options o = { .type = DT_F32, .max_rows = 64, .lm = 1, .recompute = true };
-    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
-                 "--recompute");
-    err = (gist_error){ 0 };
-    o = (train_model_options){ .type = DT_F32, .max_rows = 64, .lm = 1, .gist_token = s.pack.gist_token };
+    train_model_options o = { .type = DT_F32, .max_rows = 64, .lm = 1, .gist_token = s.pack.gist_token };
     o.lora = (llama_lora_config){ 2, 2, 1, true };
     assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
                  "at gist positions");
@@ -522,6 +543,7 @@ static void test_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients), cmocka_unit_test(test_packing), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_recompute),
         cmocka_unit_test(test_hidden),    cmocka_unit_test(test_teacher), cmocka_unit_test(test_lora),
         cmocka_unit_test(test_tuning),
         cmocka_unit_test(test_refused),

@@ -10,7 +10,6 @@
 
 gist_status train_t5_check(const train_model *tm, gist_error *err) {
     const char *what = tm->opt.only_gist     ? "gist tokens alone (--train-only gist)"
-                       : tm->opt.recompute   ? "with recomputed activations (--recompute)"
                        : tm->opt.local_heads ? "heads that begin by looking back (--local-heads)"
                                              : NULL;
     if (!tm->model.cfg.encoder || !what) return GIST_OK;
@@ -27,28 +26,44 @@ static op_kv take_store(arena *ar, int T, size_t width) {
     return kv;
 }
 
+/* What cross-attention's derivative reads. */
+static void take_cross(llama_acts *a, arena *ar, const llama_config *c, size_t rows) {
+    size_t C = (size_t)c->C, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
+    a->cq = arena_take(ar, rows * HD, sizeof(float));
+    a->catt = arena_take(ar, rows * HD, sizeof(float));
+    a->xc = arena_take(ar, rows * C, sizeof(float));
+    a->cstats = arena_take(ar, rows * 2 * (size_t)c->H, sizeof(float));
+    a->ck = arena_take(ar, rows * GD, sizeof(float));
+    a->cv = arena_take(ar, rows * GD, sizeof(float));
+}
+
 void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared) {
     const llama_config *c = &tm->model.cfg;
-    size_t rows = (size_t)tm->opt.max_rows, C = (size_t)c->C, HD = (size_t)c->H * (size_t)c->D;
-    size_t GD = (size_t)c->G * (size_t)c->D;
+    size_t rows = (size_t)tm->opt.max_rows, C = (size_t)c->C, GD = (size_t)c->G * (size_t)c->D;
+    llama_acts once = *shared;
     for (int l = 0; l < c->encoder; l++) {
         llama_acts *a = &tm->encoder[l];
         *a = *shared;
-        train_take_kept(a, ar, c, rows);
+        if (!tm->opt.recompute) train_take_kept(a, ar, c, rows);
         a->x = arena_take(ar, rows * C, sizeof(float));
         if (l > 0) a[-1].y = a->x;
     }
     tm->source_last = tm->encoder[c->encoder - 1].y = arena_take(ar, rows * C, sizeof(float));
     tm->source = arena_take(ar, rows * C, sizeof(float));
     tm->dsource = arena_take(ar, rows * C, sizeof(float));
+    if (tm->opt.recompute) take_cross(&once, ar, c, rows);
     for (int l = 0; l < c->L; l++) {
         llama_acts *a = &tm->acts[l];
-        a->cq = arena_take(ar, rows * HD, sizeof(float));
-        a->catt = arena_take(ar, rows * HD, sizeof(float));
-        a->xc = arena_take(ar, rows * C, sizeof(float));
-        a->cstats = arena_take(ar, rows * 2 * (size_t)c->H, sizeof(float));
-        a->ck = arena_take(ar, rows * GD, sizeof(float));
-        a->cv = arena_take(ar, rows * GD, sizeof(float));
+        if (!tm->opt.recompute) {
+            take_cross(a, ar, c, rows);
+            continue;
+        }
+        a->cq = once.cq;
+        a->catt = once.catt;
+        a->xc = once.xc;
+        a->cstats = once.cstats;
+        a->ck = once.ck;
+        a->cv = once.cv;
     }
     tm->cross[0] = take_store(ar, tm->opt.max_rows, GD);
 }
@@ -81,6 +96,18 @@ static llama_batch answers_of(const train_model *tm, const train_batch *b) {
                           .cross_kv = tm->cross };
 }
 
+/* A block of the decoder, and what it sees of the source. */
+static void decoder_block(train_model *tm, llama_acts *a, int l, const llama_batch *source,
+                          const llama_batch *answers) {
+    const llama_model *m = &tm->model;
+    op_ctx *ctx = &tm->ctx;
+    op_input e = { .x = tm->source, .buf = a->operand, .T = source->T };
+    t5_cross_rows(ctx, a->ck, a->cv, &e, &m->layers[l], a);
+    op_kv_write(ctx, tm->cross, source->rows, a->ck, a->cv, source->T, m->cfg.G, m->cfg.D);
+    train_memory_cross(tm, l);
+    t5_decoder_block_fwd(m, ctx, a, &m->layers[l], tm->kv, tm->cross, answers);
+}
+
 void train_t5_forward(train_model *tm, const train_batch *b) {
     const llama_model *m = &tm->model;
     const llama_config *c = &m->cfg;
@@ -91,14 +118,7 @@ void train_t5_forward(train_model *tm, const train_batch *b) {
         t5_encoder_block_fwd(m, ctx, &tm->encoder[l], &m->encoder[l], &tm->kv[l * tm->stores], &source);
     op_rmsnorm_fwd(ctx, tm->source, tm->source_last, m->encoder_norm, source.T, c->C, c->eps);
     llama_embed_fwd(m, ctx, tm->acts[0].x, &answers);
-    for (int l = 0; l < c->L; l++) {
-        llama_acts *a = &tm->acts[l];
-        op_input e = { .x = tm->source, .buf = a->operand, .T = source.T };
-        t5_cross_rows(ctx, a->ck, a->cv, &e, &m->layers[l], a);
-        op_kv_write(ctx, tm->cross, source.rows, a->ck, a->cv, source.T, c->G, c->D);
-        train_memory_cross(tm, l);
-        t5_decoder_block_fwd(m, ctx, a, &m->layers[l], tm->kv, tm->cross, &answers);
-    }
+    for (int l = 0; l < c->L; l++) decoder_block(tm, &tm->acts[l], l, &source, &answers);
 }
 
 void train_t5_backward(train_model *tm, const train_batch *b) {
@@ -115,8 +135,13 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
     memset(s->dencoder_near, 0, distances * sizeof *s->dencoder_near);
     if (b->grad_rows) answers.T = b->grad_rows;
     for (int l = c->L - 1; l >= 0; l--) {
+        llama_acts a = tm->acts[l];
+        if (tm->opt.recompute) {
+            a.y = s->dn; /* the output is known already; it must not land on a kept input */
+            decoder_block(tm, &a, l, &source, &answers);
+        }
         train_memory_cross(tm, l);
-        t5_decoder_block_bwd(m, ctx, tm->dx, tm->dsource, &tm->bwd.layers[l], s, &tm->acts[l], &m->layers[l], &answers,
+        t5_decoder_block_bwd(m, ctx, tm->dx, tm->dsource, &tm->bwd.layers[l], s, &a, &m->layers[l], &answers,
                              tm->source, &source);
         train_memory_cross_bwd(tm, l);
     }
@@ -128,8 +153,13 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
     op_rmsnorm_bwd(ctx, dx, tm->bwd.encoder_norm, tm->dsource, tm->source_last, m->encoder_norm, s->rms, source.T, c->C,
                    c->eps);
     for (int l = c->encoder - 1; l >= 0; l--) {
+        llama_acts a = tm->encoder[l];
         train_memory_select(tm, l);
-        t5_encoder_block_bwd(m, ctx, dx, &tm->bwd.encoder[l], s, &tm->encoder[l], &m->encoder[l], &source);
+        if (tm->opt.recompute) {
+            a.y = s->dn;
+            t5_encoder_block_fwd(m, ctx, &a, &m->encoder[l], &tm->kv[l * tm->stores], &source);
+        }
+        t5_encoder_block_bwd(m, ctx, dx, &tm->bwd.encoder[l], s, &a, &m->encoder[l], &source);
     }
     if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, dx, source.ids, source.T, c->C);
     if (tm->bwd.gist_embed) op_rows_sum(ctx, tm->bwd.gist_embed, dx, source.gist, source.gists, c->C);
