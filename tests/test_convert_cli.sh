@@ -84,6 +84,9 @@ mkdir empty
 ends 0 "" "an empty directory is no obstacle" wide.gguf empty/
 check "and is filled" test -s empty/config.json
 ends 0 "" "directory to directory" wide other
+cp -r wide noted && sed 's/^{/{"gist_training": {"input_loss": true},/' wide/config.json >noted/config.json
+ends 0 "" "a directory with a note of training" noted noted-too
+check "keeps it" grep -q '"input_loss": true' noted-too/config.json
 check "the same logits" same_logits wide other
 ends 2 "a directory's weights are f32, bf16 or f16, not q8_0" "blocks in a directory" wide.gguf nowhere --type q8_0
 ends 2 "" "a type that is not written" wide nowhere.gguf --type q6_K

@@ -112,13 +112,28 @@ static json_t *token_ids(const tokenizer *t) {
     return NULL;
 }
 
+/* What `gist train` noted in the source's config.json, which the weights do not say: kept in *config. */
+static gist_status keep_note(const job *j, json_t *config, gist_error *err) {
+    json_t *from = NULL;
+    char *path = path_join(j->alloc, j->in, "config.json");
+    gist_status status = path ? GIST_OK : err_memory(err, "path");
+    if (status == GIST_OK && path_exists(path)) status = json_read_file(path, &from, err);
+    json_t *note = json_object_get(from, "gist_training");
+    if (status == GIST_OK && note && json_object_set(config, "gist_training", note) != 0)
+        status = err_memory(err, "config.json");
+    json_decref(from);
+    mem_free(j->alloc, path);
+    return status;
+}
+
 static gist_status fill(job *j, const char *dir, gist_error *err) {
-    json_t *ids = token_ids(j->tok);
-    gist_status status = ids ? GIST_OK : err_memory(err, "ids of tokens");
+    json_t *ids = token_ids(j->tok), *config = ids ? json_copy(ids) : NULL;
+    gist_status status = config ? keep_note(j, config, err) : err_memory(err, "ids of tokens");
     if (status == GIST_OK) status = llama_copy_dir(&j->copy, dir, j->opt->shard, err);
     if (status == GIST_OK) status = tok_write_dir(j->tok, dir, err);
     if (status == GIST_OK) status = llama_save_json(ids, dir, "generation_config.json", j->alloc, err);
-    if (status == GIST_OK) status = llama_save_config(&j->cfg, ids, j->copy.type, dir, j->alloc, err);
+    if (status == GIST_OK) status = llama_save_config(&j->cfg, config, j->copy.type, dir, j->alloc, err);
+    json_decref(config);
     json_decref(ids);
     return status;
 }
