@@ -418,6 +418,35 @@ static void test_splits(void **state) {
     assert_fails(tok_open_parts(&l.p, NULL, &t, &err), &err, GIST_ERR_UNSUPPORTED, "tokenizer.ggml.pre");
 }
 
+/* A split that has no name is kept as its expression: here each letter is a word, so "ab" does not merge. */
+static void test_pattern(void **state) {
+    (void)state;
+    static const char *const bos[] = { "<|bos|>", NULL };
+    letters l;
+    gist_error err = { 0 };
+    tokenizer *t = NULL, *again = NULL;
+    tok_parts p;
+    make_letters(&l, "default", bos, 3);
+    l.p.pattern = (tok_text)T("[a-z]|[^a-z]+");
+    assert_ok(tok_open_parts(&l.p, NULL, &t, &err), &err);
+    assert_ids(t, "12ab", 4, 0, "49 50 97 98");
+    assert_ok(tok_parts_of(t, 0, &p, &err), &err);
+    assert_memory_equal(p.pre.p, "default", p.pre.len);
+    assert_int_equal(p.pattern.len, l.p.pattern.len);
+    assert_memory_equal(p.pattern.p, l.p.pattern.p, p.pattern.len);
+    assert_ok(tok_open_parts(&p, NULL, &again, &err), &err);
+    assert_same(t, again, true, "a pattern");
+    tok_parts_free(&p);
+    tok_close(again);
+    tok_close(t);
+    static const char *const bad[] = { "(", "[a", "" };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        l.p.pattern = (tok_text){ bad[i], strlen(bad[i]) };
+        err = (gist_error){ 0 };
+        assert_true(tok_open_parts(&l.p, NULL, &t, &err) != GIST_OK);
+    }
+}
+
 static void test_chat(void **state) {
     (void)state;
     static const char *const chatml[] = { "<|im_start|>", "<|im_end|>", "<|endoftext|>", NULL };
@@ -589,7 +618,7 @@ int main(void) {
         cmocka_unit_test(test_large),
         cmocka_unit_test(test_small),
         cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_splits),
+        cmocka_unit_test(test_splits), cmocka_unit_test(test_pattern),
         cmocka_unit_test(test_chat),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_hostile_letters),

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 
 #define KEY "tokenizer.ggml."
+#define PATTERN "gist.split_pattern"
 
 /* What the parts point to while they are read. */
 typedef struct arrays {
@@ -122,6 +123,7 @@ static gist_status get_charsmap(const gguf_file *g, tok_parts *p, gist_error *er
 static gist_status get_parts(const gguf_file *g, tok_parts *p, arrays *a, gist_error *err) {
     TRY(get_text(g, KEY "model", true, &p->model, err));
     TRY(get_text(g, KEY "pre", false, &p->pre, err));
+    TRY(get_text(g, PATTERN, false, &p->pattern, err));
     TRY(get_text(g, "tokenizer.chat_template", false, &p->chat_template, err));
     TRY(get_texts(g, KEY "tokens", true, &a->token, &p->tokens, a->alloc, err));
     TRY(get_texts(g, KEY "merges", false, &a->merge, &p->merges, a->alloc, err));
@@ -166,6 +168,7 @@ static void add_flag(gguf_writer *w, const char *key, int on) {
 static void add_parts(gguf_writer *w, const tok_parts *p) {
     add_text(w, KEY "model", p->model);
     add_text(w, KEY "pre", p->pre);
+    add_text(w, PATTERN, p->pattern);
     add_texts(w, KEY "tokens", p->token, p->tokens);
     if (p->score) {
         gguf_add_array(w, KEY "scores", GGUF_F32, p->tokens);
@@ -200,6 +203,10 @@ gist_status vocabulary_add(gguf_writer *w, const tokenizer *t, int rows, const l
     if (p.ends > 2)
         log_msg(log, GIST_LOG_WARN, "%zu tokens end an answer; a GGUF file has keys for three, the others are left out",
                 p.ends + 1);
+    if (p.pattern.p)
+        log_msg(log, GIST_LOG_WARN,
+                "the way the tokenizer splits text has no name in GGUF: it is kept as " PATTERN ", which other programs do "
+                "not read; there some texts become other tokens");
     add_parts(w, &p);
     tok_parts_free(&p);
     return GIST_OK;

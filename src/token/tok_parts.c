@@ -187,7 +187,10 @@ static gist_status open_byte_level(tokenizer *t, const tok_parts *p, gist_error 
     bytes_find(t);
     t->unk = tok_piece(t, p->unk, NULL) ? p->unk : -1;
     if (p->add_space_prefix == 1) TRY(split_add_prefix(t, err));
-    TRY(split_add_named(t, p->pre, err));
+    if (p->pattern.p)
+        TRY(split_add(t, p->pattern.p, p->pattern.len, false, true, true, err));
+    else
+        TRY(split_add_named(t, p->pre, err));
     TRY(name_specials(t, p, err));
     add_known_ends(t);
     return GIST_OK;

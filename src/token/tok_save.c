@@ -69,7 +69,7 @@ static gist_status check_sentencepiece(const tokenizer *t, gist_error *err) {
 }
 
 static gist_status check_bytes(const tokenizer *t, gist_error *err) {
-    if (!split_name(t)) return refuse(err, "the way it splits or normalises text has no name there");
+    if (!split_name(t) && !split_pattern(t).p) return refuse(err, "the way it splits or normalises text has no name there");
     return GIST_OK;
 }
 
@@ -212,7 +212,9 @@ static tok_text text_of(const char *s) {
 static void describe(const tokenizer *t, tok_parts *p) {
     bool sp = t->model == TOK_SENTENCEPIECE;
     p->model = text_of(!sp ? "gpt2" : t->is_unigram ? "t5" : "llama");
-    p->pre = text_of(sp ? "default" : split_name(t));
+    const char *name = sp ? "default" : split_name(t);
+    p->pre = text_of(name ? name : "default");
+    if (!name) p->pattern = split_pattern(t);
     p->bos = t->bos;
     p->eos = t->eos;
     p->unk = t->unk;

@@ -205,6 +205,13 @@ const char *split_name(const tokenizer *t) {
     return NULL;
 }
 
+tok_text split_pattern(const tokenizer *t) {
+    const split_stage *g = &t->stage[0];
+    bool plain = t->stages == 1 && t->form == FORM_NONE && !t->ignore_merges && t->model == TOK_BYTE_BPE && g->re &&
+                 !g->literal && g->keep_match && g->keep_gap;
+    return plain ? (tok_text){ g->pattern, g->pattern_len } : (tok_text){ NULL, 0 };
+}
+
 void split_free(tokenizer *t) {
     for (int i = 0; i < t->stages; i++) {
         pcre2_code_free(t->stage[i].re);

@@ -85,6 +85,8 @@ typedef struct tok_text {
 typedef struct tok_parts {
     tok_text model;        /* model: "llama" SentencePiece BPE, "t5" SentencePiece unigram, "gpt2" byte-level BPE */
     tok_text pre;          /* pre: how "gpt2" splits text: "gpt-2", "llama-bpe", "qwen2", "smollm", "default" */
+    tok_text pattern;      /* gist.split_pattern: the expression that matches the words of a "gpt2" whose split has no
+                              name; pre is "default" then, for other programs, which split a little differently */
     const tok_text *token; /* [tokens] tokens */
     size_t tokens;
     const float *score;    /* [tokens] scores; NULL: absent ("gpt2" needs none) */

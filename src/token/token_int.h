@@ -333,6 +333,8 @@ gist_status split_add_prefix(tokenizer *t, gist_error *err);
 gist_status split_add_named(tokenizer *t, tok_text name, gist_error *err);
 /* The name of t's stages there; NULL: they have none. */
 const char *split_name(const tokenizer *t);
+/* The expression of a split in one stage, without normalisation; p NULL: it is more than that. */
+tok_text split_pattern(const tokenizer *t);
 void split_free(tokenizer *t);
 /* s[0..len), valid UTF-8, in normal form `form`; *out borrows s when nothing changes, else buf. */
 gist_status norm_form(tok_form form, const char *s, size_t len, sbuf *buf, const char **out, size_t *out_len,
