@@ -69,7 +69,8 @@ static gist_status check_sentencepiece(const tokenizer *t, gist_error *err) {
 }
 
 static gist_status check_bytes(const tokenizer *t, gist_error *err) {
-    if (!split_name(t) && !split_pattern(t).p) return refuse(err, "the way it splits or normalises text has no name there");
+    if (!split_name(t) && !split_pattern(t).p)
+        return refuse(err, "the way it splits or normalises text has no name there");
     return GIST_OK;
 }
 
