@@ -205,8 +205,8 @@ gist_status vocabulary_add(gguf_writer *w, const tokenizer *t, int rows, const l
                 p.ends + 1);
     if (p.pattern.p)
         log_msg(log, GIST_LOG_WARN,
-                "the way the tokenizer splits text has no name in GGUF: it is kept as " PATTERN ", which other programs "
-                "do not read; there some texts become other tokens");
+                "the way the tokenizer splits text has no name in GGUF: it is kept as " PATTERN ", which others do "
+                "not read; there some texts become other tokens");
     add_parts(w, &p);
     tok_parts_free(&p);
     return GIST_OK;
