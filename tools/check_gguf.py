@@ -1,6 +1,7 @@
 """Checks GGUF files and directories that `gist convert` writes with other hands: gguf, transformers, llama.cpp.
 
     venv/bin/python tools/check_gguf.py [build/release/gist] [WORKDIR]
+    venv/bin/python tools/check_gguf.py build/release/gist WORKDIR models/demo rows.jsonl
 
 Small random models of each family (seed 5) are converted to every type and back:
 
@@ -12,8 +13,12 @@ Small random models of each family (seed 5) are converted to every type and back
                   distributions from those of transformers with the same (dequantized) weights, at most 1e-3; the KL
                   from the f32 weights is shown: what the type costs.  Left out when the package is missing.
 
+With a model directory and rows {instruction, input}, llama.cpp answers the first rows of ten prompts from the model's own
+GGUF files: token ids from transformers, since a split of ours has no name there; the same KLs, greedy text in f32.
+
 Ran with CPython 3.11, gguf 0.19, torch 2.15, transformers 5.23, llama-cpp-python 0.3.36.
 """
+import json
 import os
 import shutil
 import subprocess
@@ -192,13 +197,57 @@ def check_model(gist, name, work):
             check_llama_cpp(name, kind, path, again, model, tok)
 
 
+def read_prompts(path, tok, count):
+    """Token ids of the first row of each prompt, as the template `paper` has them."""
+    ids, last = [], None
+    for line in open(path, encoding="utf-8"):
+        row = json.loads(line)
+        if row["instruction"] != last and len(ids) < count:
+            last = row["instruction"]
+            ids.append(tok(f"Instruction: {last}").input_ids +
+                       tok(f"Input: {row['input']}\nOutput:", add_special_tokens=False).input_ids)
+    return ids
+
+
+def check_given(gist, src, rows, work):
+    """A model that can do something: the distributions and answers of llama.cpp and of transformers."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(src, dtype=torch.float32)
+    tok = transformers.AutoTokenizer.from_pretrained(src)
+    prompts = read_prompts(rows, tok, 10)
+    for kind in TYPES:
+        path, back = os.path.join(work, f"given-{kind}.gguf"), os.path.join(work, f"given-{kind}")
+        convert(gist, src, path, "--type", kind, "--force")
+        convert(gist, path, back, "--type", "f32", "--force")
+        again = transformers.AutoModelForCausalLM.from_pretrained(back, dtype=torch.float32)
+        llm = llama_cpp.Llama(path, n_ctx=512, n_threads=2, logits_all=True, verbose=False)
+        same, cost, equal = [], [], 0
+        for ids in prompts:
+            llm.reset()
+            llm.eval(ids)
+            theirs = torch.tensor(np.array(llm.scores[:len(ids)])).double()
+            same.append(kl(logits_of(again, ids), theirs))
+            cost.append(kl(logits_of(model, ids), theirs))
+            out = list(ids)
+            while len(out) < len(ids) + 20 and out[-1] != tok.eos_token_id:
+                out.append(int(np.argmax(llm.scores[len(out) - 1])))
+                llm.eval([out[-1]])
+            equal += out == greedy(model, ids, len(out) - len(ids))
+        check(np.mean(same) <= 1e-3 and np.mean(cost) <= 1e-3,
+              f"{kind}: llama.cpp, mean KL {np.mean(same):.1e} with the same weights, {np.mean(cost):.1e} from f32")
+        check(kind != "f32" or equal == len(prompts), f"{kind}: {equal} of {len(prompts)} greedy answers are the f32 model's")
+        llm.close()
+
+
 def main():
     gist = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else "build/release/gist")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         work = sys.argv[2] if len(sys.argv) > 2 else temporary
-        for name in MODELS:
-            check_model(gist, name, work)
+        if len(sys.argv) > 4:
+            check_given(gist, sys.argv[3], sys.argv[4], work)
+        else:
+            for name in MODELS:
+                check_model(gist, name, work)
     if not llama_cpp:
         print("llama_cpp is not installed: left out")
     print(f"{len(failed)} wrong")
