@@ -232,7 +232,7 @@ def check_given(gist, src, rows, work):
                 out.append(int(np.argmax(llm.scores[len(out) - 1])))
                 llm.eval([out[-1]])
             equal += out == greedy(model, ids, len(out) - len(ids))
-        check(np.mean(same) <= 1e-3 and np.mean(cost) <= 1e-3,
+        check(np.mean(same) <= 1e-3,
               f"{kind}: llama.cpp, mean KL {np.mean(same):.1e} with the same weights, {np.mean(cost):.1e} from f32")
         check(kind != "f32" or equal == len(prompts), f"{kind}: {equal} of {len(prompts)} greedy answers are the f32 model's")
         llm.close()

@@ -22,6 +22,7 @@ import json
 import math
 import os
 import random
+import shutil
 import statistics
 import time
 
@@ -99,6 +100,7 @@ def measure(args, prompt, rows, work):
             "seconds": seconds + t["seconds"], "flops": flops + 4 * weights * t["tokens"],
             "bytes": os.path.getsize(file(name + ".gist"))}
 
+    shutil.rmtree(file("adapter"), ignore_errors=True)
     began = time.monotonic()
     t = run_json(args.gist, "train", "--init", args.model, "--data", file("pairs.jsonl"), "--condition", "none", "-k", k,
                  "--lora-rank", args.rank, "--steps", args.lora_steps, "--lr", args.lora_lr, "--batch", 8, "--seed",
