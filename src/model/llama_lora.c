@@ -103,7 +103,7 @@ gist_status llama_lora_check(const llama_lora_config *lora, const llama_config *
                        c->C);
     if (lora->rank > 0 && !(lora->alpha > 0 && lora->alpha <= 1e6f))
         return err_set(err, GIST_ERR_USAGE, "an alpha of %g is not in (0,1e6]", (double)lora->alpha);
-    if (c->encoder && lora->gist_only)
+    if (lora->rank > 0 && c->encoder && lora->gist_only)
         return err_set(err, GIST_ERR_UNSUPPORTED, "adapters at gist positions of a %s model are not supported",
                        llama_families[c->family].name);
     if (lora->rank > 0 && lora->targets == 0) return err_set(err, GIST_ERR_USAGE, "an adapter needs a matrix to adapt");

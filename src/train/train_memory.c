@@ -90,13 +90,13 @@ gist_status train_memory_place(train_model *tm, gist_error *err) {
     return GIST_OK;
 }
 
-/* Round n values to the KV type; they stay f32. */
+/* Round n values to the KV type; they stay f32.  out may be x. */
 static void rounded(float *out, const float *x, dtype type, size_t n) {
     uint16_t narrow[64];
     for (size_t i = 0; i < n; i += 64) {
         size_t part = n - i < 64 ? n - i : 64;
         if (type == DT_F32) {
-            memcpy(out + i, x + i, part * sizeof *out);
+            if (out != x) memcpy(out + i, x + i, part * sizeof *out);
         } else {
             dt_from_f32(narrow, type, x + i, part);
             dt_to_f32(out + i, narrow, type, part);
