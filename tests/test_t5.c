@@ -5,6 +5,7 @@
  *   laws       cached = uncached, batch = alone, any threads, from a file: bit for bit
  *   hidden     tokens of the prompt behind the gist rows move nothing
  *   gguf       the same weights as a GGUF file of another writer and of ours: the same bits; blocks of 8 bits
+ *   adapter    at gist positions only: logits of tests/data/lora/t5-gist; the base model's answers where no gist is seen
  *   text       a source ends with </s>, sentinels are tokens, the template has no "Output:"
  *   memory     every allocation of a life failing once: nothing is leaked, the failure is told
  *   bad        configs, weights and sessions that cannot be
@@ -440,6 +441,54 @@ static void test_blocks(void **state) {
 
 /* ---- text ---- */
 
+/* ---- an adapter at gist positions ---- */
+
+static fixture with_adapter(gist_kernels k) {
+    char path[TEST_PATH], adapter[TEST_PATH];
+    gist_engine_options o = GIST_ENGINE_OPTIONS_INIT;
+    gist_error err = { 0 };
+    fixture f = fixture_open("v11-f32", "", k, GIST_TYPE_F32, 2);
+    gist_engine_close(f.e);
+    o.threads = 2;
+    o.kernels = k;
+    o.weights = GIST_TYPE_F32;
+    o.adapter = test_fixture(adapter, "lora/t5-gist");
+    assert_ok(gist_engine_open(test_fixture(path, "t5/v11-f32"), &o, &f.e, &err), &err);
+    return f;
+}
+
+static void test_adapter_at_gist(void **state) {
+    (void)state;
+    for (int l = 0; l < levels; l++) {
+        char path[TEST_PATH];
+        gist_error err = { 0 };
+        st_file adapted;
+        fixture f = with_adapter(level[l]), base = fixture_open("v11-f32", "", level[l], GIST_TYPE_F32, 2);
+        assert_ok(st_open(&adapted, NULL, test_fixture(path, "lora/t5-gist/expected.safetensors"), &err), &err);
+        const tensor_view *t = st_find(&adapted, "logits");
+        assert_non_null(t);
+        assert_int_equal(tensor_count(t), size_of(&f));
+        float *want = floats(size_of(&f)), *got = uncached(&f, f.source, GIST, GIST_TYPE_F32);
+        dt_to_f32(want, t->data, t->type, size_of(&f));
+        assert_close(got, want, size_of(&f), TOL_LOGITS_F32, "logits behind adapted gist rows");
+        gist *g = compress(&f, GIST_TYPE_F32);
+        float *again = cached(&f, g);
+        assert_same_floats(again, got, size_of(&f), "cached = uncached");
+        float *hidden = uncached(&f, f.source, NEG, GIST_TYPE_F32),
+              *plain = uncached(&base, f.source, NEG, GIST_TYPE_F32);
+        assert_same_floats(hidden, plain, size_of(&f), "rows that see no gist");
+        free(want);
+        free(got);
+        free(again);
+        free(hidden);
+        free(plain);
+        gist_free(g);
+        st_close(&adapted);
+        fixture_close(&f);
+        fixture_close(&base);
+    }
+}
+
 static void test_text(void **state) {
     (void)state;
     fixture f = fixture_open("v11-f32", "", level[0], GIST_TYPE_AUTO, 1);
@@ -615,10 +664,11 @@ static int setup(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_transformers), cmocka_unit_test(test_cached),
-                                        cmocka_unit_test(test_batch),        cmocka_unit_test(test_samples),
-                                        cmocka_unit_test(test_gguf),         cmocka_unit_test(test_blocks),
-                                        cmocka_unit_test(test_text),         cmocka_unit_test(test_bad_config),
-                                        cmocka_unit_test(test_refused),      cmocka_unit_test(test_memory) };
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_transformers),    cmocka_unit_test(test_cached), cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_samples),         cmocka_unit_test(test_gguf),   cmocka_unit_test(test_blocks),
+        cmocka_unit_test(test_adapter_at_gist), cmocka_unit_test(test_text),   cmocka_unit_test(test_bad_config),
+        cmocka_unit_test(test_refused),         cmocka_unit_test(test_memory)
+    };
     return cmocka_run_group_tests(tests, setup, NULL);
 }

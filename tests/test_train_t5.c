@@ -7,6 +7,7 @@
  *               condition hides has none
  *   teacher     a teacher copy is the pair under the full prompt
  *   lora        gradients of A and B are those of the merged weights, carried through W + s B A; all parts, both stacks
+ *               at gist positions only: against PyTorch (tests/data/lora/t5-gist); <GIST>'s embedding alone is their last
  *   tuning      a memory that holds the predicted gist gives the loss under gist; its gradients by differences
  *   bad         what T5 training does not do is refused by name
  */
@@ -19,6 +20,7 @@
 #include "train/train.h"
 
 static const double TOL_LOSS = 1e-6, TOL_GRAD = 2e-5;
+static const double TOL_GRAD_AT_GIST = 5e-5; /* sums over three rows alone, which cancel to a tenth of their terms */
 enum { N_LEVELS = 5, P = 7, K = 3, REST = 10, ANSWER = 9, MOST = 64 };
 static const gist_kernels levels[N_LEVELS] = { GIST_KERNELS_SCALAR, GIST_KERNELS_AVX2, GIST_KERNELS_AVX512,
                                                GIST_KERNELS_AVX512BF16, GIST_KERNELS_AMX };
@@ -390,7 +392,7 @@ static void check_adapter(const char *dir) {
     assert_ok(train_model_step(full, &b, 1, &merged_loss, &err), &err);
     assert_true(fabs(loss.total - merged_loss.total) < 1e-5 * merged_loss.total);
     int parts = 0, layer;
-    for (int block = 0; block < llama_lora_blocks(&s.cfg); block++)
+    for (int block = 0; block < llama_lora_blocks(&s.cfg, false); block++)
         for (int part = 0; part < LLAMA_LORA_PARTS; part++) {
             if (!llama_lora_row(&s.cfg, block, part, &layer)) continue;
             check_factors(tm, full, &s.cfg, block, part);
@@ -407,6 +409,99 @@ static void check_adapter(const char *dir) {
 static void test_lora(void **state) {
     (void)state;
     check_adapter("v11-f32");
+}
+
+/* At gist positions only: the encoder's blocks alone have a part; loss and gradients are PyTorch's. */
+static void check_at_gist(gist_kernels level, bool recompute) {
+    setup s;
+    st_file values, ref;
+    train_batch b;
+    train_loss loss;
+    train_model *tm = NULL;
+    gist_error err = { 0 };
+    char path[TEST_PATH];
+    open_model(&s, "v11-f32", level, 2, DT_F32, 0);
+    assert_ok(st_open(&values, NULL, test_fixture(path, "lora/t5-gist/adapter_model.safetensors"), &err), &err);
+    assert_ok(st_open(&ref, NULL, test_fixture(path, "lora/t5-gist/expected.safetensors"), &err), &err);
+    train_model_options o = {
+        .type = DT_F32, .max_rows = 128, .lm = 1, .recompute = recompute, .gist_token = s.pack.gist_token
+    };
+    o.lora = (llama_lora_config){ RANK, 8, (1u << LLAMA_LORA_TARGETS) - 1, true };
+    assert_ok(train_model_create(&tm, &s.cfg, &s.w, false, 5, &o, &s.ctx, NULL, &err), &err);
+    assert_int_equal(train_model_trained(tm), values.count);
+    for (int i = 0; i < train_model_trained(tm); i++) {
+        const train_tensor *t = train_model_tensor(tm, i);
+        const tensor_view *v = st_find(&values, t->name);
+        if (!v || tensor_count(v) != t->count) fail_msg("the adapter has no %s", t->name);
+        memcpy(train_model_w(tm) + t->at, v->data, v->bytes);
+    }
+    train_model_repack(tm);
+    train_batch_init(&b, NULL);
+    add(&s, &b, 1, (int[]){ 0 }, (train_condition[]){ COND_GIST });
+    train_batch_finish(&b);
+    train_model_zero_grad(tm);
+    assert_ok(train_model_step(tm, &b, 1, &loss, &err), &err);
+    double expected = (double)at(st_find(&ref, "loss"), 0);
+    if (fabs(loss.total - expected) > TOL_LOSS * expected)
+        fail_msg("at gist positions: loss %.9g, expected %.9g", loss.total, expected);
+    for (int i = 0; i < train_model_trained(tm); i++) {
+        const train_tensor *t = train_model_tensor(tm, i);
+        char name[200];
+        snprintf(name, sizeof name, "grad.%s", t->name);
+        const tensor_view *g = st_find(&ref, name);
+        if (!g) fail_msg("expected.safetensors has no %s", name);
+        float *want_ = malloc(g->bytes);
+        assert_non_null(want_);
+        memcpy(want_, g->data, g->bytes);
+        assert_close(train_model_g(tm) + t->at, want_, t->count, TOL_GRAD_AT_GIST, t->name);
+        free(want_);
+    }
+    train_batch_free(&b);
+    train_model_free(tm);
+    st_close(&values);
+    st_close(&ref);
+    close_model(&s);
+}
+
+static void test_lora_at_gist(void **state) {
+    (void)state;
+    for (int l = 0; l < N_LEVELS; l++) {
+        if (!gist_kernels_available(levels[l])) continue;
+        check_at_gist(levels[l], false);
+        check_at_gist(levels[l], true);
+    }
+}
+
+/* --train-only gist: the row of <GIST> learns, and nothing else moves. */
+static void test_only_gist(void **state) {
+    (void)state;
+    setup s;
+    train_batch b;
+    train_loss loss;
+    train_model *tm = NULL;
+    gist_error err = { 0 };
+    double first = 0;
+    open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 2, DT_F32, 0);
+    train_model_options o = {
+        .type = DT_F32, .max_rows = 128, .lm = 1, .only_gist = true, .gist_token = s.pack.gist_token
+    };
+    assert_ok(train_model_create(&tm, &s.cfg, &s.w, false, 5, &o, &s.ctx, NULL, &err), &err);
+    assert_int_equal(train_model_trained(tm), 1);
+    assert_int_equal(train_model_count(tm), s.cfg.C);
+    train_batch_init(&b, NULL);
+    add(&s, &b, 2, (int[]){ 0, 1 }, (train_condition[]){ COND_GIST, COND_GIST });
+    train_batch_finish(&b);
+    for (int i = 0; i < 20; i++) {
+        optimiser how = { 0.05f, 0.9f, 0.999f, 1e-8f, 0, 1, 0 };
+        train_model_zero_grad(tm);
+        assert_ok(train_model_step(tm, &b, 1, &loss, &err), &err);
+        if (i == 0) first = loss.total;
+        train_model_update(tm, &how, i + 1);
+    }
+    if (!(loss.total < first - 0.05)) fail_msg("loss %g -> %g", first, loss.total);
+    train_batch_free(&b);
+    train_model_free(tm);
+    close_model(&s);
 }
 
 /* ---- tuning: the rows of a gist ---- */
@@ -523,9 +618,9 @@ static void test_refused(void **state) {
     train_stream stream;
     open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 1, DT_F32, 0);
     train_model_options o = { .type = DT_F32, .max_rows = 64, .lm = 1, .gist_token = s.pack.gist_token };
-    o.lora = (llama_lora_config){ 2, 2, 1, true };
+    o.local_heads = true;
     assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
-                 "at gist positions");
+                 "--local-heads");
     train_pack_options bad = s.pack;
     bad.mix[COND_GIST] = 1;
     bad.k[1] = 2;
@@ -542,11 +637,10 @@ static void test_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_gradients), cmocka_unit_test(test_packing), cmocka_unit_test(test_threads),
-        cmocka_unit_test(test_recompute),
-        cmocka_unit_test(test_hidden),    cmocka_unit_test(test_teacher), cmocka_unit_test(test_lora),
-        cmocka_unit_test(test_tuning),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_gradients), cmocka_unit_test(test_packing),      cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_recompute), cmocka_unit_test(test_hidden),       cmocka_unit_test(test_teacher),
+        cmocka_unit_test(test_lora),      cmocka_unit_test(test_lora_at_gist), cmocka_unit_test(test_only_gist),
+        cmocka_unit_test(test_tuning),    cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

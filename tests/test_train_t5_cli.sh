@@ -51,6 +51,13 @@ ends 0 "the same, merged" train --init $models/v11-f32 $common $lora --merge -o 
 "$gist" generate -m $models/v11-f32 -p "say it" -k 2 -i again -n 6 -q >base
 check "answers the same" cmp -s one two
 check "and not as the base does" eval '! cmp -s one base'
+ends 0 "an adapter at gist positions" train --init $models/v11-f32 $common $lora --train-only gist --lora-at gist -o at-gist
+ends 0 "compresses" compress -m $models/v11-f32 --adapter at-gist -p "say it" -k 2 -o at-gist.gist
+ends 0 "answers from its gist" generate -m $models/v11-f32 --adapter at-gist -g at-gist.gist -i again -n 6
+"$gist" generate -m $models/v11-f32 --adapter at-gist -p "say it" -i again -n 6 -q >one
+"$gist" generate -m $models/v11-f32 -p "say it" -i again -n 6 -q >two
+check "and as the base does from the whole prompt" cmp -s one two
+ends 0 "<GIST>'s embedding alone" train --init $models/v11-f32 $common --steps 2 --train-only gist -o row
 ends 1 "the base alone" generate -m $models/v11-f32 -g adapter.gist -i again -n 6
 says "adapter" "refuses its gist"
 
@@ -72,10 +79,8 @@ says "trained for one number" "are refused"
 ends 2 "input loss" train --init $models/v11-f32 $common --input-loss 1 -o x
 says "predicts no tokens" "is refused"
 ends 2 "spread gists" train --init $models/v11-f32 $common --gist-positions spread -o x
-ends 1 "an adapter at gist positions" train --init $models/v11-f32 $common --lora-rank 2 --lora-at gist -o x
-says "at gist positions of a t5 model are not supported" "is refused by name"
-ends 1 "gist tokens alone" train --init $models/v11-f32 $common --train-only gist -o x
-says "training gist tokens alone (--train-only gist) of a t5 model is not supported yet" "are refused by name"
+ends 1 "heads that begin by looking back" train --config config.json --tokenizer $models/v11-f32 $common --local-heads -o x
+says "heads of a t5 model that begin by looking back (--local-heads) are not supported yet" "are refused by name"
 ends 0 "recomputation" train --init $models/v11-f32 $common $mix --steps 6 --recompute -o recomputed
 check "gives the same weights, too" cmp -s whole/model.safetensors recomputed/model.safetensors
 check "nothing was left behind" test ! -e x.gist -a ! -e x/model.safetensors

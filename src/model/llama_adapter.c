@@ -131,7 +131,7 @@ static gist_status load_tensors(loader *ld, gist_error *err) {
     const tensor_view *t;
     size_t C = (size_t)ld->c->C;
     ld->found = 0;
-    for (int block = 0; block < llama_lora_blocks(ld->c); block++)
+    for (int block = 0; block < llama_lora_blocks(ld->c, ld->ad->cfg.gist_only); block++)
         for (int part = 0; part < LLAMA_LORA_PARTS; part++) TRY(load_part(ld, block, part, err));
     TRY(find(ld, llama_lora_embed(ld->c), 1, ld->c->C, &t, err));
     if (!t != (ld->ad->gist_token < 0))
@@ -147,7 +147,8 @@ static gist_status load_tensors(loader *ld, gist_error *err) {
 static bool is_factor(const loader *ld, const char *name) {
     char want[LLAMA_LORA_NAME];
     int layer;
-    for (int i = 0; i < llama_lora_blocks(ld->c) * LLAMA_LORA_PARTS * 2; i++) {
+    int blocks = llama_lora_blocks(ld->c, ld->ad->cfg.gist_only);
+    for (int i = 0; i < blocks * LLAMA_LORA_PARTS * 2; i++) {
         int block = i / 2 / LLAMA_LORA_PARTS, part = i / 2 % LLAMA_LORA_PARTS;
         if (!llama_lora_row(ld->c, block, part, &layer)) continue;
         llama_lora_name(want, ld->c, block, part, i % 2 ? 'A' : 'B');
@@ -161,8 +162,9 @@ static gist_status name_unknown(const loader *ld, gist_error *err) {
     for (size_t i = 0; i < ld->st->count; i++) {
         const char *name = ld->st->tensors[i].name;
         if (strcmp(name, llama_lora_embed(ld->c)) != 0 && !is_factor(ld, name))
-            return err_set(err, GIST_ERR_MISMATCH, "%s: tensor %.200s does not fit a %s model with %d layers", ld->path,
-                           name, llama_families[ld->c->family].name, llama_lora_blocks(ld->c));
+            return err_set(err, GIST_ERR_MISMATCH, "%s: tensor %.200s does not fit a %s model with %d layers%s",
+                           ld->path, name, llama_families[ld->c->family].name, llama_lora_blocks(ld->c, false),
+                           ld->ad->cfg.gist_only ? ", at gist positions only" : "");
     }
     return GIST_OK;
 }
@@ -189,7 +191,7 @@ static gist_status load(loader *ld, gist_error *err) {
     llama_adapter *ad = ld->ad;
     llama_lora_config asked = { ad->cfg.rank, ad->cfg.rank ? ad->cfg.alpha : 1, 1, ad->cfg.gist_only };
     TRY(llama_lora_check(&asked, ld->c, err));
-    ad->layers = mem_calloc(ad->alloc, (size_t)llama_lora_blocks(ld->c), sizeof *ad->layers);
+    ad->layers = mem_calloc(ad->alloc, (size_t)llama_lora_blocks(ld->c, false), sizeof *ad->layers);
     if (!ad->layers) return err_memory(err, "adapter");
     arena_init(&ld->ar, NULL, 0);
     TRY(load_tensors(ld, err));
@@ -312,7 +314,7 @@ static gist_status add_tensor(saver *s, const char *name, int rows, int cols, gi
 static gist_status add_tensors(saver *s, const llama_lora_config *lora, const llama_config *c, bool embed,
                                gist_error *err) {
     char name[LLAMA_LORA_NAME];
-    for (int block = 0; block < llama_lora_blocks(c); block++)
+    for (int block = 0; block < llama_lora_blocks(c, lora->gist_only); block++)
         for (int part = 0; part < LLAMA_LORA_PARTS; part++) {
             int layer;
             const weight_row *row = llama_lora_row(c, block, part, &layer);
@@ -329,7 +331,7 @@ gist_status llama_adapter_save(const llama_lora_config *lora, const llama_config
                                const char *base, llama_values_fn values, void *ctx, const char *dir,
                                const gist_allocator *alloc, gist_error *err) {
     static const st_meta meta = { "format", "pt" };
-    size_t most = (size_t)llama_lora_blocks(c) * LLAMA_LORA_PARTS * 2 + 1;
+    size_t most = (size_t)llama_lora_blocks(c, false) * LLAMA_LORA_PARTS * 2 + 1;
     saver s = { .values = values, .ctx = ctx };
     s.view = mem_alloc(alloc, most, sizeof *s.view);
     s.name = mem_alloc(alloc, most, sizeof *s.name);

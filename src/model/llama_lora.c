@@ -22,8 +22,8 @@ static const lora_part parts[LLAMA_LORA_PARTS] = { PART(wq), PART(wk),   PART(wv
                                                    PART(down), PART(cq), PART(ck), PART(cv), PART(co) };
 const char *const llama_lora_names[LLAMA_LORA_TARGETS] = { "q", "k", "v", "o", "gate", "up", "down" };
 
-int llama_lora_blocks(const llama_config *c) {
-    return c->encoder + c->L;
+int llama_lora_blocks(const llama_config *c, bool gist_only) {
+    return gist_only && c->encoder ? c->encoder : c->encoder + c->L;
 }
 
 const weight_row *llama_lora_row(const llama_config *c, int block, int part, int *layer) {
@@ -103,9 +103,6 @@ gist_status llama_lora_check(const llama_lora_config *lora, const llama_config *
                        c->C);
     if (lora->rank > 0 && !(lora->alpha > 0 && lora->alpha <= 1e6f))
         return err_set(err, GIST_ERR_USAGE, "an alpha of %g is not in (0,1e6]", (double)lora->alpha);
-    if (lora->rank > 0 && c->encoder && lora->gist_only)
-        return err_set(err, GIST_ERR_UNSUPPORTED, "adapters at gist positions of a %s model are not supported",
-                       llama_families[c->family].name);
     if (lora->rank > 0 && lora->targets == 0) return err_set(err, GIST_ERR_USAGE, "an adapter needs a matrix to adapt");
     return GIST_OK;
 }

@@ -215,8 +215,9 @@ extern const char *const llama_lora_names[LLAMA_LORA_TARGETS]; /* "q", "k", "v",
 gist_status llama_lora_targets(const char *text, unsigned *out, gist_error *err);
 /* GIST_ERR_USAGE for a rank or alpha that cannot be with this model. */
 gist_status llama_lora_check(const llama_lora_config *lora, const llama_config *c, gist_error *err);
-/* Blocks are counted through both stacks, the encoder's first. */
-int llama_lora_blocks(const llama_config *c);
+/* Blocks are counted through both stacks, the encoder's first.  One at gist positions only adapts none of a decoder
+ * behind an encoder, which has no row of a gist token. */
+int llama_lora_blocks(const llama_config *c, bool gist_only);
 /* The weight a part adapts in a block, and the block's layer in its stack; NULL: that block has no such matrix. */
 const weight_row *llama_lora_row(const llama_config *c, int block, int part, int *layer);
 /* Is the part among the targets?  Cross-attention's go with those of the same name. */

@@ -45,7 +45,7 @@ typedef struct lora_part {
 /* The first part from (block, part) on that is adapted. */
 static bool find_part(const train_model *tm, lora_part *p) {
     const llama_config *c = &tm->model.cfg;
-    for (; p->block < llama_lora_blocks(c); p->block++, p->part = 0)
+    for (; p->block < llama_lora_blocks(c, tm->opt.lora.gist_only); p->block++, p->part = 0)
         for (; p->part < LLAMA_LORA_PARTS; p->part++) {
             int layer;
             const weight_row *r = llama_lora_row(c, p->block, p->part, &layer);
@@ -125,7 +125,7 @@ static void place(train_model *tm, op_weight *W, llama_matrix_bwd *b, const trai
 }
 
 gist_status train_adapter_place(train_model *tm, gist_error *err) {
-    size_t blocks = (size_t)llama_lora_blocks(&tm->model.cfg), encoder = (size_t)tm->model.cfg.encoder;
+    size_t blocks = (size_t)llama_lora_blocks(&tm->model.cfg, false), encoder = (size_t)tm->model.cfg.encoder;
     lora_part p;
     if (!train_has_adapter(tm)) return GIST_OK;
     if (!tm->adapter.layers) tm->adapter.layers = mem_calloc(tm->alloc, blocks, sizeof *tm->adapter.layers);

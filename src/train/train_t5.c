@@ -9,11 +9,9 @@
 #include "train/train_model_int.h"
 
 gist_status train_t5_check(const train_model *tm, gist_error *err) {
-    const char *what = tm->opt.only_gist     ? "gist tokens alone (--train-only gist)"
-                       : tm->opt.local_heads ? "heads that begin by looking back (--local-heads)"
-                                             : NULL;
-    if (!tm->model.cfg.encoder || !what) return GIST_OK;
-    return err_set(err, GIST_ERR_UNSUPPORTED, "training %s of a %s model is not supported yet", what,
+    if (!tm->model.cfg.encoder || !tm->opt.local_heads) return GIST_OK;
+    return err_set(err, GIST_ERR_UNSUPPORTED,
+                   "heads of a %s model that begin by looking back (--local-heads) are not supported yet",
                    llama_families[tm->model.cfg.family].name);
 }
 
