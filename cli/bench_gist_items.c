@@ -1,7 +1,7 @@
 /* bench_gist_items.c - what is served three ways: examples of a data file as token ids, or drawn ids of given numbers.
  *
- * Prompts and inputs are tokenized through the template as compressing and answering do it, T5's sources too; an example
- * that breaks the tokenization law is left out, and inputs are cut at max_length as in training.
+ * Prompts and inputs are tokenized through the template as compressing and answering do it, T5's sources too; an
+ * example that breaks the tokenization law is left out, and inputs are cut at max_length as in training.
  */
 #include "bench_gist.h"
 

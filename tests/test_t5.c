@@ -5,7 +5,7 @@
  *   laws       cached = uncached, batch = alone, any threads, from a file: bit for bit
  *   hidden     tokens of the prompt behind the gist rows move nothing
  *   gguf       the same weights as a GGUF file of another writer and of ours: the same bits; blocks of 8 bits
- *   adapter    at gist positions only: logits of tests/data/lora/t5-gist; the base model's answers where no gist is seen
+ *   adapter    at gist positions only: logits of tests/data/lora/t5-gist; with no gist, the base model's answers
  *   text       a source ends with </s>, sentinels are tokens, the template has no "Output:"
  *   memory     every allocation of a life failing once: nothing is leaked, the failure is told
  *   bad        configs, weights and sessions that cannot be

@@ -7,7 +7,7 @@
  *               condition hides has none
  *   teacher     a teacher copy is the pair under the full prompt
  *   lora        gradients of A and B are those of the merged weights, carried through W + s B A; all parts, both stacks
- *               at gist positions only: against PyTorch (tests/data/lora/t5-gist); <GIST>'s embedding alone is their last
+ *               at gist positions only: against PyTorch (tests/data/lora/t5-gist); <GIST>'s embedding alone
  *   tuning      a memory that holds the predicted gist gives the loss under gist; its gradients by differences
  *   bad         what T5 training does not do is refused by name
  */
