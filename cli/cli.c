@@ -21,18 +21,27 @@ void warn(const char *fmt, ...) {
     va_end(ap);
 }
 
+static double shown; /* when progress was; 0: not since its end, or never */
+
 void progress(const char *fmt, ...) {
-    if (!isatty(STDERR_FILENO)) return;
+    bool terminal = isatty(STDERR_FILENO);
+    double now = time_now();
+    if (!terminal && shown == 0) shown = now;
+    if (now - shown < (terminal ? 0.1 : 60)) return;
+    shown = now;
     va_list ap;
     va_start(ap, fmt);
-    fputs("\r\033[K", stderr);
+    fputs(terminal ? "\r\033[K" : "gist: ", stderr);
     vfprintf(stderr, fmt, ap);
+    if (!terminal) fputc('\n', stderr);
     fflush(stderr);
     va_end(ap);
 }
 
 void progress_end(void) {
-    if (isatty(STDERR_FILENO)) fputs("\r\033[K", stderr);
+    if (!isatty(STDERR_FILENO)) return;
+    fputs("\r\033[K", stderr);
+    shown = 0;
 }
 
 int finish_output(void) {

@@ -1,7 +1,7 @@
 /* cli.h - what the commands share: opening a model, reading text, results and messages.
  *
  *   results   stdout; one JSON object on one line with --json
- *   messages  stderr, "gist: ..."; progress there too, only on a terminal
+ *   messages  stderr, "gist: ..."; progress there too
  *   exit      0 done, 1 failed, 2 wrong usage
  *
  * The commands own no logic: they turn arguments into calls of gist.h (diagnostics: of a room's header) and print what
@@ -65,7 +65,8 @@ gist_status open_engine(const model_args *m, bool quiet, gist_engine **out, doub
 /* Say what failed; EXIT_FAILED, or EXIT_WRONG_USAGE where the library blames an argument. */
 int fail(const gist_error *err);
 void warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* A line on a terminal's stderr that the next one replaces and progress_end removes. */
+/* On a terminal's stderr a line that the next one replaces, ten a second at most, and progress_end removes; into a file
+ * a line a minute. */
 void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void progress_end(void);
 /* Flush stdout.  EXIT_DONE, or EXIT_FAILED with a message when results could not be written. */

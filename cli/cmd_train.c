@@ -266,11 +266,8 @@ static bool asked_to_stop(void *ctx) {
 }
 
 static bool show_answers(void *ctx, int done, int all) {
-    job *j = ctx;
-    if (!j->a->quiet && isatty(STDERR_FILENO) && time_now() - j->shown > 0.1) {
-        j->shown = time_now();
-        progress("answering: %d of %d", done, all);
-    }
+    const job *j = ctx;
+    if (!j->a->quiet) progress("answering: %d of %d", done, all);
     return interrupted;
 }
 

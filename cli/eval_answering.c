@@ -2,18 +2,14 @@
  *
  *   model --fit--> splits --each condition--> answers --> predictions on disk --> scores
  */
-#include <unistd.h>
 
 #include "eval_job.h"
 
 /* ---- one condition ---- */
 
 static bool show(void *ctx, int done, int all) {
-    job *j = ctx;
-    if (!j->a->quiet && isatty(STDERR_FILENO) && time_now() - j->shown > 0.1) {
-        j->shown = time_now();
-        progress("%s: %d of %d", j->label, done, all);
-    }
+    const job *j = ctx;
+    if (!j->a->quiet) progress("%s: %d of %d", j->label, done, all);
     return false;
 }
 

@@ -35,7 +35,6 @@ typedef struct job {
     pool *pool;
     const eval_tfidf *tfidf; /* of the split at hand */
     int model;               /* which of the seeds is at work; 0: the first */
-    double shown;
     char label[128];
     gist_error *err;
 } job;

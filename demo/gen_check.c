@@ -451,7 +451,7 @@ static gist_status stats_row(void *ctx, const row *r, gist_error *err) {
     s->sub[i].distinct += e->count == 1;
     if (e->count > s->sub[i].top) {
         s->sub[i].top = e->count;
-        snprintf(s->sub[i].answer, sizeof s->sub[i].answer, "%s", form);
+        snprintf(s->sub[i].answer, sizeof s->sub[i].answer, "%.*s", (int)sizeof s->sub[i].answer - 1, form);
     }
     return GIST_OK;
 }

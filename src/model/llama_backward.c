@@ -98,11 +98,10 @@ void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_l
     op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
 }
 
-static op_kv take_store(arena *ar, int T, size_t GD) {
-    int cap = op_kv_round(T);
-    op_kv kv = { DT_F32, cap, NULL, NULL };
-    kv.k = arena_take(ar, (size_t)cap * GD, sizeof(float));
-    kv.v = arena_take(ar, (size_t)cap * GD, sizeof(float));
+op_kv llama_store_take(arena *ar, int rows, size_t width) {
+    op_kv kv = { DT_F32, op_kv_round(rows), NULL, NULL };
+    kv.k = arena_take(ar, (size_t)kv.cap * width, sizeof(float));
+    kv.v = arena_take(ar, (size_t)kv.cap * width, sizeof(float));
     return kv;
 }
 
@@ -129,15 +128,15 @@ void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *c, co
     s->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
     s->operand_t = arena_take(ar, op_operand_t_bytes(type, T, widest), 1);
     s->xt = (op_weight){ type, widest, T, arena_take(ar, op_weight_bytes(type, widest, T), 1) };
-    s->kv[0] = take_store(ar, T, GD);
-    s->swapped[0] = take_store(ar, T, GD);
+    s->kv[0] = llama_store_take(ar, T, GD);
+    s->swapped[0] = llama_store_take(ar, T, GD);
     s->scratch = arena_take(ar, op_attention_bwd_scratch(ctx, T, visible), 1);
     if (!c->encoder) return;
     size_t distances = (size_t)c->H * (2 * (size_t)c->context + 1);
     s->dck = arena_take(ar, rows * GD, sizeof(float));
     s->dcv = arena_take(ar, rows * GD, sizeof(float));
-    s->cross[0] = take_store(ar, T, GD);
-    s->cross_swapped[0] = take_store(ar, T, GD);
+    s->cross[0] = llama_store_take(ar, T, GD);
+    s->cross_swapped[0] = llama_store_take(ar, T, GD);
     s->dnear = arena_take(ar, distances, sizeof(float));
     s->dencoder_near = arena_take(ar, distances, sizeof(float));
 }

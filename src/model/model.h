@@ -406,6 +406,8 @@ void llama_pack_input(op_ctx *ctx, llama_acts_bwd *s, const llama_matrix_bwd *d,
 /* The derivative of llama_lora_fwd: dx [T,K] and the gradients of A and B are added to. */
 void llama_lora_bwd_add(op_ctx *ctx, const llama_lora_acts *t, float *dx, const llama_lora_bwd *d, llama_acts_bwd *s,
                         const float *dy, const float *x, const llama_lora *l, const llama_batch *b);
+/* Keys and values of `rows` rows of `width` f32 each, from the arena. */
+op_kv llama_store_take(arena *ar, int rows, size_t width);
 void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *cfg, const op_ctx *ctx, dtype type, int T,
                          int visible);
 

@@ -17,13 +17,6 @@ gist_status train_t5_check(const train_model *tm, gist_error *err) {
 
 /* ---- activations ---- */
 
-static op_kv take_store(arena *ar, int T, size_t width) {
-    op_kv kv = { DT_F32, op_kv_round(T), NULL, NULL };
-    kv.k = arena_take(ar, (size_t)kv.cap * width, sizeof(float));
-    kv.v = arena_take(ar, (size_t)kv.cap * width, sizeof(float));
-    return kv;
-}
-
 /* What cross-attention's derivative reads. */
 static void take_cross(llama_acts *a, arena *ar, const llama_config *c, size_t rows) {
     size_t C = (size_t)c->C, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
@@ -63,7 +56,7 @@ void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared) {
         a->ck = once.ck;
         a->cv = once.cv;
     }
-    tm->cross[0] = take_store(ar, tm->opt.max_rows, GD);
+    tm->cross[0] = llama_store_take(ar, tm->opt.max_rows, GD);
 }
 
 /* ---- passes ---- */
