@@ -27,27 +27,7 @@ enum { SLOW = 1 }; /* under gcc's sanitizers, which are after other faults: the 
 enum { SLOW = 0 };
 #endif
 
-static gist *compress(gist_engine *e, const char *prompt, int k, gist_type kv) {
-    gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
-    gist *g = NULL;
-    gist_error err = { 0 };
-    o.k = k;
-    o.kv = kv;
-    assert_ok(gist_compress(e, prompt, strlen(prompt), &o, &g, &err), &err);
-    return g;
-}
-
-static gist_session *session(gist_engine *e, gist_type kv, int context) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.kv = kv;
-    o.context = context;
-    assert_ok(gist_session_open(e, &o, &s, &err), &err);
-    return s;
-}
-
-static void feed(gist_session *s, const int32_t *ids, size_t n, float *logits) {
+static void feed_last(gist_session *s, const int32_t *ids, size_t n, float *logits) {
     gist_error err = { 0 };
     assert_ok(gist_session_feed(s, ids, n, logits, &err), &err);
 }
@@ -65,7 +45,7 @@ static void fill_bench(bench *b, const gist_type *kv) {
     b->kv = kv;
     b->V = (size_t)engine_model(b->e)->vocab;
     assert_true(b->V <= V_MAX);
-    for (int i = 0; i < 3; i++) b->g[i] = compress(b->e, prompts[i], 1 + 2 * i, kv[i]);
+    for (int i = 0; i < 3; i++) b->g[i] = gist_of(b->e, prompts[i], 1 + 2 * i, kv[i]);
     for (int i = 0; i < N; i++) tiny_ids(b->ids[i], IDS, 50 + (uint64_t)i);
 }
 
@@ -102,7 +82,7 @@ static void close_bench(bench *b) {
 }
 
 static gist_session *begin(bench *b, int i) {
-    gist_session *s = session(b->e, i < 3 ? GIST_TYPE_AUTO : b->kv[i % 3], 0);
+    gist_session *s = open_session(b->e, i < 3 ? GIST_TYPE_AUTO : b->kv[i % 3], 0);
     if (i < 3) {
         assert_ok(gist_session_attach(s, b->g[i], NULL), NULL);
     } else if (i == 4) {
@@ -110,7 +90,7 @@ static gist_session *begin(bench *b, int i) {
     } else if (i == 5) {
         assert_ok(gist_session_set_position(s, 300, NULL), NULL);
     } else if (i == 6) {
-        feed(s, b->ids[6] + 1000, 30, NULL);
+        feed_last(s, b->ids[6] + 1000, 30, NULL);
         session_hide_before(s, 17);
     }
     return s;
@@ -134,7 +114,7 @@ static void check_feed(bench *b, const size_t counts[N], int steps, const char *
             memcpy(ids + n, b->ids[i] + (size_t)step * counts[i], counts[i] * sizeof *ids);
         assert_ok(gist_session_feed_batch(s, N, ids, counts, got, &err), &err);
         for (int i = 0; i < N; i++) {
-            feed(alone[i], b->ids[i] + (size_t)step * counts[i], counts[i], want);
+            feed_last(alone[i], b->ids[i] + (size_t)step * counts[i], counts[i], want);
             snprintf(said, sizeof said, "%s: session %d, step %d", what, i, step);
             assert_same_floats(got + (size_t)i * b->V, want, b->V, said);
             assert_int_equal(gist_session_length(s[i]), gist_session_length(alone[i]));
@@ -180,9 +160,9 @@ static void test_feed_refused(void **state) {
     float got[N * V_MAX], before[N * V_MAX];
     int32_t ids[32] = { 0 };
     open_bench(&b, levels - 1, DT_F32, 1);
-    gist_session *s[3] = { begin(&b, 0), session(b.e, GIST_TYPE_AUTO, 8), begin(&b, 4) };
+    gist_session *s[3] = { begin(&b, 0), open_session(b.e, GIST_TYPE_AUTO, 8), begin(&b, 4) };
     gist_engine *other = tiny_open(&model, "batch", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, "raw");
-    gist_session *foreign = session(other, GIST_TYPE_AUTO, 0);
+    gist_session *foreign = open_session(other, GIST_TYPE_AUTO, 0);
     int lengths[3];
     for (int i = 0; i < 3; i++) lengths[i] = gist_session_length(s[i]);
     memset(got, 0x5a, sizeof got);
@@ -271,7 +251,7 @@ static void check_generate(bench *b, uint64_t seed) {
         o[i].on_token = on_token;
         o[i].on_token_ctx = &h;
         r[i] = (gist_request){ .session = begin(b, i), .input = inputs[i], .len = strlen(inputs[i]), .options = &o[i] };
-        if (i == 2) feed(r[i].session, b->ids[2], 4, NULL);
+        if (i == 2) feed_last(r[i].session, b->ids[2], 4, NULL);
     }
     assert_ok(gist_generate_batch(r, N, &err), &err);
     for (int i = 0; i < N; i++) {
@@ -280,7 +260,7 @@ static void check_generate(bench *b, uint64_t seed) {
         assert_ok(r[i].status, &r[i].error);
         if (strcmp(r[i].answer.finish, "callback") != 0) assert_int_equal(h.len[i], r[i].answer.text_len);
         assert_int_equal(h.tokens[i], r[i].answer.n);
-        if (i == 2) feed(s, b->ids[2], 4, NULL);
+        if (i == 2) feed_last(s, b->ids[2], 4, NULL);
         if (i == 5) o[i].max_tokens = 3; /* what the callback did */
         o[i].on_token = NULL;
         assert_ok(gist_generate(s, r[i].input, r[i].len, &o[i], &a, &err), &err);
@@ -315,11 +295,13 @@ static void test_outcomes(void **state) {
     o.max_tokens = 20;
     o.ignore_eos = true;
     static const char longer[] = "this input is longer than its session's context";
-    gist_request r[5] = { { .session = session(b.e, GIST_TYPE_F32, 16), .input = longer, .len = strlen(longer) },
-                          { .session = session(b.e, GIST_TYPE_F32, 16), .input = "short", .len = 5, .options = &o },
-                          { .session = begin(&b, 0), .input = "ab\xff", .len = 3, .options = &o },
-                          { .session = begin(&b, 1), .input = "x", .len = 1, .options = &bad },
-                          { .session = begin(&b, 2), .input = "fine", .len = 4, .options = &o } };
+    gist_request r[5] = {
+        { .session = open_session(b.e, GIST_TYPE_F32, 16), .input = longer, .len = strlen(longer) },
+        { .session = open_session(b.e, GIST_TYPE_F32, 16), .input = "short", .len = 5, .options = &o },
+        { .session = begin(&b, 0), .input = "ab\xff", .len = 3, .options = &o },
+        { .session = begin(&b, 1), .input = "x", .len = 1, .options = &bad },
+        { .session = begin(&b, 2), .input = "fine", .len = 4, .options = &o }
+    };
     assert_ok(gist_generate_batch(r, 5, &err), &err);
     assert_int_equal(r[0].status, GIST_ERR_LIMIT);
     assert_int_equal(r[0].error.code, GIST_ERR_LIMIT);
@@ -351,8 +333,8 @@ static void test_outcomes(void **state) {
 /* Both were fed the same, and go on with the same. */
 static void go_on(bench *b, gist_session *s, gist_session *like, const int32_t *ids, size_t n, const char *what) {
     float got[V_MAX], want[V_MAX];
-    feed(s, ids, n, got);
-    feed(like, ids, n, want);
+    feed_last(s, ids, n, got);
+    feed_last(like, ids, n, want);
     assert_same_floats(got, want, b->V, what);
     assert_int_equal(gist_session_length(s), gist_session_length(like));
     assert_int_equal(gist_session_position(s), gist_session_position(like));
@@ -370,7 +352,7 @@ static void check_fork(bench *b, int i, size_t before) {
     int32_t *ids = b->ids[i];
     for (int j = 0; j < 4; j++) like[j] = begin(b, i);
     if (before) go_on(b, s, like[0], ids, before, "before");
-    for (int j = 1; j < 4 && before; j++) feed(like[j], ids, before, NULL);
+    for (int j = 1; j < 4 && before; j++) feed_last(like[j], ids, before, NULL);
     f[0] = forked(s);
     f[1] = forked(s);
     go_on(b, f[0], like[1], ids + 100, 5, "the first fork");
@@ -378,7 +360,7 @@ static void check_fork(bench *b, int i, size_t before) {
     go_on(b, f[1], like[2], ids + 300, 90, "the second fork");
     gist_session_close(s); /* the others live on */
     f[2] = forked(f[0]);
-    feed(like[3], ids + 100, 5, NULL);
+    feed_last(like[3], ids + 100, 5, NULL);
     go_on(b, f[2], like[3], ids + 400, 3, "a fork's fork");
     go_on(b, f[0], like[1], ids + 500, 1, "a fork that was forked");
     if (i != 6) { /* back into what is shared, and on; a mask would have to be set again */
@@ -393,7 +375,7 @@ static void check_fork(bench *b, int i, size_t before) {
         }
     }
     gist_session_reset(f[2]);
-    feed(f[2], ids, 3, NULL);
+    feed_last(f[2], ids, 3, NULL);
     assert_int_equal(gist_session_length(f[2]), 3);
     go_on(b, f[0], like[1], ids + 700, 30, "beside one that was reset");
     for (int j = 0; j < 3; j++) gist_session_close(f[j]);
@@ -444,12 +426,12 @@ static void test_fork_cost(void **state) {
     o.alloc = &t.a;
     o.threads = 1;
     assert_ok(gist_engine_open(tiny_save(&model, "cost", dir), &o, &e, NULL), NULL);
-    gist *g = compress(e, prompts[0], 2, GIST_TYPE_BF16);
-    gist_session *s[2] = { session(e, GIST_TYPE_AUTO, 0), session(e, GIST_TYPE_AUTO, 0) }, *f[2][3];
+    gist *g = gist_of(e, prompts[0], 2, GIST_TYPE_BF16);
+    gist_session *s[2] = { open_session(e, GIST_TYPE_AUTO, 0), open_session(e, GIST_TYPE_AUTO, 0) }, *f[2][3];
     assert_ok(gist_session_attach(s[1], g, NULL), NULL);
     tiny_ids(ids, 40, 9);
     for (int with = 0; with < 2; with++) {
-        feed(s[with], ids, 40, NULL);
+        feed_last(s[with], ids, 40, NULL);
         for (int i = 0; i < 3; i++) {
             long before = t.blocks;
             f[with][i] = forked(s[with]);
@@ -506,7 +488,7 @@ static void test_samples_refused(void **state) {
     gist_answer a[2] = { { .n = 77 }, { .n = 78 } };
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
     open_bench(&b, 0, DT_F32, 1);
-    gist_session *s = session(b.e, GIST_TYPE_AUTO, 12);
+    gist_session *s = open_session(b.e, GIST_TYPE_AUTO, 12);
     o.min_p = 7;
     gist_error err = { 0 };
     assert_fails(gist_generate_samples(s, "fine", 4, &o, a, 2, &err), &err, GIST_ERR_USAGE, "min-p");
@@ -515,7 +497,7 @@ static void test_samples_refused(void **state) {
     err = (gist_error){ 0 };
     assert_fails(gist_generate_samples(s, "x", 1, NULL, a, 0, &err), &err, GIST_ERR_USAGE, "0 answers");
     err = (gist_error){ 0 };
-    feed(s, b.ids[0], 4, NULL);
+    feed_last(s, b.ids[0], 4, NULL);
     assert_fails(gist_generate_samples(s, NULL, 0, NULL, a, 2, &err), &err, GIST_ERR_TEXT, "nothing to answer");
     assert_int_equal(a[0].n, 77);
     assert_int_equal(a[1].n, 78);

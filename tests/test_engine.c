@@ -13,36 +13,8 @@ static gist_engine *engine; /* template raw: text and nothing else */
 static const tiny_model model = TINY_MODEL;
 static const char question[] = "Is there another in the outer?";
 
-static gist_session *session_of(gist_engine *e, int context, gist_type kv) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.context = context;
-    o.kv = kv;
-    assert_ok(gist_session_open(e, &o, &s, &err), &err);
-    return s;
-}
-
 static gist_session *session(void) {
-    return session_of(engine, 0, GIST_TYPE_F32);
-}
-
-static gist *compress(gist_engine *e, const char *prompt, int k, gist_type kv) {
-    gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
-    gist *g = NULL;
-    gist_error err = { 0 };
-    o.k = k;
-    o.kv = kv;
-    assert_ok(gist_compress(e, prompt, strlen(prompt), &o, &g, &err), &err);
-    return g;
-}
-
-static double logprob(const float *x, int V, int32_t id) {
-    double sum = 0;
-    float top = -INFINITY;
-    for (int v = 0; v < V; v++) top = fmaxf(top, x[v]);
-    for (int v = 0; v < V; v++) sum += exp((double)x[v] - (double)top);
-    return (double)x[id] - (double)top - log(sum);
+    return open_session(engine, GIST_TYPE_F32, 0);
 }
 
 /* ---- text ---- */
@@ -102,8 +74,8 @@ static void test_reset(void **state) {
     float want[512], got[512];
     size_t V = (size_t)engine_model(engine)->vocab;
     tiny_ids(ids, 90, 4);
-    gist *g = compress(engine, question, 2, GIST_TYPE_F16);
-    gist_session *s = session_of(engine, 0, GIST_TYPE_AUTO), *fresh = session_of(engine, 0, GIST_TYPE_BF16);
+    gist *g = gist_of(engine, question, 2, GIST_TYPE_F16);
+    gist_session *s = open_session(engine, GIST_TYPE_AUTO, 0), *fresh = open_session(engine, GIST_TYPE_BF16, 0);
     assert_ok(gist_session_feed(fresh, ids, 90, want, NULL), NULL);
     for (int round = 0; round < 3; round++) {
         assert_int_equal(gist_session_length(s), 0);
@@ -168,7 +140,7 @@ static void test_templates(void **state) {
     float logits[512];
     assert_ok(gist_tokenize(e, before, strlen(before), GIST_TOKENIZE_BOS, ids, 128, &p, NULL), NULL);
     assert_ok(gist_tokenize(e, behind, strlen(behind), 0, ids + p, 128 - p, &n, NULL), NULL);
-    gist_session *s = session_of(e, 0, GIST_TYPE_F32), *t = session_of(e, 0, GIST_TYPE_F32);
+    gist_session *s = open_session(e, GIST_TYPE_F32, 0), *t = open_session(e, GIST_TYPE_F32, 0);
     assert_ok(gist_session_prompt(s, "Sum the numbers.", 16, NULL), NULL);
     assert_int_equal(gist_session_length(s), p);
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
@@ -192,9 +164,9 @@ static void test_templates(void **state) {
 
 static void test_gist_facts(void **state) {
     (void)state;
-    gist *g = compress(engine, question, 4, GIST_TYPE_BF16), *same = compress(engine, question, 4, GIST_TYPE_BF16);
-    gist *others[3] = { compress(engine, question, 3, GIST_TYPE_BF16), compress(engine, question, 4, GIST_TYPE_F32),
-                        compress(engine, "Another one", 4, GIST_TYPE_BF16) };
+    gist *g = gist_of(engine, question, 4, GIST_TYPE_BF16), *same = gist_of(engine, question, 4, GIST_TYPE_BF16);
+    gist *others[3] = { gist_of(engine, question, 3, GIST_TYPE_BF16), gist_of(engine, question, 4, GIST_TYPE_F32),
+                        gist_of(engine, "Another one", 4, GIST_TYPE_BF16) };
     gist_info i, j;
     gist_engine_info e;
     size_t n;
@@ -243,8 +215,8 @@ static void test_edges(void **state) {
     char text[300];
     memset(text, 'x', sizeof text);
     text[model.context - 1 - 3] = 0; /* with BOS and 2 gist tokens one position is left */
-    gist *g = compress(engine, text, 2, GIST_TYPE_F16);
-    gist_session *s = session_of(engine, 0, GIST_TYPE_AUTO);
+    gist *g = gist_of(engine, text, 2, GIST_TYPE_F16);
+    gist_session *s = open_session(engine, GIST_TYPE_AUTO, 0);
     gist_error err = { 0 };
     assert_ok(gist_session_attach(s, g, &err), &err);
     assert_int_equal(gist_session_position(s), model.context - 1);

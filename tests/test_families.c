@@ -95,26 +95,6 @@ static int expected_ids(const st_file *st, int32_t *ids, const char *name) {
     return (int)n;
 }
 
-static float *floats(size_t n) {
-    float *p = malloc(n * sizeof *p);
-    assert_non_null(p);
-    return p;
-}
-
-static gist_session *session(gist_engine *e, gist_type kv) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.kv = kv;
-    assert_ok(gist_session_open(e, &o, &s, &err), &err);
-    return s;
-}
-
-static void feed(gist_session *s, const int32_t *ids, int n, float *logits) {
-    gist_error err = { 0 };
-    assert_ok(gist_session_feed_all(s, ids, (size_t)n, logits, &err), &err);
-}
-
 /* logits [n,V] are rows `first` and on of the expected tensor, which keeps every fifth column. */
 static void check_logits(const fixture *f, const float *logits, int first, int n, const char *name, double tol,
                          const char *what) {
@@ -138,7 +118,7 @@ static void check_conditions(const fixture *f, gist_type kv, double tol, const c
     float *logits = floats((size_t)n * (size_t)f->V);
     const int hide[] = { p, 0, p + K };
     for (int c = 0; c < 3; c++) {
-        gist_session *s = session(f->e, kv);
+        gist_session *s = open_session(f->e, kv, 0);
         feed(s, ids, p + K, logits);
         session_hide_before(s, hide[c]);
         feed(s, ids + p + K, n - p - K, logits + (size_t)(p + K) * (size_t)f->V);
@@ -190,7 +170,7 @@ static void check_gist(const fixture *f, gist_type kv, double tol_rows, double t
     int rest = n - p - K;
     gist *g = compress(f->e, ids, p, kv);
     check_rows(f, g, tol_rows, what);
-    gist_session *s = session(f->e, GIST_TYPE_AUTO);
+    gist_session *s = open_session(f->e, GIST_TYPE_AUTO, 0);
     gist_error err = { 0 };
     assert_ok(gist_session_attach(s, g, &err), &err);
     float *logits = floats((size_t)rest * (size_t)f->V), *last = logits + (size_t)(rest - 1) * (size_t)f->V;
@@ -216,7 +196,7 @@ static void check_model(const char *model, const char *file, gist_type weight_ty
                  gist_type_name(kv), gist_kernels_name(level[l]));
         int n = expected_ids(&f.expected, ids, "full.ids");
         float *logits = floats((size_t)n * (size_t)f.V);
-        gist_session *s = session(f.e, kv);
+        gist_session *s = open_session(f.e, kv, 0);
         feed(s, ids, n, logits);
         check_logits(&f, logits, 0, n, "full", tol, what);
         gist_session_close(s);
@@ -275,7 +255,7 @@ static void test_gguf(void **state) {
             int32_t ids[MOST];
             int n = expected_ids(&f.expected, ids, "full.ids");
             float *x = floats((size_t)n * (size_t)f.V), *y = floats((size_t)n * (size_t)f.V);
-            gist_session *s = session(f.e, GIST_TYPE_AUTO), *t = session(e, GIST_TYPE_AUTO);
+            gist_session *s = open_session(f.e, GIST_TYPE_AUTO, 0), *t = open_session(e, GIST_TYPE_AUTO, 0);
             feed(s, ids, n, x);
             feed(t, ids, n, y);
             assert_same_floats(x, y, (size_t)n * (size_t)f.V, models[m]);
@@ -307,7 +287,7 @@ static void test_own_gguf(void **state) {
         fixture f = fixture_open(models[m], "", GIST_KERNELS_AUTO, GIST_TYPE_AUTO);
         int n = expected_ids(&f.expected, ids, "full.ids");
         float *x = floats((size_t)n * (size_t)f.V), *y = floats((size_t)n * (size_t)f.V);
-        gist_session *s = session(f.e, GIST_TYPE_AUTO), *t = session(e, GIST_TYPE_AUTO);
+        gist_session *s = open_session(f.e, GIST_TYPE_AUTO, 0), *t = open_session(e, GIST_TYPE_AUTO, 0);
         feed(s, ids, n, x);
         feed(t, ids, n, y);
         assert_same_floats(x, y, (size_t)n * (size_t)f.V, models[m]);
@@ -335,7 +315,7 @@ static float *logits_of(const char *path, gist_type weight_type, gist_type *stor
     *stored = info.weights;
     tiny_ids(ids, 20, 8);
     float *x = floats(20 * (size_t)info.vocab);
-    gist_session *s = session(e, GIST_TYPE_F32);
+    gist_session *s = open_session(e, GIST_TYPE_F32, 0);
     feed(s, ids, 20, x);
     gist_session_close(s);
     gist_engine_close(e);
@@ -383,7 +363,7 @@ static void check_window(gist_engine *e, gist_type kv) {
     for (int i = 0; i < P + K + REST; i++)
         ids[i] = i >= P && i < P + K ? e->gist_token : 4 + (int32_t)(test_rand(&seed) % 70);
     gist *g = compress(e, ids, P, kv);
-    gist_session *s = session(e, GIST_TYPE_AUTO), *fork = NULL;
+    gist_session *s = open_session(e, GIST_TYPE_AUTO, 0), *fork = NULL;
     assert_ok(gist_session_attach(s, g, &err), &err);
     feed(s, ids + P + K, REST, want);
     gist_session_reset(s);
@@ -399,7 +379,7 @@ static void check_window(gist_engine *e, gist_type kv) {
     }
     assert_same_floats(got, want, n, "token by token");
     gist_session_close(s);
-    s = session(e, kv);
+    s = open_session(e, kv, 0);
     feed(s, ids, P + K, NULL);
     session_hide_before(s, P);
     feed(s, ids + P + K, REST, got);

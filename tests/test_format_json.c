@@ -142,7 +142,7 @@ static void ints(void **state) {
     json_decref(o);
 }
 
-static void floats(void **state) {
+static void reals(void **state) {
     (void)state;
     json_t *o = parse("{\"eps\":1e-5,\"theta\":10000,\"big\":1e300,\"s\":\"x\",\"neg\":-0.5}");
     gist_error err = { 0 };
@@ -203,7 +203,7 @@ int main(void) {
         cmocka_unit_test(malformed_text), cmocka_unit_test(messages_are_printable),
         cmocka_unit_test(bounds),         cmocka_unit_test(long_names_leave_room),
         cmocka_unit_test(files),          cmocka_unit_test(ints),
-        cmocka_unit_test(floats),         cmocka_unit_test(bools_and_strings),
+        cmocka_unit_test(reals),          cmocka_unit_test(bools_and_strings),
         cmocka_unit_test(not_an_object),
     };
     return cmocka_run_group_tests_name("format_json", tests, NULL, NULL);

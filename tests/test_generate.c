@@ -12,18 +12,8 @@ static gist_engine *engine; /* template raw: text and nothing else */
 static const tiny_model model = TINY_MODEL;
 static const char question[] = "Is there another in the outer?";
 
-static gist_session *session_of(gist_engine *e, int context, gist_type kv) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.context = context;
-    o.kv = kv;
-    assert_ok(gist_session_open(e, &o, &s, &err), &err);
-    return s;
-}
-
 static gist_session *session(void) {
-    return session_of(engine, 0, GIST_TYPE_F32);
+    return open_session(engine, GIST_TYPE_F32, 0);
 }
 
 typedef struct stream {
@@ -91,14 +81,6 @@ static void drop(gist_answer *a) {
     gist_answer_free(s, a);
     gist_answer_free(s, NULL);
     gist_session_close(s);
-}
-
-static double logprob(const float *x, int V, int32_t id) {
-    double sum = 0;
-    float top = -INFINITY;
-    for (int v = 0; v < V; v++) top = fmaxf(top, x[v]);
-    for (int v = 0; v < V; v++) sum += exp((double)x[v] - (double)top);
-    return (double)x[id] - (double)top - log(sum);
 }
 
 static void test_greedy(void **state) {
@@ -197,7 +179,7 @@ static void test_ends(void **state) {
     drop(&a);
     o.max_tokens = 0; /* until the context is full: the session's own, or the model's */
     for (int context = 0; context <= 100; context += 50) {
-        gist_session *s = session_of(engine, context, GIST_TYPE_F32);
+        gist_session *s = open_session(engine, GIST_TYPE_F32, context);
         a = ask(s, &o, &st);
         int most = context ? context : model.context;
         assert_string_equal(a.finish, "context");
@@ -414,7 +396,7 @@ static void test_turns(void **state) {
         gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
         gist_logit_bias end = { TINY_EOS, 8 };
         gist_error err = { 0 };
-        gist_session *s = session_of(e, 0, GIST_TYPE_F32), *t = session_of(e, 0, GIST_TYPE_F32);
+        gist_session *s = open_session(e, GIST_TYPE_F32, 0), *t = open_session(e, GIST_TYPE_F32, 0);
         gist_answer a, b, c;
         tok_ids all;
         const tokenizer *tok = engine_tokenizer(e);

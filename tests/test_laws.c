@@ -55,26 +55,6 @@ typedef struct bench {
     const char *name;
 } bench;
 
-static float *floats(size_t n) {
-    float *p = malloc(n * sizeof *p);
-    assert_non_null(p);
-    return p;
-}
-
-static gist_session *session(gist_engine *e, gist_type kv) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.kv = kv;
-    assert_ok(gist_session_open(e, &o, &s, &err), &err);
-    return s;
-}
-
-static void feed(gist_session *s, const int32_t *ids, int n, float *logits) {
-    gist_error err = { 0 };
-    assert_ok(gist_session_feed_all(s, ids, (size_t)n, logits, &err), &err);
-}
-
 static gist *compress(gist_engine *e, int k, gist_type kv, bool rebase) {
     gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
     gist *g = NULL;
@@ -87,7 +67,7 @@ static gist *compress(gist_engine *e, int k, gist_type kv, bool rebase) {
 }
 
 static gist_session *attached(gist_engine *e, const gist *g) {
-    gist_session *s = session(e, GIST_TYPE_AUTO);
+    gist_session *s = open_session(e, GIST_TYPE_AUTO, 0);
     gist_error err = { 0 };
     assert_ok(gist_session_attach(s, g, &err), &err);
     return s;
@@ -157,7 +137,7 @@ static void each_bench(void (*fn)(bench *b), bool every_k) {
 
 static void law_gist(bench *b) {
     float *got = floats((size_t)REST * (size_t)b->V);
-    gist_session *s = session(b->e, b->kv);
+    gist_session *s = open_session(b->e, b->kv, 0);
     const llama_config *c = &engine_model(b->e)->cfg;
     feed(s, b->head, b->p + b->k, NULL);
     uint8_t k1[1024], v1[1024], k2[1024], v2[1024];
@@ -242,7 +222,7 @@ static void law_reach(bench *b) {
     const llama_config *c = &engine_model(b->e)->cfg;
     float *got = floats((size_t)REST * (size_t)b->V), nan[64];
     uint8_t poison[256];
-    gist_session *s = session(b->e, b->kv);
+    gist_session *s = open_session(b->e, b->kv, 0);
     for (int i = 0; i < 64; i++) nan[i] = i % 3 ? NAN : INFINITY;
     assert_true(c->G * c->D <= 64);
     dt_from_f32(poison, b->g->head.type, nan, 64);
@@ -297,7 +277,7 @@ static void law_split(bench *b) {
         gist_session_close(s);
     }
     /* the prompt too: rows of the gist from a prompt fed in pieces */
-    gist_session *s = session(b->e, b->kv);
+    gist_session *s = open_session(b->e, b->kv, 0);
     for (int at = 0, n; at < b->p + b->k; at += n) {
         n = 1 + (int)(test_rand(&seed) % 9);
         if (at + n > b->p + b->k) n = b->p + b->k - at;
@@ -328,12 +308,12 @@ static void test_long(void **state) {
             gist_engine *e = tiny_open(&t, "long", 2, level[l], GIST_TYPE_AUTO, NULL);
             size_t V = (size_t)engine_model(e)->vocab;
             float *want = floats(LONG * V), *got = floats(LONG * V);
-            gist_session *s = session(e, kv_types[w]);
+            gist_session *s = open_session(e, kv_types[w], 0);
             feed(s, ids, LONG, want);
             gist_session_close(s);
             uint64_t seed = 40 + (uint64_t)l;
             for (int run = 0; run < 3; run++) {
-                s = session(e, kv_types[w]);
+                s = open_session(e, kv_types[w], 0);
                 for (int at = 0, n; at < LONG; at += n) {
                     n = run == 2 ? 1 + (int)(test_rand(&seed) % 900) : 1 + (int)(test_rand(&seed) % 64);
                     if (run == 1 && at == 0) n = 513;
@@ -343,7 +323,7 @@ static void test_long(void **state) {
                 assert_same_floats(got, want, LONG * V, "a long prefill, cut otherwise");
                 gist_session_close(s);
             }
-            s = session(e, kv_types[w]); /* reserve beforehand: another cap of the stores */
+            s = open_session(e, kv_types[w], 0); /* reserve beforehand: another cap of the stores */
             assert_ok(session_reserve(s, LONG, NULL), NULL);
             feed(s, ids, LONG / 2, got);
             feed(s, ids + LONG / 2, LONG - LONG / 2, got + LONG / 2 * V);
@@ -395,7 +375,7 @@ static void test_sharing(void **state) {
         float *want[2] = { floats(n), floats(n) }, *plain = floats(n), *got[2] = { floats(n), floats(n) };
         behind_gist(b.e, b.g, b.rest, REST, want[0]);
         behind_gist(b.e, b.g, other, REST, want[1]);
-        gist_session *s = session(b.e, GIST_TYPE_AUTO);
+        gist_session *s = open_session(b.e, GIST_TYPE_AUTO, 0);
         feed(s, other, REST, plain);
         gist_session_close(s);
         for (int with = 0; with < 2; with++) { /* both behind the gist; or one of them without */

@@ -89,26 +89,6 @@ static const char *text_of(const fixture *f, const char *prefix, const char *wha
     return text;
 }
 
-static float *floats(size_t n) {
-    float *p = malloc(n * sizeof *p);
-    assert_non_null(p);
-    return p;
-}
-
-static gist_session *session(const fixture *f, gist_type kv) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.kv = kv;
-    assert_ok(gist_session_open(f->e, &o, &s, &err), &err);
-    return s;
-}
-
-static void feed(gist_session *s, const int32_t *ids, int n, float *logits) {
-    gist_error err = { 0 };
-    if (n > 0) assert_ok(gist_session_feed_all(s, ids, (size_t)n, logits, &err), &err);
-}
-
 /* Every tenth column of logits [n,V], as the fixtures keep them. */
 static float *tenth(const float *logits, int n, int V) {
     int W = (V + 9) / 10;
@@ -159,7 +139,7 @@ static void check_full(const fixture *f, gist_type kv, double tol, bool greedy, 
         snprintf(prefix, sizeof prefix, "full.%d", t);
         int n = expected_ids(f, ids, prefix, "ids");
         float *logits = floats((size_t)n * (size_t)f->V);
-        gist_session *s = session(f, kv);
+        gist_session *s = open_session(f->e, kv, 0);
         feed(s, ids, n, logits);
         if (t == 0) {
             float *want = expected(f, &count, "full.0.logits");
@@ -191,7 +171,7 @@ static void check_conditions(const fixture *f, gist_type kv, int k, double tol, 
     for (int i = 0; i < k; i++) assert_int_equal(ids[p + i], f->e->gist_token);
     const int hide[] = { p, 0, p + k };
     for (int c = 0; c < 3; c++) {
-        gist_session *s = session(f, kv);
+        gist_session *s = open_session(f->e, kv, 0);
         feed(s, ids, p + k, logits);
         session_hide_before(s, hide[c]);
         feed(s, ids + p + k, n - p - k, logits + (size_t)(p + k) * (size_t)f->V);
@@ -240,7 +220,7 @@ static void check_gist(const fixture *f, gist_type kv, int k, double tol_rows, d
         free(want_key);
         free(want_value);
     }
-    gist_session *s = session(f, GIST_TYPE_AUTO);
+    gist_session *s = open_session(f->e, GIST_TYPE_AUTO, 0);
     assert_ok(gist_session_attach(s, g, &err), &err);
     assert_int_equal(gist_session_position(s), p + k);
     float *logits = floats((size_t)n * (size_t)f->V);
@@ -351,7 +331,7 @@ static void test_generate(void **state) {
         o.kv = GIST_TYPE_F32;
         go.max_tokens = n;
         assert_ok(gist_compress(f.e, prompt, strlen(prompt), &o, &g, &err), &err);
-        gist_session *s = session(&f, GIST_TYPE_AUTO);
+        gist_session *s = open_session(f.e, GIST_TYPE_AUTO, 0);
         assert_ok(gist_session_attach(s, g, &err), &err);
         assert_ok(gist_generate(s, rest, strlen(rest), &go, &a, &err), &err);
         assert_int_equal(a.n, n);

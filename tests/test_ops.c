@@ -34,12 +34,6 @@ static void machine_off(machine *m) {
 }
 
 /* Exact sizes, so that AddressSanitizer sees any step outside. */
-static float *floats(size_t n) {
-    float *p = malloc((n ? n : 1) * sizeof *p);
-    assert_non_null(p);
-    return p;
-}
-
 static float *random_floats(size_t n, float scale, uint64_t seed) {
     float *p = floats(n);
     test_fill(p, n, scale, seed);

@@ -6,23 +6,13 @@
 
 enum { TOKENS = 37, MORE = 5 };
 
-static gist_session *open_session(gist_engine *e, gist_type kv) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.kv = kv;
-    o.context = 64;
-    assert_ok(gist_session_open(e, &o, &s, &err), &err);
-    return s;
-}
-
 static void goes_on(gist_engine *e, gist_type kv, const char *path) {
     int V = engine_model(e)->vocab;
     float *whole = calloc((size_t)V, sizeof *whole), *kept = calloc((size_t)V, sizeof *kept);
     int32_t ids[TOKENS + MORE];
     gist_error err = { 0 };
     tiny_ids(ids, TOKENS + MORE, 3);
-    gist_session *a = open_session(e, kv), *b = open_session(e, kv);
+    gist_session *a = open_session(e, kv, 64), *b = open_session(e, kv, 64);
     assert_ok(gist_session_feed(a, ids, TOKENS, NULL, &err), &err);
     assert_ok(session_save(a, path, &err), &err);
     assert_ok(gist_session_feed(a, ids + TOKENS, MORE, whole, &err), &err);
@@ -76,8 +66,8 @@ static void test_bad_files(void **state) {
     other.seed = 2;
     gist_engine *e = tiny_open(&t, "kept", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
     gist_engine *o = tiny_open(&other, "other", 1, GIST_KERNELS_AUTO, GIST_TYPE_AUTO, NULL);
-    gist_session *s = open_session(e, GIST_TYPE_BF16), *f32 = open_session(e, GIST_TYPE_F32);
-    gist_session *of_other = open_session(o, GIST_TYPE_BF16);
+    gist_session *s = open_session(e, GIST_TYPE_BF16, 64), *f32 = open_session(e, GIST_TYPE_F32, 64);
+    gist_session *of_other = open_session(o, GIST_TYPE_BF16, 64);
     test_tmp(path, "good.cache");
     test_tmp(spoiled, "spoiled.cache");
     tiny_ids(ids, TOKENS, 3);

@@ -84,22 +84,7 @@ static void fixture_close(fixture *f) {
     gist_engine_close(f->e);
 }
 
-static float *floats(size_t n) {
-    float *p = malloc(n * sizeof *p);
-    assert_non_null(p);
-    return p;
-}
-
-static gist_session *session(gist_engine *e, gist_type kv) {
-    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
-    gist_session *s = NULL;
-    gist_error err = { 0 };
-    o.kv = kv;
-    assert_ok(gist_session_open(e, &o, &s, &err), &err);
-    return s;
-}
-
-static void feed(gist_session *s, const int32_t *ids, int n) {
+static void feed_source(gist_session *s, const int32_t *ids, int n) {
     gist_error err = { 0 };
     assert_ok(gist_session_feed(s, ids, (size_t)n, NULL, &err), &err);
 }
@@ -117,10 +102,10 @@ enum { GIST, POS, NEG };
 
 /* The whole source in one timeline, under a condition. */
 static float *uncached(const fixture *f, const int32_t *ids, int condition, gist_type kv) {
-    gist_session *s = session(f->e, kv);
-    feed(s, ids, f->p + K);
+    gist_session *s = open_session(f->e, kv, 0);
+    feed_source(s, ids, f->p + K);
     if (condition != POS) session_hide_before(s, condition == GIST ? f->p : f->p + K);
-    feed(s, ids + f->p + K, f->n - f->p - K);
+    feed_source(s, ids + f->p + K, f->n - f->p - K);
     float *logits = answer(f, s);
     gist_session_close(s);
     return logits;
@@ -138,9 +123,9 @@ static gist *compress(const fixture *f, gist_type kv) {
 
 static float *cached(const fixture *f, const gist *g) {
     gist_error err = { 0 };
-    gist_session *s = session(f->e, GIST_TYPE_AUTO);
+    gist_session *s = open_session(f->e, GIST_TYPE_AUTO, 0);
     assert_ok(gist_session_attach(s, g, &err), &err);
-    feed(s, f->source + f->p + K, f->n - f->p - K);
+    feed_source(s, f->source + f->p + K, f->n - f->p - K);
     float *logits = answer(f, s);
     gist_session_close(s);
     return logits;
@@ -201,7 +186,7 @@ static void check_greedy(const fixture *f) {
     gist_answer a = { 0 };
     gist_error err = { 0 };
     gist *g = compress(f, GIST_TYPE_F32);
-    gist_session *s = session(f->e, GIST_TYPE_AUTO);
+    gist_session *s = open_session(f->e, GIST_TYPE_AUTO, 0);
     assert_int_equal(expected_ids(f, want, "gist.greedy"), GREEDY);
     o.max_tokens = GREEDY;
     assert_ok(gist_session_attach(s, g, &err), &err);
@@ -287,7 +272,7 @@ static void test_batch(void **state) {
         for (int alone = 0; alone < 2; alone++) {
             gist_answer kept[N];
             for (int i = 0; i < N; i++) {
-                s[i] = session(f.e, GIST_TYPE_AUTO);
+                s[i] = open_session(f.e, GIST_TYPE_AUTO, 0);
                 if (i < 3) assert_ok(gist_session_attach(s[i], g[i % 2], &err), &err);
                 if (i == 3) assert_ok(gist_session_prompt(s[i], "the sun", 7, &err), &err);
                 r[i] = (gist_request){ .session = s[i], .input = inputs[i], .len = strlen(inputs[i]), .options = &o };
@@ -331,7 +316,7 @@ static void test_samples(void **state) {
     gist *g;
     o.max_tokens = 7;
     assert_ok(gist_compress(f.e, "the sun is late", 15, NULL, &g, &err), &err);
-    gist_session *s = session(f.e, GIST_TYPE_AUTO), *child = NULL;
+    gist_session *s = open_session(f.e, GIST_TYPE_AUTO, 0), *child = NULL;
     assert_ok(gist_session_attach(s, g, &err), &err);
     assert_ok(gist_generate(s, "the hat", 7, &o, &one, &err), &err);
     assert_ok(gist_generate_samples(s, "the hat", 7, &o, many, 3, &err), &err);
@@ -341,12 +326,12 @@ static void test_samples(void **state) {
         gist_answer_free(s, &many[i]);
     }
     assert_int_equal(gist_session_length(s), 0);
-    feed(s, f.source, 4); /* a fork in the middle of a source */
+    feed_source(s, f.source, 4); /* a fork in the middle of a source */
     assert_ok(gist_session_fork(s, &child, &err), &err);
     gist_session_close(s);
     assert_int_equal(gist_session_length(child), 4);
     gist_session_close(child);
-    s = session(f.e, GIST_TYPE_AUTO);
+    s = open_session(f.e, GIST_TYPE_AUTO, 0);
     gist_answer_free(s, &one);
     gist_session_close(s);
     gist_free(g);
@@ -504,7 +489,7 @@ static void test_text(void **state) {
     assert_true(tok_adds_eos(t));
     assert_int_equal(info.gist_token, 52);
     assert_false(info.gist_token_added);
-    gist_session *s = session(f.e, GIST_TYPE_AUTO);
+    gist_session *s = open_session(f.e, GIST_TYPE_AUTO, 0);
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
     gist_answer a;
     o.max_tokens = 1;
@@ -630,7 +615,7 @@ static void test_refused(void **state) {
     assert_ok(gist_save(mine, test_tmp(path, "llama.gist"), &err), &err);
     refused(gist_load(f.e, path, 0, &loaded, &err), GIST_ERR_MISMATCH, "made by a llama model");
 
-    gist_session *s = session(f.e, GIST_TYPE_AUTO), *l = session(llama, GIST_TYPE_AUTO);
+    gist_session *s = open_session(f.e, GIST_TYPE_AUTO, 0), *l = open_session(llama, GIST_TYPE_AUTO, 0);
     refused(gist_session_encode(l, &err), GIST_ERR_USAGE, "no encoder");
     refused(gist_session_encode(s, &err), GIST_ERR_USAGE, "empty");
     refused(gist_session_feed(s, f.source, 3, logits, &err), GIST_ERR_USAGE, "encode the source");
@@ -638,7 +623,7 @@ static void test_refused(void **state) {
     int32_t far = 1000, *many = calloc(200, sizeof *many);
     refused(gist_session_feed(s, &far, 1, NULL, &err), GIST_ERR_USAGE, "1000");
     refused(gist_session_feed(s, many, 129, NULL, &err), GIST_ERR_LIMIT, "128");
-    feed(s, f.source, 3);
+    feed_source(s, f.source, 3);
     refused(gist_session_attach(s, g, &err), GIST_ERR_USAGE, "empty session");
     size_t one = 1;
     refused(gist_session_feed_batch(&s, 1, f.target, &one, logits, &err), GIST_ERR_USAGE, "source");

@@ -144,6 +144,12 @@ bool test_same_file(const char *a, const char *b) {
 
 /* ---- numbers ---- */
 
+float *floats(size_t n) {
+    float *p = malloc((n ? n : 1) * sizeof *p);
+    assert_non_null(p);
+    return p;
+}
+
 uint64_t test_rand(uint64_t *state) {
     uint64_t z = (*state += 0x9e3779b97f4a7c15u);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;

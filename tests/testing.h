@@ -4,7 +4,7 @@
  *   files      test_tmp          a directory of this process, removed at exit
  *              test_fixture      a file in the tree under tests/data
  *              test_data, NEED_DATA   a file of the shared data (GIST_TEST_DATA, default ../shared/data), or a skip
- *   numbers    test_rand, test_fill, test_max_rel, assert_close, assert_same_floats
+ *   numbers    floats, test_rand, test_fill, test_max_rel, assert_close, assert_same_floats
  *   errors     assert_ok, assert_fails
  *   skipping   SKIP("reason %s", ...)   says why; tests/run repeats it
  *
@@ -78,6 +78,7 @@ bool test_same_file(const char *a, const char *b);
 
 /* ---- numbers ---- */
 
+float *floats(size_t n); /* not set; free with free() */
 uint64_t test_rand(uint64_t *state);                            /* splitmix64; any state is a seed */
 float test_randf(uint64_t *state);                              /* uniform in [-1,1) */
 void test_fill(float *p, size_t n, float scale, uint64_t seed); /* uniform in [-scale,scale) */

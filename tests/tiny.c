@@ -203,6 +203,39 @@ gist_engine *tiny_open_chat(const tiny_model *t, const char *name) {
     return e;
 }
 
+gist_session *open_session(gist_engine *e, gist_type kv, int context) {
+    gist_session_options o = GIST_SESSION_OPTIONS_INIT;
+    gist_session *s = NULL;
+    gist_error err = { 0 };
+    o.kv = kv;
+    o.context = context;
+    assert_ok(gist_session_open(e, &o, &s, &err), &err);
+    return s;
+}
+
+void feed(gist_session *s, const int32_t *ids, int n, float *logits) {
+    gist_error err = { 0 };
+    if (n > 0) assert_ok(gist_session_feed_all(s, ids, (size_t)n, logits, &err), &err);
+}
+
+double logprob(const float *logits, int V, int32_t id) {
+    double sum = 0;
+    float top = -INFINITY;
+    for (int v = 0; v < V; v++) top = fmaxf(top, logits[v]);
+    for (int v = 0; v < V; v++) sum += exp((double)logits[v] - (double)top);
+    return (double)logits[id] - (double)top - log(sum);
+}
+
+gist *gist_of(gist_engine *e, const char *prompt, int k, gist_type kv) {
+    gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
+    gist *g = NULL;
+    gist_error err = { 0 };
+    o.k = k;
+    o.kv = kv;
+    assert_ok(gist_compress(e, prompt, strlen(prompt), &o, &g, &err), &err);
+    return g;
+}
+
 void tiny_ids(int32_t *ids, size_t n, uint64_t seed) {
     for (size_t i = 0; i < n; i++) ids[i] = TINY_BYTE + (int32_t)(test_rand(&seed) % (256 + MERGES));
 }

@@ -3,6 +3,7 @@
  *   tiny_save   DIR/config.json, DIR/model.safetensors (through st_save), DIR/tokenizer.json: byte-level BPE of
  *               <bos> <eos>, 256 bytes, a few merges, and <GIST> last when asked for
  *   tiny_open   the same in this process's temporary directory, opened as an engine
+ *   open_session, feed, gist_of   steps that nearly every test of an engine takes
  *
  * Weights are uniform, seeded, large enough that every layer and every visible token matters to the logits.
  */
@@ -46,6 +47,13 @@ gist_engine *tiny_open(const tiny_model *t, const char *name, int threads, gist_
 
 /* The same with the template chatml, on one thread; the vocabulary's <bos> and <eos> stand for the turns' ends. */
 gist_engine *tiny_open_chat(const tiny_model *t, const char *name);
+
+/* A session (context 0: as long as the model's), the logits of all rows fed, and log p of a token by them. */
+gist_session *open_session(gist_engine *e, gist_type kv, int context);
+void feed(gist_session *s, const int32_t *ids, int n, float *logits); /* logits [n,V] may be NULL */
+double logprob(const float *logits, int V, int32_t id);
+/* A gist of text with k tokens. */
+gist *gist_of(gist_engine *e, const char *prompt, int k, gist_type kv);
 
 /* Random ids of bytes and merges: no special tokens. */
 void tiny_ids(int32_t *ids, size_t n, uint64_t seed);
