@@ -4,7 +4,7 @@
     python tools/make_random_t5.py --tokenizer spiece.model -o xxl.gguf              (FLAN-T5-XXL's shape, q8_0: 11.8 GB)
     python tools/make_random_t5.py --tokenizer spiece.model --type q4_0 --layers 2 --width 256 --ff 512 --heads 4 -o t.gguf
 
-One tensor is in memory at a time.  One seed, one file.  Needs gguf, numpy and sentencepiece.
+One tensor is in memory at a time.  One seed, one file.  Needs gguf, numpy, protobuf and sentencepiece.
 """
 import argparse
 
