@@ -232,14 +232,14 @@ static char *time_text(double seconds, char out[32]) {
     return out;
 }
 
-/* On a terminal a line that changes; into a file a line a minute. */
+/* As progress() does; into a file the first and the last step, too. */
 static void show_step(void *ctx, const train_report *r) {
     job *j = ctx;
     char left[32], bytes[32], line[200];
     if (j->a->quiet) return;
     bool tty = isatty(STDERR_FILENO);
     double now = time_now();
-    if (now - j->shown < (tty ? 0.1 : 60) && r->step != r->steps && r->step != 1) return;
+    if (!tty && now - j->shown < 60 && r->step != r->steps && r->step != 1) return;
     j->shown = now;
     snprintf(line, sizeof line,
              "step %lld/%lld  epoch %.2f  loss %.4f  lr %.2g  %.0f tokens/s  %.0f GFLOP/s  %s  %s left",

@@ -2,7 +2,6 @@
  *
  *   model --fit--> splits --each condition--> answers --> predictions on disk --> scores
  */
-
 #include "eval_job.h"
 
 /* ---- one condition ---- */

@@ -129,15 +129,6 @@ static gist_engine *open_engine(const bed *b, gist_type type) {
     return e;
 }
 
-static gist *compress(gist_engine *e, const char *prompt, int k) {
-    gist *g = NULL;
-    gist_error err = { 0 };
-    gist_compress_options o = GIST_COMPRESS_OPTIONS_INIT;
-    o.k = k;
-    assert_ok(gist_compress(e, prompt, strlen(prompt), &o, &g, &err), &err);
-    return g;
-}
-
 static void same_rows(const gist *a, const gist *b, int layers) {
     float ka[3 * 20], va[3 * 20], kb[3 * 20], vb[3 * 20]; /* [k,G,D] */
     for (int l = 0; l < layers; l++) {
@@ -155,7 +146,8 @@ static void borrowed(void **state) {
     for (int bf16 = 0; bf16 < 2; bf16++) {
         train_model *tm = make_model(&b, bf16 ? DT_BF16 : DT_F32, 16);
         gist_engine *e = borrow(&b, tm), *opened = open_engine(&b, bf16 ? GIST_TYPE_BF16 : GIST_TYPE_F32);
-        gist *g = compress(e, prompts[0], 3), *h = compress(opened, prompts[0], 3), *from_ids = NULL;
+        gist *g = gist_of(e, prompts[0], 3, GIST_TYPE_AUTO), *h = gist_of(opened, prompts[0], 3, GIST_TYPE_AUTO);
+        gist *from_ids = NULL;
         gist_session *s = NULL, *r = NULL;
         gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
         gist_answer x, y;
@@ -216,7 +208,7 @@ enum { MAX_TOKENS = 6 };
 /* What a user gets: under the full prompt (k 0), or behind its gist. */
 static void ask(gist_engine *e, const char *prompt, int k, const char *input, char out[128]) {
     gist_session *s = NULL;
-    gist *g = k ? compress(e, prompt, k) : NULL;
+    gist *g = k ? gist_of(e, prompt, k, GIST_TYPE_AUTO) : NULL;
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
     gist_answer a;
     gist_error err = { 0 };

@@ -215,7 +215,7 @@ gist_session *open_session(gist_engine *e, gist_type kv, int context) {
 
 void feed(gist_session *s, const int32_t *ids, int n, float *logits) {
     gist_error err = { 0 };
-    if (n > 0) assert_ok(gist_session_feed_all(s, ids, (size_t)n, logits, &err), &err);
+    assert_ok(gist_session_feed_all(s, ids, (size_t)n, logits, &err), &err);
 }
 
 double logprob(const float *logits, int V, int32_t id) {

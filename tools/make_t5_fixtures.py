@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from transformers import T5Config, T5ForConditionalGeneration
 
 import reference as ref
+import t5_gguf
 import tiny_tokenizers as tiny
 
 torch.set_num_threads(1)
@@ -116,38 +117,10 @@ def save_model(model, spec, path):
 
 def write_gguf(model, spec, path):
     c, out = model.config, gguf.GGUFWriter(os.path.join(path, "model.gguf"), "t5")
-    out.add_context_length(128)
-    out.add_embedding_length(c.d_model)
-    out.add_feed_forward_length(c.d_ff)
-    out.add_block_count(c.num_layers)
-    out.add_uint32("t5.decoder_block_count", c.num_decoder_layers)
-    out.add_head_count(c.num_heads)
-    out.add_key_length(c.d_kv)
-    out.add_value_length(c.d_kv)
-    out.add_layer_norm_eps(1e-6)
-    out.add_layer_norm_rms_eps(1e-6)
-    out.add_relative_attn_buckets_count(c.relative_attention_num_buckets)
-    out.add_decoder_start_token_id(0)
     sp = spm.SentencePieceProcessor(model_file=os.path.join(path, "spiece.model"))
-    tokens, scores, kinds = [], [], []
-    for i in range(sp.get_piece_size()):
-        tokens.append(sp.id_to_piece(i).encode())
-        scores.append(sp.get_score(i))
-        kinds.append(2 if sp.is_unknown(i) else 3 if sp.is_control(i) else 1)
-    for name in [f"<extra_id_{i}>" for i in reversed(range(EXTRA))] + ["<GIST>"] * spec["gist"]:
-        tokens.append(name.encode()), scores.append(-1000.0), kinds.append(3)
-    out.add_tokenizer_model("t5")
-    out.add_tokenizer_pre("default")
-    out.add_token_list(tokens)
-    out.add_token_scores(scores)
-    out.add_token_types(kinds)
-    out.add_add_space_prefix(True)
-    out.add_remove_extra_whitespaces(True)
-    out.add_eos_token_id(1)
-    out.add_pad_token_id(0)
-    out.add_unk_token_id(2)
-    out.add_add_bos_token(False)
-    out.add_add_eos_token(True)
+    t5_gguf.describe(out, sp, t5_gguf.vocabulary(sp, EXTRA, spec["gist"]), context=128, width=c.d_model, ff=c.d_ff,
+                     layers=c.num_layers, decoder_layers=c.num_decoder_layers, heads=c.num_heads, head_dim=c.d_kv,
+                     buckets=c.relative_attention_num_buckets)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.T5, max(c.num_layers, c.num_decoder_layers))
     for name, w in tensors_of(model, True).items():
         out.add_tensor(names.get_name(name, try_suffixes=(".weight",)), w.float().numpy())
