@@ -180,6 +180,8 @@ typedef struct train_tensor {
     size_t at, count;
     bool decay;  /* weight decay applies: matrices, not norms */
     bool hidden; /* a matrix of a block, which Muon may train; not embedding, head, adapter or memory */
+    float size;  /* 1; of T5's queries 1/sqrt(D), by which its scores are not divided: they begin as much smaller, and
+                  * Muon moves them as much less */
     bool frozen;
 } train_tensor;
 

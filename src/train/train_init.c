@@ -1,7 +1,7 @@
 /* train_init.c - the weights a model from scratch begins with.
  *
  *   matrix      normal(0, 1/sqrt(inputs)); those that write to the residual stream scaled by 1/sqrt(2L) more; T5's
- *               queries by 1/sqrt(D), because its scores are not
+ *               queries by 1/sqrt(D), because its scores are not (train_tensor.size)
  *   embedding   normal(0, 1) where the head is another matrix: a token outweighs what the first blocks add to it
  *   head        that embedding, scaled by 1/sqrt(C): a token that is carried to the end is the token told
  *   norm, bias  1, 0
@@ -24,10 +24,10 @@ static double size_of(const train_tensor *t, const llama_config *c) {
     if (ends_with(t->name, "embed_tokens.weight") || ends_with(t->name, "shared.weight"))
         return c->tied && !c->scaled_head ? 1 / sqrt((double)c->C) : 1;
     if (ends_with(t->name, "relative_attention_bias.weight")) return 1 / sqrt((double)c->C);
-    double more = ends_with(t->name, "Attention.q.weight") ? c->D : 1;
+    double more = 1;
     for (size_t i = 0; i < sizeof writing / sizeof *writing; i++)
         if (ends_with(t->name, writing[i])) more = 2.0 * c->L;
-    return 1 / sqrt((double)t->shape[1] * more);
+    return (double)t->size / sqrt((double)t->shape[1] * more);
 }
 
 static void draw(train_model *tm, uint64_t seed, int first) {
@@ -84,6 +84,21 @@ static gist_status look_back(train_model *tm, gist_error *err) {
     return GIST_OK;
 }
 
+/* The same of T5, by its tables of biases: in each stack the first half of the heads begin by looking 1, 2, ... tokens
+ * back.  Near distances have buckets of their own: bucket d is d back. */
+static void look_back_t5(train_model *tm) {
+    static const char *const table[] = { "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
+                                         "decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight" };
+    const float sharp = 8, unscaled = sqrtf(2.0f * (float)tm->model.cfg.L);
+    int H = tm->model.cfg.H, near = tm->model.cfg.near.buckets / 4 - 1; /* the encoder's table has two sides */
+    for (int stack = 0; stack < 2; stack++) {
+        float *bias = tm->w + train_find_tensor(tm, table[stack])->at;
+        for (int h = 0; h < H / 2 && h < near; h++) bias[(h + 1) * H + h] = sharp;
+    }
+    train_tensor *o = train_find_tensor(tm, "encoder.block.0.layer.0.SelfAttention.o.weight");
+    for (size_t j = 0; j < o->count; j++) tm->w[o->at + j] *= unscaled;
+}
+
 static void begin_head(train_model *tm) {
     const llama_config *c = &tm->model.cfg;
     int rows;
@@ -97,7 +112,8 @@ static void begin_head(train_model *tm) {
 gist_status train_init(train_model *tm, uint64_t seed, gist_error *err) {
     int first = train_model_frozen(tm) ? tm->trained_tensors : 0; /* behind an adapter's */
     draw(tm, seed, first);
-    if (tm->opt.local_heads) TRY(look_back(tm, err));
+    if (tm->opt.local_heads && tm->model.cfg.encoder) look_back_t5(tm);
+    if (tm->opt.local_heads && !tm->model.cfg.encoder) TRY(look_back(tm, err));
     begin_head(tm);
     return GIST_OK;
 }

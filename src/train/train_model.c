@@ -23,9 +23,15 @@ train_tensor *train_add_tensor(train_model *tm, int rows, int cols) {
     t->shape[0] = rows;
     t->shape[1] = cols ? cols : 1;
     t->count = (size_t)t->shape[0] * (size_t)t->shape[1];
+    t->size = 1;
     t->at = tm->count;
     tm->count += (t->count + ALIGN - 1) / ALIGN * ALIGN;
     return t;
+}
+
+/* T5's scores are q k, not q k / sqrt(D). */
+static bool unscaled_query(const char *name) {
+    return strstr(name, "SelfAttention.q.weight") || strstr(name, "EncDecAttention.q.weight");
 }
 
 static void lay_out_base(train_model *tm, bool frozen) {
@@ -41,6 +47,7 @@ static void lay_out_base(train_model *tm, bool frozen) {
             snprintf(t->name, sizeof t->name, r->hf, layer);
             t->decay = r->kind != WEIGHT_VECTOR;
             t->hidden = r->kind == WEIGHT_MATRIX && r->per_layer;
+            if (unscaled_query(t->name)) t->size = 1 / sqrtf((float)c->D);
             t->frozen = frozen;
         }
     }
@@ -330,7 +337,6 @@ static gist_status make_acts(train_model *tm, gist_error *err) {
 static gist_status build(train_model *tm, const weights *w, bool gist_row, uint64_t seed, gist_error *err) {
     TRY(train_adapter_check(tm, err));
     TRY(train_memory_check(tm, err));
-    TRY(train_t5_check(tm, err));
     TRY(lay_out(tm, err));
     if (w)
         TRY(init_from(tm, w, gist_row, err));
@@ -414,9 +420,11 @@ static void muon_task(void *arg, int task, int worker) {
     train_model *tm = j->tm;
     const train_tensor *x = &tm->tensors[task];
     op_ctx alone = { tm->ctx.k, NULL };
+    op_muon_step step = *j->step;
+    step.lr *= x->size;
     if (x->hidden)
         op_muon_update(&alone, tm->w + x->at, tm->m + x->at, tm->g + x->at, (int)x->shape[0], (int)x->shape[1],
-                       tm->opt.type, j->step, (uint8_t *)tm->act_block + (size_t)worker * muon_scratch(tm));
+                       tm->opt.type, &step, (uint8_t *)tm->act_block + (size_t)worker * muon_scratch(tm));
 }
 
 void train_model_update(train_model *tm, const optimiser *o, int64_t t) {

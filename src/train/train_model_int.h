@@ -55,7 +55,6 @@ train_tensor *train_find_tensor(const train_model *tm, const char *name); /* NUL
 /* Activations that blocks keep, with `shared` ones; a dry run counts. */
 void train_take_kept(llama_acts *a, arena *ar, const llama_config *c, size_t rows);
 void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared);
-gist_status train_t5_check(const train_model *tm, gist_error *err); /* what T5 does not do yet is refused */
 void train_t5_forward(train_model *tm, const train_batch *b);
 void train_t5_backward(train_model *tm, const train_batch *b); /* from tm->dx on */
 double train_t5_flops(const train_model *tm, const train_batch *b); /* but for the head */

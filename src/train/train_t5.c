@@ -8,13 +8,6 @@
  */
 #include "train/train_model_int.h"
 
-gist_status train_t5_check(const train_model *tm, gist_error *err) {
-    if (!tm->model.cfg.encoder || !tm->opt.local_heads) return GIST_OK;
-    return err_set(err, GIST_ERR_UNSUPPORTED,
-                   "heads of a %s model that begin by looking back (--local-heads) are not supported yet",
-                   llama_families[tm->model.cfg.family].name);
-}
-
 /* ---- activations ---- */
 
 /* What cross-attention's derivative reads. */
