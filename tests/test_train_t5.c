@@ -614,18 +614,12 @@ static void test_refused(void **state) {
     (void)state;
     setup s;
     gist_error err = { 0 };
-    train_model *tm = NULL;
     train_stream stream;
     open_model(&s, "v11-f32", GIST_KERNELS_AUTO, 1, DT_F32, 0);
-    train_model_options o = { .type = DT_F32, .max_rows = 64, .lm = 1, .gist_token = s.pack.gist_token };
-    o.local_heads = true;
-    assert_fails(train_model_create(&tm, &s.cfg, &s.w, false, 0, &o, &s.ctx, NULL, &err), &err, GIST_ERR_UNSUPPORTED,
-                 "--local-heads");
     train_pack_options bad = s.pack;
     bad.mix[COND_GIST] = 1;
     bad.k[1] = 2;
     bad.k_count = 2;
-    err = (gist_error){ 0 };
     assert_fails(train_stream_init(&stream, &s.set, &bad, 0, &err), &err, GIST_ERR_USAGE, "one number of them");
     bad = s.pack;
     bad.mix[COND_GIST] = 1;

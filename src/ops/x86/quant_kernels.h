@@ -23,7 +23,8 @@ enum { QUANT_ROWS = 4, VEC_BYTES = 4 * OUTS, GROUP_BYTES = 4 * OP_PANEL };
 typedef struct stage {
     const uint8_t *u; /* [runs][8][64][4], step bytes from run to run */
     size_t step;
-    const uint8_t *next; /* where the panel goes on */
+    const uint8_t *next; /* where the panel goes on, */
+    int share;           /* and how much of a run of it each tile fetches */
     _Alignas(64) float s[QUANT_RUNS][2][OP_PANEL];
     _Alignas(64) float m[QUANT_RUNS][OP_PANEL];
     _Alignas(64) uint8_t bytes[QUANT_RUNS][QUANT_GROUPS * GROUP_BYTES];
@@ -166,12 +167,16 @@ INLINE vi begin_sum(const op_qrun *x, dtype type, int half) {
                                                (second ? (uint32_t)minus << 16 : 0u))));
 }
 
-/* One row reads the panel at the speed of memory, if memory is asked in time: run b fetches run b of the next stage.
- * Reading beyond the last panel is asking for nothing. */
-INLINE void fetch_ahead(const stage *st, dtype type, int b, int h, int halves) {
-    const int bytes = run_bytes(type) / halves;
-    UNROLL for (int i = 0; i < bytes; i += 64)
-        __builtin_prefetch((const char *)st->next + b * run_bytes(type) + h * bytes + i);
+/* Few rows read the panel at the speed of memory, if memory is asked in time and evenly: at run b each tile of rows
+ * fetches its share of run b of the next stage.  Reading beyond the last panel is asking for nothing. */
+INLINE void fetch_share(stage *st, dtype type, int tiles) {
+    enum { LINE = 64 };
+    st->share = (run_bytes(type) / LINE + tiles) / tiles * LINE;
+}
+INLINE void fetch_ahead(const stage *st, dtype type, int b, int tile) {
+    const int bytes = run_bytes(type);
+    for (int i = tile * st->share; i < bytes && i < (tile + 1) * st->share; i += 64)
+        __builtin_prefetch((const char *)st->next + b * bytes + i);
 }
 
 /* Inputs 4g .. 4g+3 in every lane. */
@@ -184,7 +189,7 @@ INLINE vi four_of(const op_qrun *x, int g) {
 /* rows x (QUANT_VECS*OUTS) outputs from column `col` on, over all runs of the stage.  type and rows are constants at
  * every call.  Registers hold the sums of integers; `sum` is y, close together. */
 INLINE void quant_tile(float *y, size_t ldy, const op_qrun *x, size_t ldx, const stage *st, int runs, dtype type,
-                       int rows, int col) {
+                       int rows, int tile, int col) {
     const int halves = type == DT_Q6_K ? 2 : 1, groups = QUANT_GROUPS / halves;
     _Alignas(64) float sum[QUANT_ROWS][QUANT_VECS * OUTS];
     y += col;
@@ -206,7 +211,7 @@ INLINE void quant_tile(float *y, size_t ldy, const op_qrun *x, size_t ldx, const
                     UNROLL for (int v = 0; v < QUANT_VECS; v++) acc[r][v] = vi_dot(acc[r][v], w[v], q, type == DT_Q8_0);
                 }
             }
-            if (rows == 1) fetch_ahead(st, type, b, h, halves);
+            if (col == 0 && h == 0) fetch_ahead(st, type, b, tile);
             KEEP_IN_MEMORY(sum);
             UNROLL for (int r = 0; r < rows; r++) {
                 const op_qrun *xr = x + (size_t)r * ldx;
@@ -224,13 +229,13 @@ INLINE void quant_tile(float *y, size_t ldy, const op_qrun *x, size_t ldx, const
 }
 
 INLINE void quant_rows(float *y, size_t ldy, const op_qrun *x, size_t ldx, const stage *st, int runs, dtype type,
-                       int rows) {
+                       int rows, int tile) {
     for (int c = 0; c < OP_PANEL; c += QUANT_VECS * OUTS)
         switch (rows) {
-        case 1: quant_tile(y, ldy, x, ldx, st, runs, type, 1, c); break;
-        case 2: quant_tile(y, ldy, x, ldx, st, runs, type, 2, c); break;
-        case 3: quant_tile(y, ldy, x, ldx, st, runs, type, 3, c); break;
-        default: quant_tile(y, ldy, x, ldx, st, runs, type, QUANT_ROWS, c); break;
+        case 1: quant_tile(y, ldy, x, ldx, st, runs, type, 1, tile, c); break;
+        case 2: quant_tile(y, ldy, x, ldx, st, runs, type, 2, tile, c); break;
+        case 3: quant_tile(y, ldy, x, ldx, st, runs, type, 3, tile, c); break;
+        default: quant_tile(y, ldy, x, ldx, st, runs, type, QUANT_ROWS, tile, c); break;
         }
 }
 
@@ -238,12 +243,13 @@ INLINE void quant_rows(float *y, size_t ldy, const op_qrun *x, size_t ldx, const
 INLINE void quant_panel(float *y, size_t ldy, const op_qrun *x, size_t ldx, const void *panel, dtype type, int T,
                         int K) {
     stage st;
+    fetch_share(&st, type, (T + QUANT_ROWS - 1) / QUANT_ROWS);
     for (int b = 0, all = K / QUANT_RUN; b < all; b += QUANT_RUNS) {
         int runs = all - b < QUANT_RUNS ? all - b : QUANT_RUNS;
         stage_load(&st, panel, type, b, runs);
         for (int t = 0; t < T; t += QUANT_ROWS)
             quant_rows(y + (size_t)t * ldy, ldy, x + (size_t)t * ldx + b, ldx, &st, runs, type,
-                       T - t < QUANT_ROWS ? T - t : QUANT_ROWS);
+                       T - t < QUANT_ROWS ? T - t : QUANT_ROWS, t / QUANT_ROWS);
     }
 }
 
