@@ -216,6 +216,7 @@ static void test_head(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_local_heads), cmocka_unit_test(test_t5), cmocka_unit_test(test_head) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_local_heads), cmocka_unit_test(test_t5),
+                                        cmocka_unit_test(test_head) };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
