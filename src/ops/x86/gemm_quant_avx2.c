@@ -1,7 +1,7 @@
 /* gemm_quant_avx2.c - block types on AVX2, and the quantizer of activations.
  *
- * VPMADDUBSW adds two products of bytes in 16 bits and saturates: harmless for weights of up to 6 bits (2 * 63 * 127),
- * wrong for bytes (2 * 255 * 127).  Those are split into even and odd ones and multiplied as 16-bit integers.
+ * VPMADDUBSW multiplies bytes without a sign by signed ones, adds two products in 16 bits and saturates: harmless for
+ * weights of up to 6 bits (2 * 63 * 127), wrong for bytes (2 * 255 * 127).  Those give their sign to the activation.
  *
  * Tile: 4 rows x 2 vectors = 8 of 16 registers; the rest for the panel's group, the broadcast and what they become.
  */
@@ -38,12 +38,16 @@ VF vf vf_from_i8(const int8_t *p) {
     return vf_of(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p)));
 }
 
+/* wide: |w| q', where w = u - 128 and q' = q with the sign of w: at most 2 * 128 * 127, which fits. */
+enum { SIGNED_BYTES = 1 };
 VF vi vi_dot(vi acc, vb u, vi q, bool wide) {
-    if (!wide) return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(u, q), _mm256_set1_epi16(1)));
-    vi even = _mm256_madd_epi16(_mm256_and_si256(u, _mm256_set1_epi16(255)),
-                                _mm256_srai_epi16(_mm256_slli_epi16(q, 8), 8));
-    vi odd = _mm256_madd_epi16(_mm256_srli_epi16(u, 8), _mm256_srai_epi16(q, 8));
-    return _mm256_add_epi32(acc, _mm256_add_epi32(even, odd));
+    if (wide) {
+        vb w = _mm256_xor_si256(u, _mm256_set1_epi8((char)128));
+        u = _mm256_abs_epi8(w);
+        q = _mm256_sign_epi8(q, w);
+    }
+    vi pair = _mm256_maddubs_epi16(u, q);
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pair, _mm256_set1_epi16(1)));
 }
 
 #include "ops/x86/quant_kernels.h"

@@ -5,6 +5,7 @@
  */
 #include "ops/x86/quant_avx512.h"
 
+enum { SIGNED_BYTES = 0 };
 VF vi vi_dot(vi acc, vb u, vi q, bool wide) {
     if (!wide) return _mm512_add_epi32(acc, _mm512_madd_epi16(_mm512_maddubs_epi16(u, q), _mm512_set1_epi16(1)));
     vi even = _mm512_madd_epi16(_mm512_and_si512(u, _mm512_set1_epi16(255)),

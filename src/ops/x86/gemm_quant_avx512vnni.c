@@ -3,6 +3,7 @@
  */
 #include "ops/x86/quant_avx512.h"
 
+enum { SIGNED_BYTES = 0 };
 VF vi vi_dot(vi acc, vb u, vi q, bool wide) {
     (void)wide;
     return _mm512_dpbusd_epi32(acc, u, q);

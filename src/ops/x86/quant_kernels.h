@@ -1,8 +1,8 @@
 /* quant_kernels.h - products with weights of block types, written once over a vector of bytes.
  *
  * Included by one file per instruction set, which first defines vectors vb (bytes), vi (int32) and vf (f32) of OUTS
- * outputs, 4 bytes each, their primitives, and the tile: QUANT_ROWS x QUANT_VECS accumulators.  scalar_quant.c defines
- * what is computed.
+ * outputs, 4 bytes each, their primitives, and the tile: QUANT_ROWS x QUANT_VECS accumulators.  SIGNED_BYTES: its
+ * vi_dot takes q8_0's bytes less 128.  scalar_quant.c defines what is computed.
  *
  *   panel --load 8 runs, for once--> stage (in the first-level cache): bytes u[8][64][4], scales in f32
  *         --tile after tile of rows--> int32 sums of a run in registers, added to y by one fused multiply-add
@@ -159,7 +159,7 @@ INLINE int offset_of(dtype type) {
 
 /* -offset * (half[0] + half[1]), or one of them, in every lane: one multiply-add of 16-bit pairs */
 INLINE vi begin_sum(const op_qrun *x, dtype type, int half) {
-    int pair, minus = -offset_of(type);
+    int pair, minus = type == DT_Q8_0 && SIGNED_BYTES ? 0 : -offset_of(type);
     if (minus == 0) return vi_set(0);
     memcpy(&pair, x->half, sizeof pair);
     bool first = type != DT_Q6_K || half == 0, second = type != DT_Q6_K || half == 1;
