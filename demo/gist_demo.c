@@ -46,6 +46,10 @@ static int wrong(const char *what, const char *arg) {
     return 2;
 }
 
+static bool asks_help(const char *arg) {
+    return strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0;
+}
+
 static bool number(const char *s, uint64_t most, uint64_t *out) {
     char *end;
     errno = 0;
@@ -261,7 +265,7 @@ int main(int argc, char **argv) {
     enum { VOCAB = 1, STATS, CHECK, SHOW, TOUR, TUNED, REPLAY };
     options o;
     size_t c = 0;
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    if (argc < 2 || asks_help(argv[1]) || (argc > 2 && asks_help(argv[2]))) {
         fputs(usage, argc < 2 ? stderr : stdout);
         return argc < 2 ? 2 : 0;
     }

@@ -125,6 +125,7 @@ check "bits of drawn values are recorded" bits
 
 check "no command" fails 2 "gist-demo data" "$demo"
 check "help" fails 0 "gist-demo data" "$demo" --help
+check "help of a command" fails 0 "gist-demo data" "$demo" vocab --help
 check "an unknown command" fails 2 "no such command" "$demo" bake
 check "an unknown split" fails 2 "no split" "$demo" data --split cake
 check "a number that is none" fails 2 "not a number" "$demo" data --prompts many
