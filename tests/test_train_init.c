@@ -15,8 +15,18 @@
 
 enum { ROWS = 64, MOST_C = 128, FAR = 16 };
 
+static pool *one_thread(op_ctx *ctx) {
+    pool *p = NULL;
+    gist_error err = { 0 };
+    assert_ok(pool_create(NULL, 1, &p, &err), &err);
+    assert_ok(op_init(ctx, GIST_KERNELS_AUTO, p, &err), &err);
+    return p;
+}
+
 static train_model *make(const llama_config *c, bool local, op_ctx *ctx) {
-    train_model_options o = { .type = DT_F32, .max_rows = 16, .lm = 1, .gist_token = -1, .local_heads = local };
+    train_model_options o = {
+        .type = DT_F32, .max_rows = 16, .lm = 1, .gist_token = -1, .local_heads = local, .muon = true
+    };
     gist_error err = { 0 };
     train_model *tm = NULL;
     assert_ok(train_model_create(&tm, c, NULL, false, 7, &o, ctx, NULL, &err), &err);
@@ -115,11 +125,8 @@ static double looks_back(train_model *tm, const llama_config *c, int h) {
 }
 
 static void check_local(int heads, int kv_heads, int head_dim, bool tied) {
-    pool *p = NULL;
     op_ctx ctx;
-    gist_error err = { 0 };
-    assert_ok(pool_create(NULL, 1, &p, &err), &err);
-    assert_ok(op_init(&ctx, GIST_KERNELS_AUTO, p, &err), &err);
+    pool *p = one_thread(&ctx);
     llama_config c = config(heads, kv_heads, head_dim, tied);
     train_model *local = make(&c, true, &ctx), *plain = make(&c, false, &ctx);
     double drawn = 0;
@@ -158,16 +165,10 @@ static void check_near(train_model *tm, const char *stack, bool both) {
 
 static void test_t5(void **state) {
     (void)state;
-    pool *p = NULL;
     op_ctx ctx;
-    gist_error err = { 0 };
-    assert_ok(pool_create(NULL, 1, &p, &err), &err);
-    assert_ok(op_init(&ctx, GIST_KERNELS_AUTO, p, &err), &err);
+    pool *p = one_thread(&ctx);
     llama_config c = t5_config();
-    train_model_options o = { .type = DT_F32, .max_rows = 16, .lm = 1, .gist_token = -1, .local_heads = true };
-    train_model *tm = NULL;
-    o.muon = true;
-    assert_ok(train_model_create(&tm, &c, NULL, false, 7, &o, &ctx, NULL, &err), &err);
+    train_model *tm = make(&c, true, &ctx);
     check_near(tm, "encoder", true);
     check_near(tm, "decoder", false);
 
@@ -201,11 +202,8 @@ static void test_t5(void **state) {
 
 static void test_head(void **state) {
     (void)state;
-    pool *p = NULL;
     op_ctx ctx;
-    gist_error err = { 0 };
-    assert_ok(pool_create(NULL, 1, &p, &err), &err);
-    assert_ok(op_init(&ctx, GIST_KERNELS_AUTO, p, &err), &err);
+    pool *p = one_thread(&ctx);
     llama_config c = config(4, 4, 32, false);
     train_model *tm = make(&c, true, &ctx);
     const float *E = weight(tm, "model.embed_tokens.weight"), *head = weight(tm, "lm_head.weight");
