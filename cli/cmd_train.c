@@ -22,8 +22,8 @@ typedef struct train_args {
     const char *init, *config, *tokenizer, *data, *condition, *k, *template_name, *out, *best;
     option_list val;
     int limit, val_limit, max_length, objective, batch, batch_tokens, pairs_per_prompt, accumulate, steps, epochs;
-    int optimiser, gist_positions, schedule, save_every, eval_every, answers, answer_tokens, type, save_type, threads,
-        kernels;
+    int optimiser, gist_positions, schedule, stop_after, save_every, eval_every, answers, answer_tokens, type;
+    int save_type, threads, kernels;
     float lr, warmup, floor, decay, beta1, beta2, eps, clip, momentum, distill_weight, teacher_lm, input_loss,
         prompt_loss;
     uint64_t seed;
@@ -106,6 +106,8 @@ static const option table[] = {
     OPT_NEED_TEXT(train_args, out, 'o', "out", "DIR",
                   "the trained model; its checkpoint, metrics.jsonl, curve.svg, best/"),
     OPT_FLAG(train_args, resume, 0, "resume", "go on from the checkpoint in --out"),
+    OPT_INT(train_args, stop_after, 0, "stop-after", "N", 0, 1 << 30, "0",
+            "stop behind step N as Ctrl-C would, --steps remaining what the schedule goes by; 0: go on"),
     OPT_INT(train_args, save_every, 0, "save-every", "N", 0, 1 << 30, "200",
             "steps between checkpoints; 0: only at the end"),
     OPT_INT(train_args, eval_every, 0, "eval-every", "N", 0, 1 << 30, "200",
@@ -317,6 +319,7 @@ static gist_status set_options(job *j, gist_error *err) {
     o->schedule = (train_schedule_kind)a->schedule;
     o->floor = a->floor;
     o->seed = a->seed;
+    o->stop_after = a->stop_after;
     o->save_every = a->save_every;
     o->eval_every = a->eval_every;
     o->best = a->best;

@@ -51,6 +51,13 @@ check "a vocabulary without <GIST> gets it" grep -q '<GIST>' json/tokenizer.json
 check "and the result knows it" eval '[ -s two.gist ] && ! grep -q warning err'
 ends 0 "6 steps" "from scratch" --config tiny/config.json --tokenizer tiny $run --type bf16 --save-type bf16 --recompute -o scratch
 
+ends 0 "stopped after step 4 of 6" "part of a run" --init tiny $run --type bf16 --recompute --stop-after 4 -o parts
+check "has a checkpoint and no model yet" eval '[ -s parts/checkpoint.safetensors ] && [ ! -e parts/model.safetensors ]'
+ends 0 "stopped after step 4 of 6" "no step is left of the part" --init tiny $run --type bf16 --recompute --stop-after 4 --resume -o parts
+ends 0 "6 steps" "the rest" --init tiny $run --type bf16 --recompute --resume -o parts
+train --init tiny $run --type bf16 --recompute -o straight
+check "parts are the whole" cmp -s parts/model.safetensors straight/model.safetensors
+
 # A signal in the middle, then on: equal to a run that nobody stopped.
 long="--init tiny --data data.jsonl --batch 2 --steps 4000 --save-every 0 -q"
 "$gist" train $long -o stopped >out 2>err &

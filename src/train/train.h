@@ -469,6 +469,7 @@ typedef struct train_run_options {
     float floor;
     uint64_t seed;
     int64_t save_every, eval_every; /* steps; 0: only at the end */
+    int64_t stop_after;             /* the run stops behind this step as if it were asked to; 0: it does not */
     int max_rows;             /* the model's: bound of a validation batch */
     const train_split *split; /* [splits] for validation */
     int splits;

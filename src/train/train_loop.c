@@ -396,13 +396,17 @@ static gist_status run(loop *l, gist_error *err) {
         TRY(validate(l, err)); /* the first, or one that was interrupted */
         if (l->at.step > 0) TRY(save(l, err));
     }
-    while (l->at.step < o->steps && !l->stopped) {
+    int64_t end = o->stop_after > 0 && o->stop_after < o->steps ? o->stop_after : o->steps;
+    while (l->at.step < end && !l->stopped) {
         TRY(one_step(l, err));
         if (l->ev->stop && l->ev->stop(l->ev->ctx)) l->stopped = true;
         if (!l->stopped && due(l, o->eval_every)) TRY(validate(l, err));
-        if (l->stopped || due(l, o->save_every)) TRY(save(l, err));
+        if (l->stopped || l->at.step == end || due(l, o->save_every)) TRY(save(l, err));
     }
-    if (l->at.step < o->steps) return GIST_OK;
+    if (l->at.step < o->steps) {
+        l->stopped = true;
+        return GIST_OK;
+    }
     if (o->splits && l->at.evaluated < l->at.step) return GIST_OK; /* stopped during the last validation */
     l->stopped = false;
     return train_export_model(l->tm, &o->origin, o->out, l->alloc, err);
