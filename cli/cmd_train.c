@@ -21,9 +21,9 @@ enum { OBJECTIVE_LM, OBJECTIVE_DISTILL, OBJECTIVE_BOTH };
 typedef struct train_args {
     const char *init, *config, *tokenizer, *data, *condition, *k, *template_name, *out, *best;
     option_list val;
-    int limit, val_limit, max_length, objective, batch, batch_tokens, pairs_per_prompt, accumulate, steps, epochs;
-    int optimiser, gist_positions, schedule, stop_after, save_every, eval_every, answers, answer_tokens, type;
-    int save_type, threads, kernels;
+    int limit, val_limit, max_length, max_answer, objective, batch, batch_tokens, pairs_per_prompt, accumulate;
+    int steps, epochs, optimiser, gist_positions, schedule, stop_after, save_every, eval_every, answers, answer_tokens;
+    int type, save_type, threads, kernels;
     float lr, warmup, floor, decay, beta1, beta2, eps, clip, momentum, distill_weight, teacher_lm, input_loss,
         prompt_loss;
     uint64_t seed;
@@ -50,6 +50,8 @@ static const option table[] = {
              "text around prompt and input: paper, raw, chatml, llama3"),
     OPT_INT(train_args, max_length, 0, "max-length", "N", 8, 1 << 20, "512",
             "tokens of prompt, gists, input and answer; longer ones are cut"),
+    OPT_INT(train_args, max_answer, 0, "max-answer", "N", 0, 1 << 20, "0",
+            "of an encoder-decoder model: tokens of an answer, --max-length then being those of a source; 0: together"),
     OPT_INT(train_args, limit, 0, "limit", "N", 0, 1 << 30, "0", "most rows of the data; 0: all"),
     OPT_INT(train_args, val_limit, 0, "val-limit", "N", 0, 1 << 30, "0", "most rows of a validation split; 0: all"),
     OPT_HEADING("What is learned"),
@@ -284,7 +286,8 @@ static gist_status score_answers(void *ctx, train_model *tm, const train_split *
                                  train_metric *metrics, int cap, int *n, gist_error *err) {
     job *j = ctx;
     gist_engine *e = NULL;
-    eval_answers_options o = { j->a->answers, j->a->answer_tokens, j->a->max_length, j, show_answers };
+    eval_answers_options o = { j->a->answers, j->a->answer_tokens, j->a->max_length,
+                               j,             show_answers,        j->a->max_answer };
     (void)step;
     TRY(engine_borrow(train_model_llama(tm), j->base.tok, j->tp, &j->ctx, mem_default(), &e, err));
     gist_status status = eval_answers(e, split, &j->o.pack, &o, metrics, cap, n, err);
@@ -353,6 +356,7 @@ static void set_facts(job *j) {
     train_facts_set(f, "tokenizer", "%s", j->base.tokenizer);
     train_facts_set(f, "template", "%s", tok_template_name(j->tp));
     train_facts_set(f, "max length", "%d", j->a->max_length);
+    if (j->a->max_answer) train_facts_set(f, "max answer", "%d", j->a->max_answer);
     train_facts_set(f, "type", "%s", dt_name(j->model.type));
     train_facts_set(f, "kernels", "%s", gist_kernels_name(op_level(&j->ctx)));
     train_facts_set(f, "trains", "rank %d, alpha %.9g, targets %x%s%s", j->model.lora.rank, (double)j->model.lora.alpha,
@@ -380,7 +384,15 @@ static gist_status read_data(job *j, gist_error *err) {
                              .max_length = a->max_length,
                              .gists = train_pack_largest_k(&j->o.pack),
                              .limit = a->limit,
-                             .encoder = j->o.pack.encoder };
+                             .encoder = j->o.pack.encoder,
+                             .max_answer = a->max_answer };
+    if (a->max_answer && !d.encoder)
+        return err_set(err, GIST_ERR_USAGE,
+                       "--max-answer: a model without an encoder reads prompt, input and answer as one text, which "
+                       "--max-length bounds");
+    if (a->max_answer > j->base.cfg.context)
+        return err_set(err, GIST_ERR_LIMIT, "--max-answer %d is beyond the model's context of %d", a->max_answer,
+                       j->base.cfg.context);
     if (a->max_length > j->base.cfg.context)
         return err_set(err, GIST_ERR_LIMIT, "--max-length %d is beyond the model's context of %d", a->max_length,
                        j->base.cfg.context);

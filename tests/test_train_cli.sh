@@ -78,6 +78,7 @@ touch swept/model.safetensors.tmp-1-0 swept/notes.tmp-mine
 train --init tiny $run --resume -o swept
 check "what a killed run left half-written is removed" eval '[ ! -e swept/model.safetensors.tmp-1-0 ] && [ -e swept/notes.tmp-mine ]'
 
+ends 2 "without an encoder" "a bound of answers alone" --init tiny $run --max-answer 8 -o x
 ends 2 "--data FILE is missing" "no data" --init tiny -o x
 ends 2 "give --init" "no beginning" --data data.jsonl -o x
 ends 2 "not one of gist, full" "an unknown condition" --init tiny $run --condition half -o x

@@ -190,6 +190,29 @@ static void left_out_and_cut(void **state) {
     }
     tok_close(b.t);
 
+    /* An encoder's source and answer apart: each is cut by itself, the source in front of its end. */
+    b = open_bed("token/llama", "paper");
+    b.opt.encoder = true;
+    b.opt.gists = 3;
+    s = read_ok(&b, ROW("a", "b c d e", "f g h"));
+    train_set whole = s;
+    for (int less = 0; less < 3; less++) {
+        b.opt.max_length = whole.prompt[0].len + 3 + whole.pair[0].input_len - less;
+        b.opt.max_answer = whole.pair[0].answer_len - less;
+        s = read_ok(&b, ROW("a", "b c d e", "f g h"));
+        int n = s.pair[0].input_len;
+        assert_int_equal(n, whole.pair[0].input_len - less);
+        assert_int_equal(s.pair[0].answer_len, whole.pair[0].answer_len - less);
+        assert_int_equal(s.cut, less > 0);
+        assert_memory_equal(s.ids + s.pair[0].input, whole.ids + whole.pair[0].input, (size_t)(n - 1) * sizeof *s.ids);
+        assert_int_equal(s.ids[s.pair[0].input + (size_t)n - 1], tok_eos(b.t));
+        train_data_free(&s);
+    }
+    b.opt.max_length = whole.prompt[0].len + 3;
+    read_fails(&b, ROW("a", "b c d e", "f g h"), GIST_ERR_FORMAT, "1 with no room for the answer");
+    train_data_free(&whole);
+    tok_close(b.t);
+
     /* Behind a chat template's newline another one would be part of the same token. */
     b = open_bed("token/qwen2", "chatml");
     s = read_ok(&b, ROW("a", "b", "\\n\\nc") ROW("a", "b", "c"));

@@ -78,6 +78,9 @@ says "keeps no cache of a prompt" "are refused"
 
 ends 2 "two numbers of gist tokens" train --init $models/v11-f32 $common -k 2,4 -o x
 says "trained for one number" "are refused"
+ends 0 "source and answer apart" train --init $models/v11-f32 $common --steps 2 --max-answer 3 --val dev=data.jsonl --answers 2 -o apart
+ends 1 "a long answer" train --init $models/v11-f32 $common --max-answer 100000 -o x
+says "beyond the model's context" "is refused"
 ends 2 "input loss" train --init $models/v11-f32 $common --input-loss 1 -o x
 says "predicts no tokens" "is refused"
 ends 2 "spread gists" train --init $models/v11-f32 $common --gist-positions spread -o x

@@ -34,6 +34,7 @@ typedef struct eval_answers_options {
     int max_length; /* of prompt, gists, input and answer together; what the set was read with */
     void *ctx;
     bool (*stop)(void *ctx, int done, int all); /* asked before each answer; NULL: never */
+    int max_answer; /* the set's, too (train_data_options); 0: what max_length leaves */
 } eval_answers_options;
 
 /* Answer pairs of a split under each view of `pack` and append the scores' means at metrics[*n], at most cap in all,

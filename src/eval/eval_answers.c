@@ -82,7 +82,7 @@ static gist_status add_scores(answers *a, const gist_answer *given, double sum[E
 static gist_status answer_pair(answers *a, const train_prompt *p, const train_pair *q, double sum[EVAL_SCORES]) {
     gist_generate_options o = GIST_GENERATE_OPTIONS_INIT;
     gist_answer given;
-    int room = a->opt->max_length - p->len - a->K - q->input_len;
+    int room = a->opt->max_answer ? a->opt->max_answer : a->opt->max_length - p->len - a->K - q->input_len;
     if (room < 1)
         return err_set(a->err, GIST_ERR_USAGE, "row %d: no room for an answer in %d tokens", q->row,
                        a->opt->max_length);

@@ -39,8 +39,8 @@ typedef struct train_set {
     int no_prompt;      /* left out: nothing to compress */
     int no_answer;      /* left out: empty answer */
     int law;            /* left out: tokens of the parts are not tokens of the whole (gisting.md) */
-    int all_cut;        /* left out: max_length leaves no token of the answer */
-    int cut;            /* kept, with an answer cut at max_length */
+    int all_cut;        /* left out: max_length leaves no token of the answer, or no input */
+    int cut;            /* kept, with an answer or an encoder's source cut */
 } train_set;
 
 typedef struct train_data_options {
@@ -48,6 +48,7 @@ typedef struct train_data_options {
     int max_length; /* p + K + rest + answer: longer ones are cut on the right, or left out (no token of the answer) */
     int gists;      /* K counted into max_length */
     bool encoder;   /* the rest ends with the end token, as an encoder's source does */
+    int max_answer; /* an encoder's answer is cut here by itself, and p + K + rest at max_length; 0: together */
     int limit;      /* most rows; 0: all */
 } train_data_options;
 /* Read a .json array or .jsonl file of {instruction, input, output} (input may be absent) or {messages}: the system

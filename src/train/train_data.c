@@ -111,26 +111,40 @@ static gist_status find_prompt(reader *r, int *index) {
     return GIST_OK;
 }
 
-/* Keep the pair in r->prompt, r->rest, r->answer, or count why not. */
+/* How much of r->rest and r->answer is kept; nothing: leave the pair out. */
+typedef struct kept_part {
+    size_t rest, answer;
+} kept_part;
+
+static size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+
+static kept_part cut(const reader *r) {
+    size_t before = r->prompt.n + (size_t)r->opt->gists, max = (size_t)r->opt->max_length;
+    size_t room = max > before ? max - before : 0, most = (size_t)r->opt->max_answer;
+    if (most && room) return (kept_part){ smaller(r->rest.n, room), smaller(r->answer.n, most) };
+    if (room <= r->rest.n) return (kept_part){ 0, 0 };
+    return (kept_part){ r->rest.n, smaller(r->answer.n, room - r->rest.n) };
+}
+
+/* Keep the pair in r->prompt, r->rest, r->answer, or count why not.  A source that is cut keeps its end. */
 static gist_status add_pair(reader *r) {
     train_set *set = r->set;
-    size_t before = r->prompt.n + (size_t)r->opt->gists + r->rest.n, max = (size_t)r->opt->max_length;
-    if (before >= max) {
+    kept_part n = cut(r);
+    if (n.answer == 0) {
         set->all_cut++;
         return GIST_OK;
     }
-    size_t answer = r->answer.n;
-    if (before + answer > max) {
-        answer = max - before;
-        set->cut++;
-    }
+    if (n.rest < r->rest.n || n.answer < r->answer.n) set->cut++;
+    if (n.rest < r->rest.n) r->rest.id[n.rest - 1] = tok_eos(r->t);
     train_pair *p = room(r, set->pair, (size_t)set->pairs, &r->pair_cap, sizeof *p);
     if (!p) return err_memory(r->err, "training data");
     set->pair = p;
-    train_pair made = { .input_len = (int)r->rest.n, .answer_len = (int)answer, .row = r->row };
+    train_pair made = { .input_len = (int)n.rest, .answer_len = (int)n.answer, .row = r->row };
     TRY(find_prompt(r, &made.prompt));
-    TRY(append_ids(r, &r->rest, r->rest.n, &made.input));
-    TRY(append_ids(r, &r->answer, answer, &made.answer));
+    TRY(append_ids(r, &r->rest, n.rest, &made.input));
+    TRY(append_ids(r, &r->answer, n.answer, &made.answer));
     set->prompt[made.prompt].pairs++;
     p[set->pairs++] = made;
     return GIST_OK;

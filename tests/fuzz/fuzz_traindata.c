@@ -36,7 +36,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     train_data_options opt = { .tp = tok_template_find(names[data[0] & 3]),
                                .max_length = 8 + data[1],
                                .gists = data[0] >> 2 & 3,
-                               .encoder = data[0] & 16 };
+                               .encoder = data[0] & 16,
+                               .max_answer = data[0] & 32 ? data[1] / 8 : 0 };
     train_set set = { .alloc = NULL };
     gist_error err = { 0 };
     gist_status status = train_data_parse(&set, (const char *)data + 2, size - 2, "fuzz", shared(), &opt, NULL, &err);
