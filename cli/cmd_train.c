@@ -41,8 +41,8 @@ static const option table[] = {
     OPT_TEXT(train_args, tokenizer, 0, "tokenizer", "DIR", NULL,
              "from scratch: tokenizer files; default: those of --init"),
     OPT_FLAG(train_args, local_heads, 0, "local-heads",
-             "from scratch: head h of the first block begins by looking h+1 tokens back (T5: half of the heads, in every "
-             "block); a small model learns to look up sooner"),
+             "from scratch: head h of the first block begins by looking h+1 tokens back (T5: half of the heads, in "
+             "every block); a small model learns to look up sooner"),
     OPT_HEADING("Data"),
     OPT_NEED_TEXT(train_args, data, 0, "data", "FILE", ".json or .jsonl: {instruction, input, output} or {messages}"),
     OPT_LIST(train_args, val, 0, "val", "NAME=FILE", "a validation split"),
