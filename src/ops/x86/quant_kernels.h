@@ -18,7 +18,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 /* Compilers like to carry y in registers over the runs, and then spill the sums. */
 #define KEEP_IN_MEMORY(p) __asm__ volatile("" : : "r"(p) : "memory")
-enum { QUANT_ROWS = 4, VEC_BYTES = 4 * OUTS, GROUP_BYTES = 4 * OP_PANEL };
+enum { QUANT_ROWS = 4, VEC_BYTES = 4 * OUTS, GROUP_BYTES = 4 * OP_PANEL, LINE = 64 /* of cache, bytes */ };
 
 typedef struct stage {
     const uint8_t *u; /* [runs][8][64][4], step bytes from run to run */
@@ -170,12 +170,11 @@ INLINE vi begin_sum(const op_qrun *x, dtype type, int half) {
 /* Few rows read the panel at the speed of memory, if memory is asked in time and evenly: at run b each tile of rows
  * fetches its share of run b of the next stage.  Reading beyond the last panel is asking for nothing. */
 INLINE void fetch_share(stage *st, dtype type, int tiles) {
-    enum { LINE = 64 };
     st->share = (run_bytes(type) / LINE + tiles) / tiles * LINE;
 }
 INLINE void fetch_ahead(const stage *st, dtype type, int b, int tile) {
     const int bytes = run_bytes(type);
-    for (int i = tile * st->share; i < bytes && i < (tile + 1) * st->share; i += 64)
+    for (int i = tile * st->share; i < bytes && i < (tile + 1) * st->share; i += LINE)
         __builtin_prefetch((const char *)st->next + b * bytes + i);
 }
 
