@@ -267,7 +267,7 @@ static void scores(void **state) {
     static const char *const names[] = { "dev/exact.gist.k1", "dev/exact.gist.k3", "dev/exact.full", "dev/exact.none" };
     for (int pairs = 4; pairs <= 100; pairs += 96) { /* 4: the prompts of the first 4 pairs, which have 6 */
         asked how = { .stop_at = -1 };
-        eval_answers_options o = { pairs, MAX_TOKENS, 96, &how, on_answer };
+        eval_answers_options o = { pairs, MAX_TOKENS, 96, &how, on_answer, 0 };
         train_metric m[8];
         int n = 1, count = pairs == 4 ? 6 : 9;
         assert_ok(eval_answers(e, &split, &b.pack, &o, m, 8, &n, &err), &err);
@@ -303,7 +303,7 @@ typedef struct job {
 static gist_status score_with(void *ctx, const gist_allocator *alloc) {
     job *j = ctx;
     gist_engine *e = NULL;
-    eval_answers_options o = { 1, MAX_TOKENS, 96, NULL, NULL };
+    eval_answers_options o = { 1, MAX_TOKENS, 96, NULL, NULL, 0 };
     train_metric m[8];
     int n = 0;
     train_set set = *j->split.set;
@@ -329,7 +329,7 @@ static void scores_refused(void **state) {
     gist_error err = { 0 };
     int n = 5;
     asked how = { .stop_at = 7 };
-    eval_answers_options o = { 3, MAX_TOKENS, 96, &how, on_answer };
+    eval_answers_options o = { 3, MAX_TOKENS, 96, &how, on_answer, 0 };
     assert_fails(eval_answers(e, &split, &b.pack, &o, m, 8, &n, &err), &err, GIST_ERR_LIMIT, "there is room for 3");
     n = 4;
     assert_ok(eval_answers(e, &split, &b.pack, &o, m, 8, &n, NULL), NULL); /* stopped: nothing, and no error */

@@ -102,7 +102,7 @@ static gist_status on_generate(void *ctx, train_model *tm, const train_split *sp
                                int cap, int *n, gist_error *err) {
     setup *s = ctx;
     gist_engine *e = NULL;
-    eval_answers_options o = { 3, 6, 96, NULL, NULL };
+    eval_answers_options o = { 3, 6, 96, NULL, NULL, 0 };
     (void)step;
     TRY(engine_borrow(train_model_llama(tm), s->tok, tok_template_find("paper"), s->ctx, split->set->alloc, &e, err));
     gist_status status = eval_answers(e, split, &s->o.pack, &o, m, cap, n, err);
