@@ -4,6 +4,7 @@
  *
  * Every message names the option and says what was expected.  Options and positional arguments may be mixed.
  */
+#include <assert.h>
 #include <errno.h>
 #include <math.h>
 #include <stdarg.h>
@@ -146,12 +147,14 @@ static const option *find_letter(const command *c, char letter) {
     return NULL;
 }
 
+enum { MOST_ROWS = 128 };
+
 typedef struct parse {
     const command *c;
     void *args;
     int argc, at;
     char **argv;
-    bool given[64]; /* by row */
+    bool given[MOST_ROWS];
 } parse;
 
 static int take(parse *p, const option *o, const char *text) {
@@ -211,6 +214,7 @@ static int finish(const parse *p) {
 int options_parse(const command *c, void *args, int argc, char **argv) {
     parse p = { .c = c, .args = args, .argc = argc, .argv = argv };
     int status = OPTIONS_GO;
+    assert(c->count <= MOST_ROWS);
     for (int i = 0; i < c->count && status == OPTIONS_GO; i++)
         if (c->options[i].fallback) status = set_value(c, &c->options[i], args, c->options[i].fallback);
     bool options = true;
