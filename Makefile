@@ -139,8 +139,10 @@ define keep_text
 @mkdir -p $(@D)
 @echo '$(strip $(1))' | cmp -s - $@ || echo '$(strip $(1))' > $@
 endef
-$(BUILD)/flags: FORCE
+$(BUILD)/flags: FORCE $(BUILD)/cc
 	$(call keep_text,$(FLAGS_TEXT))
+$(BUILD)/cc: FORCE # for scripts; may be several words
+	$(call keep_text,$(CC))
 $(BUILD)/edit: FORCE
 	$(call keep_text,$(EDIT_CFLAGS))
 $(BUILD)/sources: FORCE

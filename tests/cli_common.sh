@@ -26,8 +26,8 @@ n=0 rc=0 last=
 
 tiny_models() {
     local cc
-    cc=$(cut -d' ' -f1 "${GIST_BUILD:-/nowhere}/flags" 2>/dev/null || echo "${CC:-cc}")
-    "$cc" -std=c11 -D_GNU_SOURCE "$root/dev/make_tiny.c" -o make_tiny -lm && return 0
+    cc=$(cat "${GIST_BUILD:-/nowhere}/cc" 2>/dev/null || echo "${CC:-cc}") # may be several words
+    $cc -std=c11 -D_GNU_SOURCE "$root/dev/make_tiny.c" -o make_tiny -lm && return 0
     echo "not ok 1 - make_tiny builds"
     exit 1
 }

@@ -31,7 +31,7 @@ if nm "$GIST_BUILD/gist" | grep -qE '__(asan|tsan)_init'; then
 fi
 
 # `make install` must take what is built, so it is told the compiler of this build by its stamp.
-cc=$(cut -d' ' -f1 "$GIST_BUILD/flags")
+cc=$(cat "$GIST_BUILD/cc")
 cxx=${CXX:-c++}
 root=$log/root
 inside=$root/usr
