@@ -19,7 +19,8 @@ static const option table[] = {
     OPT_LIST(eval_args, also, 0, "also", "MODEL",
              "another seed or checkpoint of the model, under the same conditions: means over all of them are told too"),
     OPT_LIST(eval_args, pos, 0, "pos", "MODEL",
-             "a pos_control model, for pos_control and TF-IDF, one for each seed; default: the model so conditioned"),
+             "a pos_control model, for pos_control and TF-IDF; for all seeds, or one for each; default: the model so "
+             "conditioned"),
     OPT_LIST(eval_args, neg, 0, "neg", "MODEL", "a neg_control model, the same"),
     OPT_TEMPLATE(eval_args, model),
     OPT_HEADING("Data"),
@@ -203,8 +204,8 @@ static gist_status make_out(const eval_args *a, gist_error *err) {
 
 static gist_status check_controls(const job *j, const char *name, const option_list *given) {
     int models = 1 + j->a->also.n;
-    if (given->n == 0 || given->n == models) return GIST_OK;
-    return err_set(j->err, GIST_ERR_USAGE, "--%s is given %d times for %d models: one is needed for each", name,
+    if (given->n <= 1 || given->n == models) return GIST_OK;
+    return err_set(j->err, GIST_ERR_USAGE, "--%s is given %d times for %d models: once for all, or once for each", name,
                    given->n, models);
 }
 

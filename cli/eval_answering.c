@@ -142,6 +142,10 @@ static gist_status run_split(job *j, gist_engine *e, int model, report_split *s)
     return status;
 }
 
+static const char *control_of(const option_list *controls, int seed) {
+    return controls->item[controls->n > 1 ? seed : 0];
+}
+
 gist_status eval_answer_model(job *j, int model) {
     model_args m = j->a->model;
     gist_engine *e = NULL;
@@ -149,7 +153,7 @@ gist_status eval_answer_model(job *j, int model) {
     for (int v = 0; v < j->views; v++) needed = needed || model_of(j, &j->view[v]) == model;
     if (!needed) return GIST_OK;
     if (j->model) m.path = j->a->also.item[j->model - 1];
-    if (model != MODEL_GIST) m.path = (model == MODEL_POS ? &j->a->pos : &j->a->neg)->item[j->model];
+    if (model != MODEL_GIST) m.path = control_of(model == MODEL_POS ? &j->a->pos : &j->a->neg, j->model);
     if (j->model || model != MODEL_GIST) m.adapter = NULL;
     TRY(open_engine(&m, j->a->quiet, &e, NULL, j->err));
     gist_status status = check_model(j, e, m.path, model == MODEL_GIST && !j->model);

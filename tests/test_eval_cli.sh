@@ -75,6 +75,10 @@ ends 0 "seeds with controls of their own" eval -m tiny --also other --pos other 
 cmp -s several/dev.gist.k1.csv seeds/dev.gist.k1.csv && cmp -s several/dev.pos_control.k1.csv three/dev.pos_control.k1.csv &&
     ! cmp -s several/dev.pos_control.k1.csv several/dev.pos_control.k1.model2.csv && grep -q '"pos_control": \[' several/results.json
 result "each answers in its place"
+ends 0 "seeds with one control" eval -m tiny --also other --neg other --data dev=dev.jsonl --conditions gist,neg_control -n 8 -o shared
+cmp -s shared/dev.neg_control.k1.csv several/dev.neg_control.k1.model2.csv &&
+    cmp -s shared/dev.neg_control.k1.csv shared/dev.neg_control.k1.model2.csv
+result "which answers for each of them"
 
 # ---- resuming ------------------------------------------------------------------------------------------------------
 
@@ -147,8 +151,8 @@ ends 2 "a name that leads elsewhere" eval -m tiny --data ../a=dev.jsonl
 ends 2 "an unknown condition" eval -m tiny --data dev=dev.jsonl --conditions full,best
 says '"best" is none of full' "is named"
 ends 2 "a condition twice" eval -m tiny --data dev=dev.jsonl --conditions full,full
-ends 2 "two seeds and one control model" eval -m tiny --also other --neg other --data dev=dev.jsonl
-says "--neg is given 1 times for 2 models" "is told"
+ends 2 "three seeds and two control models" eval -m tiny --also other --also other --neg other --neg other --data dev=dev.jsonl
+says "--neg is given 2 times for 3 models" "is told"
 ends 2 "--resume without a place" eval -m tiny --data dev=dev.jsonl --resume
 ends 2 "a length for a split that is not there" eval -m tiny --data dev=dev.jsonl --label-tokens human=768
 ends 2 "a member that no row has" eval -m tiny --data dev=dev.jsonl --by nothing -n 2
