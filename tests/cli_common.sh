@@ -23,10 +23,9 @@ trap 'rm -rf "$dir"' EXIT
 cd "$dir" || exit 1
 
 n=0 rc=0 last=
+cc=$(cat "${GIST_BUILD:-/nowhere}/cc" 2>/dev/null || echo "${CC:-cc}") # may be several words
 
 tiny_models() {
-    local cc
-    cc=$(cat "${GIST_BUILD:-/nowhere}/cc" 2>/dev/null || echo "${CC:-cc}") # may be several words
     $cc -std=c11 -D_GNU_SOURCE "$root/dev/make_tiny.c" -o make_tiny -lm && return 0
     echo "not ok 1 - make_tiny builds"
     exit 1

@@ -30,7 +30,7 @@ if nm "$GIST_BUILD/gist" | grep -qE '__(asan|tsan)_init'; then
     exit 0
 fi
 
-# `make install` must take what is built, so it is told the compiler of this build by its stamp.
+# The compiler of this build; may be several words.
 cc=$(cat "$GIST_BUILD/cc")
 cxx=${CXX:-c++}
 root=$log/root

@@ -4,7 +4,6 @@
 #
 #     GIST=build/release/gist bash tests/test_judge_cli.sh        TAP on standard output; tests/run sets GIST, GIST_BUILD
 . "$(dirname "$0")/cli_common.sh"
-cc=$(cat "${GIST_BUILD:-/nowhere}/cc" 2>/dev/null || echo "${CC:-cc}") # may be several words
 $cc -std=c11 -D_GNU_SOURCE "$root/tests/judge_server.c" -o judge_server || exit 1
 server=
 stop() {
