@@ -238,14 +238,6 @@ static gist_status run_and_compare(job *j) {
     return GIST_OK;
 }
 
-/* Figures of the model at work go from *from to its place in *to. */
-static void keep_figures(const job *j, const report_column *from, report_column *to) {
-    for (int by = 0; by < EVAL_BYS; by++) {
-        to->score[j->model][by] = from->cell.score[by].mean;
-        to->retention[j->model][by] = from->cell.retention[by].mean;
-    }
-}
-
 /* The next seed: its predictions are written, its figures kept beside the first one's, its answers let go. */
 static gist_status run_also(job *j, int model) {
     report_column *first = mem_alloc(NULL, (size_t)j->r.splits * REPORT_COLUMNS, sizeof *first);
@@ -259,7 +251,7 @@ static gist_status run_also(job *j, int model) {
     for (int i = 0; i < j->r.splits; i++)
         for (int c = 0; c < REPORT_COLUMNS; c++) {
             report_column *col = &j->r.split[i].column[c];
-            if (status == GIST_OK) keep_figures(j, col, &first[i * REPORT_COLUMNS + c]);
+            first[i * REPORT_COLUMNS + c].of[model] = col->cell;
             eval_release_column(col, j->r.split[i].rows.n);
             *col = first[i * REPORT_COLUMNS + c];
         }
@@ -273,7 +265,7 @@ static gist_status evaluate(job *j) {
     TRY(run_and_compare(j));
     for (int i = 0; i < j->r.splits; i++)
         for (int c = 0; c < j->r.split[i].columns; c++)
-            keep_figures(j, &j->r.split[i].column[c], &j->r.split[i].column[c]);
+            j->r.split[i].column[c].of[0] = j->r.split[i].column[c].cell;
     TRY(eval_write_results(j)); /* the first one's stand even if a later one fails */
     for (int m = 1; m <= j->a->also.n; m++) {
         TRY(run_also(j, m));

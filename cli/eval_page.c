@@ -32,12 +32,25 @@ static void scores(const report_split *s, sbuf *out) {
             sbuf_fmt(out, "<td>%.1f</td>", col->factor);
         else
             sbuf_str(out, "<td>-</td>");
-        cell(out, &col->cell.score[EVAL_BY_EXACT]);
-        cell(out, &col->cell.score[EVAL_BY_ROUGE_L]);
-        cell(out, &col->cell.retention[EVAL_BY_EXACT]);
-        cell(out, &col->cell.retention[EVAL_BY_ROUGE_L]);
+        for (int k = 0; k < REPORT_FIGURES; k++) cell(out, report_figure_of(&col->cell, k));
         sbuf_fmt(out, "<td>%.1f</td>", col->tokens);
         if (s->edited) cell(out, &col->stale);
+        sbuf_str(out, "</tr>\n");
+    }
+    sbuf_str(out, "</table>\n");
+}
+
+static const char figures_head[] = "<table><tr><th>condition</th><th>exact %</th><th>ROUGE-L</th>"
+                                   "<th>retention (exact)</th><th>retention (ROUGE-L)</th></tr>\n";
+
+/* One of the models behind the first. */
+static void also(const report *r, const report_split *s, int model, sbuf *out) {
+    sbuf_fmt(out, "<p>Model %d, <code>", model + 1);
+    report_escaped(out, r->also[model - 1], strlen(r->also[model - 1]));
+    sbuf_fmt(out, "</code>, alone:</p>\n%s", figures_head);
+    for (int c = 0; c < s->columns; c++) {
+        sbuf_fmt(out, "<tr><td>%s</td>", s->column[c].view.name);
+        for (int i = 0; i < REPORT_FIGURES; i++) cell(out, report_figure_of(&s->column[c].of[model], i));
         sbuf_str(out, "</tr>\n");
     }
     sbuf_str(out, "</table>\n");
@@ -48,15 +61,13 @@ static void spreads(const report *r, const report_split *s, sbuf *out) {
     if (r->models == 1) return;
     sbuf_fmt(out,
              "<h3>%d models</h3>\n<p>Mean &plusmn; sample standard deviation [smallest, largest]; the figures above "
-             "are the first one's.</p>\n<table><tr><th>condition</th><th>exact %%</th><th>ROUGE-L</th>"
-             "<th>retention (exact)</th><th>retention (ROUGE-L)</th></tr>\n",
-             r->models);
+             "are the first one's.</p>\n%s",
+             r->models, figures_head);
     for (int c = 0; c < s->columns; c++) {
         const report_column *col = &s->column[c];
         sbuf_fmt(out, "<tr><td>%s</td>", col->view.name);
-        for (int i = 0; i < 4; i++) {
-            int by = i % 2 ? EVAL_BY_ROUGE_L : EVAL_BY_EXACT;
-            report_spread x = report_spread_of(i < 2 ? col->score : col->retention, by, r->models);
+        for (int i = 0; i < REPORT_FIGURES; i++) {
+            report_spread x = report_spread_of(col, i, r->models);
             if (isnan(x.mean))
                 sbuf_str(out, "<td>-</td>");
             else
@@ -66,6 +77,7 @@ static void spreads(const report *r, const report_split *s, sbuf *out) {
         sbuf_str(out, "</tr>\n");
     }
     sbuf_str(out, "</table>\n");
+    for (int m = 1; m < r->models; m++) also(r, s, m, out);
 }
 
 /* Examples evenly spaced over the split, each with every condition's answer. */

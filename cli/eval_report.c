@@ -24,21 +24,30 @@ static const char *text_or_dash(const sbuf *s) {
 
 /* ---- several models ---- */
 
-report_spread report_spread_of(const double (*value)[EVAL_BYS], int by, int models) {
+const eval_figure *report_figure_of(const eval_cell *cell, int figure) {
+    int by = figure == REPORT_EXACT || figure == REPORT_RETENTION_EXACT ? EVAL_BY_EXACT : EVAL_BY_ROUGE_L;
+    return figure < REPORT_RETENTION_EXACT ? &cell->score[by] : &cell->retention[by];
+}
+
+report_spread report_spread_of(const report_column *c, int figure, int models) {
     report_spread s = { 0, 0, (double)INFINITY, -(double)INFINITY };
     for (int i = 0; i < models; i++) {
-        if (isnan(value[i][by])) return (report_spread){ (double)NAN, (double)NAN, (double)NAN, (double)NAN };
-        s.mean += value[i][by] / models;
-        s.low = fmin(s.low, value[i][by]);
-        s.high = fmax(s.high, value[i][by]);
+        double mean = report_figure_of(&c->of[i], figure)->mean;
+        if (isnan(mean)) return (report_spread){ (double)NAN, (double)NAN, (double)NAN, (double)NAN };
+        s.mean += mean / models;
+        s.low = fmin(s.low, mean);
+        s.high = fmax(s.high, mean);
     }
-    for (int i = 0; i < models; i++) s.deviation += (value[i][by] - s.mean) * (value[i][by] - s.mean);
+    for (int i = 0; i < models; i++) {
+        double off = report_figure_of(&c->of[i], figure)->mean - s.mean;
+        s.deviation += off * off;
+    }
     s.deviation = models > 1 ? sqrt(s.deviation / (models - 1)) : (double)NAN;
     return s;
 }
 
-static void spread(sbuf *out, const double (*value)[EVAL_BYS], int by, int models) {
-    report_spread s = report_spread_of(value, by, models);
+static void spread(sbuf *out, const report_column *c, int figure, int models) {
+    report_spread s = report_spread_of(c, figure, models);
     if (isnan(s.mean))
         sbuf_str(out, "-");
     else
@@ -51,9 +60,9 @@ static void spreads(const report *r, const report_split *s, const char *before, 
     for (int c = 0; c < s->columns; c++) {
         const report_column *col = &s->column[c];
         sbuf_fmt(out, "%s%s%s%s", before, s->rows.name, between, col->view.name);
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < REPORT_FIGURES; i++) {
             sbuf_str(out, between);
-            spread(out, i < 2 ? col->score : col->retention, i % 2 ? EVAL_BY_ROUGE_L : EVAL_BY_EXACT, r->models);
+            spread(out, col, i, r->models);
         }
         sbuf_fmt(out, "%s\n", after);
     }
@@ -81,10 +90,7 @@ static bool any_edited(const report *r) {
 static void table_row(const report_split *s, const report_column *c, bool interval, bool stale, FILE *out) {
     sbuf f[5];
     for (int i = 0; i < 5; i++) sbuf_init(&f[i], NULL);
-    for (int i = 0; i < 4; i++) {
-        int by = i % 2 ? EVAL_BY_ROUGE_L : EVAL_BY_EXACT;
-        report_percent(&f[i], i < 2 ? &c->cell.score[by] : &c->cell.retention[by], interval);
-    }
+    for (int i = 0; i < REPORT_FIGURES; i++) report_percent(&f[i], report_figure_of(&c->cell, i), interval);
     char factor[24] = "-";
     if (c->factor > 0) snprintf(factor, sizeof factor, "%.1fx", c->factor);
     if (stale) report_percent(&f[4], &c->stale, interval);
@@ -126,6 +132,23 @@ void report_table(const report *r, FILE *out) {
 
 /* ---- Markdown ---- */
 
+/* Of the models behind the first one, whose own figures stand above. */
+static void also_markdown(const report *r, const report_split *s, sbuf *out) {
+    for (int m = 1; m < r->models; m++) {
+        sbuf_fmt(out, "\nModel %d, `%s`, alone:\n\n| condition | exact %% | ROUGE-L | retention (exact) | "
+                      "retention (ROUGE-L) |\n|---|---|---|---|---|\n",
+                 m + 1, r->also[m - 1]);
+        for (int c = 0; c < s->columns; c++) {
+            sbuf_fmt(out, "| %s", s->column[c].view.name);
+            for (int i = 0; i < REPORT_FIGURES; i++) {
+                sbuf_str(out, " | ");
+                report_percent(out, report_figure_of(&s->column[c].of[m], i), r->resamples > 0);
+            }
+            sbuf_str(out, " |\n");
+        }
+    }
+}
+
 void report_markdown(const report *r, sbuf *out) {
     sbuf_fmt(out, "# Evaluation\n\nModel `%s`", r->model);
     if (r->pos[0]) sbuf_fmt(out, ", pos_control and TF-IDF `%s`", r->pos[0]);
@@ -149,11 +172,9 @@ void report_markdown(const report *r, sbuf *out) {
                 sbuf_fmt(out, "%.1f", col->factor);
             else
                 sbuf_str(out, "-");
-            const eval_figure *f[] = { &col->cell.score[EVAL_BY_EXACT], &col->cell.score[EVAL_BY_ROUGE_L],
-                                       &col->cell.retention[EVAL_BY_EXACT], &col->cell.retention[EVAL_BY_ROUGE_L] };
-            for (int k = 0; k < 4; k++) {
+            for (int k = 0; k < REPORT_FIGURES; k++) {
                 sbuf_str(out, " | ");
-                report_percent(out, f[k], r->resamples > 0);
+                report_percent(out, report_figure_of(&col->cell, k), r->resamples > 0);
             }
             sbuf_fmt(out, " | %.1f |", col->tokens);
             if (s->edited) {
@@ -169,6 +190,7 @@ void report_markdown(const report *r, sbuf *out) {
                       "retention (ROUGE-L) |\n|---|---|---|---|---|---|\n",
                  r->models, spread_head);
         spreads(r, s, "| ", " | ", " |", out);
+        also_markdown(r, s, out);
     }
 }
 
@@ -183,15 +205,18 @@ json_t *report_figure(const eval_figure *f) {
                      number(100 * f->high));
 }
 
+static json_t *figures_json(const eval_cell *x) {
+    return json_pack("{s:o, s:o, s:o, s:o}", "exact", report_figure(&x->score[EVAL_BY_EXACT]), "rougeL",
+                     report_figure(&x->score[EVAL_BY_ROUGE_L]), "retention_exact",
+                     report_figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
+                     report_figure(&x->retention[EVAL_BY_ROUGE_L]));
+}
+
 /* An object per model, the first one's first. */
 static json_t *models_json(const report_column *c, int models) {
     json_t *list = json_array();
     for (int i = 0; list && i < models; i++)
-        if (json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o}", "exact",
-                                                  number(100 * c->score[i][EVAL_BY_EXACT]), "rougeL",
-                                                  number(100 * c->score[i][EVAL_BY_ROUGE_L]), "retention_exact",
-                                                  number(100 * c->retention[i][EVAL_BY_EXACT]), "retention_rougeL",
-                                                  number(100 * c->retention[i][EVAL_BY_ROUGE_L]))) != 0) {
+        if (json_array_append_new(list, figures_json(&c->of[i])) != 0) {
             json_decref(list);
             list = NULL;
         }

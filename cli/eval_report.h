@@ -16,7 +16,7 @@ typedef struct report_column {
     double factor;     /* mean of prompt tokens / gist tokens; 0: nothing is compressed */
     eval_cell cell;
     eval_figure stale; /* share of answers that are a row's "was"; NaN: no row has it */
-    double score[1 + OPTION_LIST_MAX][EVAL_BYS], retention[1 + OPTION_LIST_MAX][EVAL_BYS]; /* means of each model */
+    eval_cell of[1 + OPTION_LIST_MAX]; /* what `cell` is for each model */
 } report_column;
 
 /* Rows that have one value of a member; those without it have the value "". */
@@ -56,8 +56,11 @@ typedef struct report {
 typedef struct report_spread {
     double mean, deviation, low, high; /* of the models: sample standard deviation, smallest, largest; NaN: none */
 } report_spread;
-/* value[m][by] of the first `models` models. */
-report_spread report_spread_of(const double (*value)[EVAL_BYS], int by, int models);
+/* The figure of a table's column of the same number. */
+enum { REPORT_EXACT, REPORT_ROUGE_L, REPORT_RETENTION_EXACT, REPORT_RETENTION_ROUGE_L, REPORT_FIGURES };
+const eval_figure *report_figure_of(const eval_cell *cell, int figure);
+/* Of the means of the first `models` models. */
+report_spread report_spread_of(const report_column *c, int figure, int models);
 
 /* "93.4 [91.0, 95.2]", or "-". */
 void report_percent(sbuf *out, const eval_figure *f, bool interval);

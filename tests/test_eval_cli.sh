@@ -67,8 +67,13 @@ check "in the page too" grep -q '<h3>3 models</h3>' seeds/results.html
 cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model3.csv && ! cmp -s seeds/dev.gist.k1.csv seeds/dev.gist.k1.model2.csv &&
     cmp -s seeds/dev.gist.k1.csv single/dev.gist.k1.csv
 result "each with its predictions"
-[ "$(grep -c '"retention_exact": null' seeds/results.json)" -gt 0 ] && grep -q '"models": \[' seeds/results.json
+[ "$(grep -c '"retention_exact": {' seeds/results.json)" -ge 20 ] && grep -q '"models": \[' seeds/results.json
 result "each with its figures"
+ends 0 "the second seed alone" eval -m other --data dev=dev.jsonl -k 1,2 -n 8 -o second
+own=$(awk -F ' [|] ' '/^[|] gist.k1/ { print $4, $5, $6, $7 }' second/results.md)
+also=$(awk -F ' [|] ' '/^Model 2/ { on = 1 } on && /^[|] gist.k1/ { sub(/ [|]$/, ""); print $2, $3, $4, $5; exit }' seeds/results.md)
+[ -n "$own" ] && [ "$own" = "$also" ] && grep -q '\[' <<<"$own" && grep -q '<p>Model 2, <code>other</code>' seeds/results.html
+result "has the same figures and intervals there"
 
 ends 0 "seeds with controls of their own" eval -m tiny --also other --pos other --pos tiny --neg tiny --neg other --data dev=dev.jsonl \
     --conditions gist,pos_control,neg_control -n 8 -o several
