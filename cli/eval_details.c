@@ -134,13 +134,11 @@ static void curve(const report *r, const report_split *s, const marks *m, sbuf *
     if (!m->html) sbuf_str(out, "|---|---|---|---|---|---|---|---|\n");
     for (int b = 0; b < s->bins; b++) {
         const eval_bin *x = &s->bin[b];
-        const eval_figure *f[] = { &x->cell.score[EVAL_BY_EXACT], &x->cell.score[EVAL_BY_ROUGE_L],
-                                   &x->cell.retention[EVAL_BY_EXACT], &x->cell.retention[EVAL_BY_ROUGE_L] };
         sbuf_fmt(out, "%s%.1f to %.1f%s%.1f%s%d%s%d", m->row, x->from, x->to, between, x->factor, between,
                  x->cell.prompts, between, x->cell.n);
-        for (int i = 0; i < 4; i++) {
+        for (int k = 0; k < REPORT_FIGURES; k++) {
             sbuf_str(out, between);
-            report_percent(out, f[i], r->resamples > 0);
+            report_percent(out, report_figure_of(&x->cell, k), r->resamples > 0);
         }
         sbuf_str(out, m->end);
     }
@@ -166,13 +164,9 @@ static bool append(json_t *list, json_t *item) {
 static json_t *cells_json(const report_split *s, const eval_cell *cell) {
     json_t *list = json_array();
     for (int c = 0; list && c < s->columns; c++) {
-        const eval_cell *x = &cell[c];
-        if (append(list, json_pack("{s:s, s:i, s:i, s:o, s:o, s:o, s:o}", "name", s->column[c].view.name, "examples",
-                                   x->n, "prompts", x->prompts, "exact", report_figure(&x->score[EVAL_BY_EXACT]),
-                                   "rougeL", report_figure(&x->score[EVAL_BY_ROUGE_L]), "retention_exact",
-                                   report_figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
-                                   report_figure(&x->retention[EVAL_BY_ROUGE_L]))))
-            continue;
+        json_t *o = json_pack("{s:s, s:i, s:i}", "name", s->column[c].view.name, "examples", cell[c].n, "prompts",
+                              cell[c].prompts);
+        if (append(list, report_add_figures(o, &cell[c]))) continue;
         json_decref(list);
         list = NULL;
     }
@@ -204,13 +198,9 @@ json_t *report_curve_json(const report_split *s) {
     json_t *list = json_array();
     for (int b = 0; list && b < s->bins; b++) {
         const eval_bin *x = &s->bin[b];
-        if (append(list, json_pack("{s:f, s:f, s:f, s:i, s:i, s:o, s:o, s:o, s:o}", "from", x->from, "to", x->to,
-                                   "factor", x->factor, "prompts", x->cell.prompts, "answers", x->cell.n, "exact",
-                                   report_figure(&x->cell.score[EVAL_BY_EXACT]), "rougeL",
-                                   report_figure(&x->cell.score[EVAL_BY_ROUGE_L]), "retention_exact",
-                                   report_figure(&x->cell.retention[EVAL_BY_EXACT]), "retention_rougeL",
-                                   report_figure(&x->cell.retention[EVAL_BY_ROUGE_L]))))
-            continue;
+        json_t *o = json_pack("{s:f, s:f, s:f, s:i, s:i}", "from", x->from, "to", x->to, "factor", x->factor, "prompts",
+                              x->cell.prompts, "answers", x->cell.n);
+        if (append(list, report_add_figures(o, &x->cell))) continue;
         json_decref(list);
         list = NULL;
     }
@@ -228,17 +218,16 @@ static void csv_figure(const eval_figure *f, sbuf *out) {
 }
 
 void report_curve_csv(const report_split *s, sbuf *out) {
-    static const char *const name[] = { "exact", "rougeL", "retention_exact", "retention_rougeL" };
     sbuf_str(out, "from,to,factor,prompts,answers");
-    for (int i = 0; i < 4; i++) sbuf_fmt(out, ",%s,%s_low,%s_high", name[i], name[i], name[i]);
+    for (int k = 0; k < REPORT_FIGURES; k++) {
+        const char *name = report_figure_name[k];
+        sbuf_fmt(out, ",%s,%s_low,%s_high", name, name, name);
+    }
     sbuf_str(out, "\n");
     for (int b = 0; b < s->bins; b++) {
         const eval_bin *x = &s->bin[b];
         sbuf_fmt(out, "%.6g,%.6g,%.6g,%d,%d", x->from, x->to, x->factor, x->cell.prompts, x->cell.n);
-        csv_figure(&x->cell.score[EVAL_BY_EXACT], out);
-        csv_figure(&x->cell.score[EVAL_BY_ROUGE_L], out);
-        csv_figure(&x->cell.retention[EVAL_BY_EXACT], out);
-        csv_figure(&x->cell.retention[EVAL_BY_ROUGE_L], out);
+        for (int k = 0; k < REPORT_FIGURES; k++) csv_figure(report_figure_of(&x->cell, k), out);
         sbuf_str(out, "\n");
     }
 }

@@ -24,6 +24,8 @@ static const char *text_or_dash(const sbuf *s) {
 
 /* ---- several models ---- */
 
+const char *const report_figure_name[REPORT_FIGURES] = { "exact", "rougeL", "retention_exact", "retention_rougeL" };
+
 const eval_figure *report_figure_of(const eval_cell *cell, int figure) {
     int by = figure == REPORT_EXACT || figure == REPORT_RETENTION_EXACT ? EVAL_BY_EXACT : EVAL_BY_ROUGE_L;
     return figure < REPORT_RETENTION_EXACT ? &cell->score[by] : &cell->retention[by];
@@ -205,18 +207,20 @@ json_t *report_figure(const eval_figure *f) {
                      number(100 * f->high));
 }
 
-static json_t *figures_json(const eval_cell *x) {
-    return json_pack("{s:o, s:o, s:o, s:o}", "exact", report_figure(&x->score[EVAL_BY_EXACT]), "rougeL",
-                     report_figure(&x->score[EVAL_BY_ROUGE_L]), "retention_exact",
-                     report_figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
-                     report_figure(&x->retention[EVAL_BY_ROUGE_L]));
+json_t *report_add_figures(json_t *o, const eval_cell *x) {
+    for (int k = 0; o && k < REPORT_FIGURES; k++)
+        if (json_object_set_new(o, report_figure_name[k], report_figure(report_figure_of(x, k))) != 0) {
+            json_decref(o);
+            o = NULL;
+        }
+    return o;
 }
 
 /* An object per model, the first one's first. */
 static json_t *models_json(const report_column *c, int models) {
     json_t *list = json_array();
     for (int i = 0; list && i < models; i++)
-        if (json_array_append_new(list, figures_json(&c->of[i])) != 0) {
+        if (json_array_append_new(list, report_add_figures(json_object(), &c->of[i])) != 0) {
             json_decref(list);
             list = NULL;
         }
@@ -230,15 +234,17 @@ static const char *condition_of(const report_column *c) {
 }
 
 static json_t *column_json(const report_column *c, int models) {
-    const eval_cell *x = &c->cell;
-    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:o, s:o, s:o, s:o, s:f, s:o, s:o, s:o}", "name",
-                     c->view.name, "condition", condition_of(c), "k", c->view.k, "budget", c->view.budget,
-                     "words", c->view.words, "examples", x->n, "prompts", x->prompts, "exact",
-                     report_figure(&x->score[EVAL_BY_EXACT]), "rougeL", report_figure(&x->score[EVAL_BY_ROUGE_L]),
-                     "retention_exact", report_figure(&x->retention[EVAL_BY_EXACT]), "retention_rougeL",
-                     report_figure(&x->retention[EVAL_BY_ROUGE_L]), "tokens", c->tokens, "factor",
-                     c->factor > 0 ? json_real(c->factor) : json_null(), "stale", report_figure(&c->stale), "models",
-                     models_json(c, models));
+    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i}", "name", c->view.name, "condition", condition_of(c),
+                          "k", c->view.k, "budget", c->view.budget, "words", c->view.words, "examples", c->cell.n,
+                          "prompts", c->cell.prompts);
+    o = report_add_figures(o, &c->cell);
+    if (!o) return NULL;
+    json_t *rest = json_pack("{s:f, s:o, s:o, s:o}", "tokens", c->tokens, "factor",
+                             c->factor > 0 ? json_real(c->factor) : json_null(), "stale", report_figure(&c->stale),
+                             "models", models_json(c, models));
+    if (json_object_update_new(o, rest) == 0) return o;
+    json_decref(o);
+    return NULL;
 }
 
 static json_t *split_json(const report_split *s, int models) {

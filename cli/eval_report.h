@@ -59,12 +59,15 @@ typedef struct report_spread {
 /* The figure of a table's column of the same number. */
 enum { REPORT_EXACT, REPORT_ROUGE_L, REPORT_RETENTION_EXACT, REPORT_RETENTION_ROUGE_L, REPORT_FIGURES };
 const eval_figure *report_figure_of(const eval_cell *cell, int figure);
+extern const char *const report_figure_name[REPORT_FIGURES]; /* "exact" and so on, as files have it */
 /* Of the means of the first `models` models. */
 report_spread report_spread_of(const report_column *c, int figure, int models);
 
 /* "93.4 [91.0, 95.2]", or "-". */
 void report_percent(sbuf *out, const eval_figure *f, bool interval);
 json_t *report_figure(const eval_figure *f); /* in percent; NULL: out of memory */
+/* The object with the cell's figures by name.  NULL, and the object is freed: out of memory; takes NULL. */
+json_t *report_add_figures(json_t *o, const eval_cell *cell);
 void report_escaped(sbuf *out, const char *p, size_t len); /* as HTML's and SVG's text */
 
 void report_table(const report *r, FILE *out);

@@ -233,13 +233,12 @@ static void linear_task(void *arg, int task, int worker) {
 }
 
 static void product(op_ctx *ctx, float *y, const void *x, const op_weight *W, int T, bool add) {
-    enum { ROW_BLOCK = 192 }; /* rows whose operands stay in the second-level cache while a panel passes */
     if (T <= 0) return;
-    int blocks = (T + ROW_BLOCK - 1) / ROW_BLOCK;
+    int blocks = (T + OP_ROW_BLOCK - 1) / OP_ROW_BLOCK;
     operand_kind kind = operand_of(W->type);
     size_t rows_bytes = (size_t)T * operand_stride(kind, W->K) * operand_size(kind);
     bool rows_outer = rows_bytes > op_weight_bytes(W->type, W->N, W->K);
-    linear_job job = { ctx, y, x, W, T, ROW_BLOCK, blocks, rows_outer, add };
+    linear_job job = { ctx, y, x, W, T, OP_ROW_BLOCK, blocks, rows_outer, add };
     op_run(ctx, linear_task, &job, panels(W->N) * blocks, (size_t)T * (size_t)W->N * (size_t)W->K / 8);
 }
 

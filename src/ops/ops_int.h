@@ -71,6 +71,7 @@ typedef struct op_qrun {
     int16_t half[2];  /* sums of q[0..15] and q[16..31] */
 } op_qrun;
 
+enum { OP_ROW_BLOCK = 192 /* rows whose operands stay in the second-level cache while a panel passes */ };
 /* y [T rows at ldy] = x [T rows at ldx elements of the operand type] times one panel of `cols` <= 64 outputs;
  * add: the accumulators begin with y instead of zero */
 typedef void op_gemm_fn(float *y, size_t ldy, const void *x, size_t ldx, const void *panel, int T, int K, int cols,

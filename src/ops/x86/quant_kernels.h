@@ -18,7 +18,7 @@
 #define UNROLL _Pragma("GCC unroll 16")
 /* Compilers like to carry y in registers over the runs, and then spill the sums. */
 #define KEEP_IN_MEMORY(p) __asm__ volatile("" : : "r"(p) : "memory")
-enum { QUANT_ROWS = 4, VEC_BYTES = 4 * OUTS, GROUP_BYTES = 4 * OP_PANEL, LINE = 64 /* of cache, bytes */ };
+enum { QUANT_ROWS = 4, VEC_BYTES = 4 * OUTS, GROUP_BYTES = 4 * OP_PANEL, LINE = 64 /* of cache, bytes */, LEVEL_2 = 2 };
 
 typedef struct stage {
     const uint8_t *u; /* [runs][8][64][4], step bytes from run to run */
@@ -168,14 +168,16 @@ INLINE vi begin_sum(const op_qrun *x, dtype type, int half) {
 }
 
 /* Few rows read the panel at the speed of memory, if memory is asked in time and evenly: at run b each tile of rows
- * fetches its share of run b of the next stage.  Reading beyond the last panel is asking for nothing. */
+ * fetches its share of run b of the next stage, into the second-level cache: asking for the first holds up the loads
+ * of the tile itself, and two stages are more than it has room for.  Reading beyond the last panel is asking for
+ * nothing. */
 INLINE void fetch_share(stage *st, dtype type, int tiles) {
     st->share = (run_bytes(type) / LINE + tiles) / tiles * LINE;
 }
 INLINE void fetch_ahead(const stage *st, dtype type, int b, int tile) {
     const int bytes = run_bytes(type);
     for (int i = tile * st->share; i < bytes && i < (tile + 1) * st->share; i += LINE)
-        __builtin_prefetch((const char *)st->next + b * bytes + i);
+        __builtin_prefetch((const char *)st->next + b * bytes + i, 0, LEVEL_2);
 }
 
 /* Inputs 4g .. 4g+3 in every lane. */
@@ -186,14 +188,11 @@ INLINE vi four_of(const op_qrun *x, int g) {
 }
 
 /* rows x (QUANT_VECS*OUTS) outputs from column `col` on, over all runs of the stage.  type and rows are constants at
- * every call.  Registers hold the sums of integers; `sum` is y, close together. */
-INLINE void quant_tile(float *y, size_t ldy, const op_qrun *x, size_t ldx, const stage *st, int runs, dtype type,
+ * every call.  Registers hold the sums of integers; y [rows,64] is added to where it lies, close together.  The next
+ * tile's rows of x are `ahead` runs from this one's; they are fetched meanwhile. */
+INLINE void quant_tile(float *y, const op_qrun *x, size_t ldx, size_t ahead, const stage *st, int runs, dtype type,
                        int rows, int tile, int col) {
     const int halves = type == DT_Q6_K ? 2 : 1, groups = QUANT_GROUPS / halves;
-    _Alignas(64) float sum[QUANT_ROWS][QUANT_VECS * OUTS];
-    y += col;
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < QUANT_VECS; v++)
-        vf_store(&sum[r][v * OUTS], vf_load(y + (size_t)r * ldy + v * OUTS));
     for (int b = 0; b < runs; b++, x++)
         for (int h = 0; h < halves; h++) {
             const uint8_t *u = st->u + (size_t)b * st->step + h * groups * GROUP_BYTES + 4 * col;
@@ -211,66 +210,62 @@ INLINE void quant_tile(float *y, size_t ldy, const op_qrun *x, size_t ldx, const
                 }
             }
             if (col == 0 && h == 0) fetch_ahead(st, type, b, tile);
-            KEEP_IN_MEMORY(sum);
+            KEEP_IN_MEMORY(y);
             UNROLL for (int r = 0; r < rows; r++) {
                 const op_qrun *xr = x + (size_t)r * ldx;
+                __builtin_prefetch(xr + ahead);
+                vf sum[QUANT_VECS];
                 UNROLL for (int v = 0; v < QUANT_VECS; v++) {
                     int at = col + v * OUTS;
-                    vf s = vf_mul(vf_load(&st->s[b][h][at]), vf_set(xr->scale)), to = vf_load(&sum[r][v * OUTS]);
-                    to = vf_fma(vf_of(acc[r][v]), s, to);
-                    if (type == DT_Q4_K || type == DT_Q5_K) to = vf_less(vf_load(&st->m[b][at]), vf_set(xr->sum), to);
-                    vf_store(&sum[r][v * OUTS], to);
+                    vf s = vf_mul(vf_load(&st->s[b][h][at]), vf_set(xr->scale));
+                    sum[v] = vf_fma(vf_of(acc[r][v]), s, vf_load(y + r * OP_PANEL + at));
+                    if (type == DT_Q4_K || type == DT_Q5_K)
+                        sum[v] = vf_less(vf_load(&st->m[b][at]), vf_set(xr->sum), sum[v]);
                 }
+                UNROLL for (int v = 0; v < QUANT_VECS; v++) vf_store(y + r * OP_PANEL + col + v * OUTS, sum[v]);
             }
         }
-    UNROLL for (int r = 0; r < rows; r++) UNROLL for (int v = 0; v < QUANT_VECS; v++)
-        vf_store(y + (size_t)r * ldy + v * OUTS, vf_load(&sum[r][v * OUTS]));
 }
 
-INLINE void quant_rows(float *y, size_t ldy, const op_qrun *x, size_t ldx, const stage *st, int runs, dtype type,
+INLINE void quant_rows(float *y, const op_qrun *x, size_t ldx, size_t ahead, const stage *st, int runs, dtype type,
                        int rows, int tile) {
     for (int c = 0; c < OP_PANEL; c += QUANT_VECS * OUTS)
         switch (rows) {
-        case 1: quant_tile(y, ldy, x, ldx, st, runs, type, 1, tile, c); break;
-        case 2: quant_tile(y, ldy, x, ldx, st, runs, type, 2, tile, c); break;
-        case 3: quant_tile(y, ldy, x, ldx, st, runs, type, 3, tile, c); break;
-        default: quant_tile(y, ldy, x, ldx, st, runs, type, QUANT_ROWS, tile, c); break;
+        case 1: quant_tile(y, x, ldx, ahead, st, runs, type, 1, tile, c); break;
+        case 2: quant_tile(y, x, ldx, ahead, st, runs, type, 2, tile, c); break;
+        case 3: quant_tile(y, x, ldx, ahead, st, runs, type, 3, tile, c); break;
+        default: quant_tile(y, x, ldx, ahead, st, runs, type, QUANT_ROWS, tile, c); break;
         }
 }
 
-/* A whole panel of 64 columns; y is added to. */
-INLINE void quant_panel(float *y, size_t ldy, const op_qrun *x, size_t ldx, const void *panel, dtype type, int T,
-                        int K) {
+/* y [T,64] += x times a panel. */
+INLINE void quant_panel(float *y, const op_qrun *x, size_t ldx, const void *panel, dtype type, int T, int K) {
     stage st;
     fetch_share(&st, type, (T + QUANT_ROWS - 1) / QUANT_ROWS);
     for (int b = 0, all = K / QUANT_RUN; b < all; b += QUANT_RUNS) {
         int runs = all - b < QUANT_RUNS ? all - b : QUANT_RUNS;
         stage_load(&st, panel, type, b, runs);
-        for (int t = 0; t < T; t += QUANT_ROWS)
-            quant_rows(y + (size_t)t * ldy, ldy, x + (size_t)t * ldx + b, ldx, &st, runs, type,
-                       T - t < QUANT_ROWS ? T - t : QUANT_ROWS, t / QUANT_ROWS);
+        for (int t = 0; t < T; t += QUANT_ROWS) {
+            bool last = T - t <= QUANT_ROWS;
+            quant_rows(y + t * OP_PANEL, x + (size_t)t * ldx + b, ldx, last ? 0 : QUANT_ROWS * ldx, &st, runs, type,
+                       last ? T - t : QUANT_ROWS, t / QUANT_ROWS);
+        }
     }
 }
 
-/* A panel with fewer columns goes through a padded buffer, EDGE_ROWS rows at a time. */
+/* Rows of y lie far apart, often by a power of two, and every stage of the panel comes back to them: so they are
+ * summed side by side, and take their places at the end. */
 INLINE void quant_gemm(float *y, size_t ldy, const op_qrun *x, size_t ldx, const void *panel, dtype type, int T, int K,
                        int cols, bool add) {
-    enum { EDGE_ROWS = 32 };
-    for (int t = 0; t < T && !add; t++) memset(y + (size_t)t * ldy, 0, (size_t)cols * sizeof *y);
-    if (cols == OP_PANEL) {
-        quant_panel(y, ldy, x, ldx, panel, type, T, K);
-        return;
-    }
-    float edge[EDGE_ROWS * OP_PANEL];
-    for (int t = 0; t < T; t += EDGE_ROWS) {
-        int rows = T - t < EDGE_ROWS ? T - t : EDGE_ROWS;
+    _Alignas(LINE) float sum[OP_ROW_BLOCK * OP_PANEL];
+    for (int t = 0; t < T; t += OP_ROW_BLOCK) {
+        int rows = T - t < OP_ROW_BLOCK ? T - t : OP_ROW_BLOCK;
         float *yt = y + (size_t)t * ldy;
-        memset(edge, 0, sizeof edge);
-        for (int r = 0; r < rows; r++)
-            memcpy(edge + r * OP_PANEL, yt + (size_t)r * ldy, (size_t)cols * sizeof *y);
-        quant_panel(edge, OP_PANEL, x + (size_t)t * ldx, ldx, panel, type, rows, K);
-        for (int r = 0; r < rows; r++)
-            memcpy(yt + (size_t)r * ldy, edge + r * OP_PANEL, (size_t)cols * sizeof *y);
+        if (!add || cols < OP_PANEL) memset(sum, 0, (size_t)rows * OP_PANEL * sizeof *sum);
+        for (int r = 0; add && r < rows; r++)
+            memcpy(sum + r * OP_PANEL, yt + (size_t)r * ldy, (size_t)cols * sizeof *y);
+        quant_panel(sum, x + (size_t)t * ldx, ldx, panel, type, rows, K);
+        for (int r = 0; r < rows; r++) memcpy(yt + (size_t)r * ldy, sum + r * OP_PANEL, (size_t)cols * sizeof *y);
     }
 }
 
