@@ -168,9 +168,8 @@ INLINE vi begin_sum(const op_qrun *x, dtype type, int half) {
 }
 
 /* Few rows read the panel at the speed of memory, if memory is asked in time and evenly: at run b each tile of rows
- * fetches its share of run b of the next stage, into the second-level cache: asking for the first holds up the loads
- * of the tile itself, and two stages are more than it has room for.  Reading beyond the last panel is asking for
- * nothing. */
+ * fetches its share of run b of the next stage, into the second-level cache (into the first is slower, docs/SPEED.md).
+ * Reading beyond the last panel is asking for nothing. */
 INLINE void fetch_share(stage *st, dtype type, int tiles) {
     st->share = (run_bytes(type) / LINE + tiles) / tiles * LINE;
 }
@@ -209,11 +208,13 @@ INLINE void quant_tile(float *y, const op_qrun *x, size_t ldx, size_t ahead, con
                     UNROLL for (int v = 0; v < QUANT_VECS; v++) acc[r][v] = vi_dot(acc[r][v], w[v], q, type == DT_Q8_0);
                 }
             }
-            if (col == 0 && h == 0) fetch_ahead(st, type, b, tile);
+            if (col == 0 && h == 0) {
+                fetch_ahead(st, type, b, tile);
+                UNROLL for (int r = 0; r < rows; r++) __builtin_prefetch(x + (size_t)r * ldx + ahead);
+            }
             KEEP_IN_MEMORY(y);
             UNROLL for (int r = 0; r < rows; r++) {
                 const op_qrun *xr = x + (size_t)r * ldx;
-                __builtin_prefetch(xr + ahead);
                 vf sum[QUANT_VECS];
                 UNROLL for (int v = 0; v < QUANT_VECS; v++) {
                     int at = col + v * OUTS;
