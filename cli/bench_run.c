@@ -80,6 +80,8 @@ double bench_run_feed(bench_run *r, int n) {
             r->pos[i] = slot;
             r->row[i] = (op_row){ .pos = slot, .kv = 0, .slot = slot, .mem = -1, .lo = 0, .hi = slot + 1 };
         }
+        int last = rows - 1;
+        bool end_here = r->length + rows == end;
         llama_batch b = { .T = rows,
                           .ids = r->ids + r->length,
                           .pos = r->pos,
@@ -87,9 +89,11 @@ double bench_run_feed(bench_run *r, int n) {
                           .kv = r->kv,
                           .stores = 1,
                           .cross = r->cross,
-                          .cross_kv = r->kv + c->L + c->encoder };
+                          .cross_kv = r->kv + c->L + c->encoder,
+                          .wanted = &last,
+                          .n_wanted = end_here };
         llama_forward(r->m, &r->ctx, &r->acts, &b);
-        if (r->length + rows == end) llama_logits(r->m, &r->ctx, &r->acts, rows - 1, 1, r->logits);
+        if (end_here) llama_logits(r->m, &r->ctx, &r->acts, 1, r->logits);
     }
     return time_now() - start;
 }

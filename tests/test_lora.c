@@ -197,8 +197,8 @@ static void test_finite_differences(void **state) {
 
 /* ---- inference ---- */
 
-/* Logits [T,V] of the setup's batch; caller frees. */
-static float *logits_of(const setup *s, const llama_model *m) {
+/* Logits [n,V] of rows wanted[i] of the setup's batch (NULL: of all T); caller frees. */
+static float *some_logits_of(const setup *s, const llama_model *m, const int *wanted, int n) {
     llama_acts a = { 0 };
     arena dry, ar;
     op_ctx ctx = s->ctx;
@@ -225,13 +225,33 @@ static float *logits_of(const setup *s, const llama_model *m) {
                       .kv = stores,
                       .stores = 1,
                       .gist = gist_row,
-                      .gists = gists };
+                      .gists = gists,
+                      .wanted = wanted,
+                      .n_wanted = n };
     llama_forward(m, &ctx, &a, &b);
-    llama_logits(m, &ctx, &a, 0, T, logits);
+    llama_logits(m, &ctx, &a, wanted ? n : T, logits);
     free(stores);
     mem_free(NULL, kv);
     mem_free(NULL, ar.base);
     return logits;
+}
+
+static float *logits_of(const setup *s, const llama_model *m) {
+    return some_logits_of(s, m, NULL, 0);
+}
+
+/* Rows by themselves in the last block: the bits that they have among all others. */
+static void check_wanted(const setup *s, const llama_model *m, const float *all, const char *what) {
+    size_t V = (size_t)m->cfg.V;
+    int gist_at = 0;
+    while (!s->is_gist[gist_at]) gist_at++;
+    const int wanted[] = { 1, gist_at, s->b.T - 1 };
+    for (int n = 1; n <= 3; n++) {
+        float *some = some_logits_of(s, m, wanted + 3 - n, n);
+        for (int i = 0; i < n; i++)
+            assert_same_floats(some + (size_t)i * V, all + (size_t)wanted[3 - n + i] * V, V, what);
+        free(some);
+    }
 }
 
 static void test_logits(void **state) {
@@ -257,6 +277,7 @@ static void test_logits(void **state) {
         float *expected = malloc(ref->bytes);
         memcpy(expected, ref->data, ref->bytes);
         assert_close(got, expected, tensor_count(ref), TOL_LOGITS, c->name);
+        check_wanted(&s, &m, got, c->name);
         size_t before = (size_t)s.p * (size_t)s.cfg.V; /* rows that see no gist token */
         if (c->lora.gist_only) assert_same_floats(got, plain, before, "rows before the gist tokens");
         llama_adapter_attach(&m, NULL);

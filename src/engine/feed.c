@@ -132,35 +132,30 @@ static void name_stores(workspace *w, const gist_session *s, int part, int parts
     }
 }
 
-static void forward(const gist_engine *e, workspace *w, int rows, int parts) {
+/* A pass over the rows; logits [wanted,vocab] of those in w->wanted. */
+static void forward(const gist_engine *e, workspace *w, int rows, int parts, int wanted, float *logits) {
     int gists = 0;
     for (int i = 0; i < rows; i++)
         if (w->ids[i] == e->gist_token) w->gist_row[gists++] = i;
-    llama_batch b = {
-        rows, w->ids, w->pos, w->row, w->stores, 2 * parts, w->gist_row, gists, w->cross, w->cross_stores
-    };
+    llama_batch b = { .T = rows,
+                      .ids = w->ids,
+                      .pos = w->pos,
+                      .rows = w->row,
+                      .kv = w->stores,
+                      .stores = 2 * parts,
+                      .gist = w->gist_row,
+                      .gists = gists,
+                      .cross = w->cross,
+                      .cross_kv = w->cross_stores,
+                      .wanted = w->wanted,
+                      .n_wanted = wanted };
     op_ctx ctx = e->ctx;
     llama_forward(&e->model, &ctx, &w->acts, &b);
+    if (wanted > 0) llama_logits(&e->model, &ctx, &w->acts, wanted, logits);
 }
 
-/* Logits of the n wanted rows, which ascend: [n,vocab]. */
-static void write_logits(const gist_engine *e, workspace *w, int n, float *logits) {
-    op_ctx ctx = e->ctx;
-    llama_acts *a = &w->acts;
-    int first = w->wanted[0];
-    if (w->wanted[n - 1] - first == n - 1) {
-        llama_logits(&e->model, &ctx, a, first, n, logits);
-        return;
-    }
-    float *x = a->x;
-    op_rows_gather(&ctx, a->o, x, w->wanted, n, e->model.cfg.C);
-    a->x = a->o; /* free behind the last block */
-    llama_logits(&e->model, &ctx, a, 0, n, logits);
-    a->x = x;
-}
-
-/* Rows of one pass from parts `*at` and on, which moves to the first that is not done; returns how many rows wanted
- * their logits. */
+/* Rows of one pass from parts `*at` and on, which moves to the first that is not done; returns how many rows' logits
+ * it wrote: none if logits is NULL. */
 static int run_pass(workspace *w, feed_part *part, size_t count, size_t *at, bool all, float *logits) {
     size_t first = *at, i = first;
     int rows = 0, wanted = 0, parts = 0;
@@ -175,11 +170,11 @@ static int run_pass(workspace *w, feed_part *part, size_t count, size_t *at, boo
         p->s->length += n;
         p->s->position += n;
         rows += n;
-        for (int r = all ? rows - n : rows - 1; r < rows && (all || p->done == p->n); r++) w->wanted[wanted++] = r;
+        int r = !logits ? rows : all ? rows - n : p->done == p->n ? rows - 1 : rows;
+        while (r < rows) w->wanted[wanted++] = r++;
         if (p->done == p->n) *at = i + 1;
     }
-    forward(part->s->e, w, rows, parts);
-    if (logits && wanted > 0) write_logits(part->s->e, w, wanted, logits);
+    forward(part->s->e, w, rows, parts, wanted, logits);
     return wanted;
 }
 

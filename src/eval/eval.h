@@ -302,7 +302,8 @@ typedef struct eval_flops {
 } eval_flops;
 /* `rows` tokens behind `cached` rows of a KV cache. */
 eval_flops eval_flops_llama(const llama_config *c, int rows, int cached);
-/* What this library computes of it: products with the keys that rows see, logits of the last row. */
+/* What this library computes of it: products with the keys that rows see; logits of the last row, which alone goes
+ * through all of the last block. */
 double eval_flops_done(const llama_config *c, int rows, int cached);
 
 /* An encoder-decoder of T5's kind. */

@@ -3,19 +3,22 @@
  * Two ways of counting.  "Profiled" is what the PyTorch profiler says of the usual implementation, and what papers
  * report: 2 MNK for every matrix product, one per element of every product and sum of tensors.  There scores are dense
  * (every row meets every key, hidden ones too) and every row gets logits.  "Done" is what this library computes: keys
- * that a row sees, and logits of the last row; products alone.
+ * that a row sees, and of the last block the keys and values of all rows, the rest of it and logits for the last row;
+ * products alone.
  *
  * The matrices are those of the weight table.
  */
 #include "eval/eval.h"
 
-static double pass_matrices(const llama_config *c, double rows, double logits) {
+/* `rows` go through all blocks but the last, where `last` go beyond their keys and values, and get logits. */
+static double pass_matrices(const llama_config *c, double rows, double last) {
     double flops = 0;
     for (int i = 0; i < llama_weight_rows; i++) {
         const weight_row *w = &llama_weights[i];
         if (w->kind != WEIGHT_MATRIX || !llama_uses_row(c, w)) continue;
+        bool keys = w->offset == offsetof(llama_layer, wk) || w->offset == offsetof(llama_layer, wv);
         double one = 2.0 * llama_dim(c, w->shape[0]) * llama_dim(c, w->shape[1]);
-        flops += w->per_layer ? c->L * rows * one : logits * one;
+        flops += w->per_layer ? ((c->L - 1) * rows + (keys ? rows : last)) * one : last * one;
     }
     return flops;
 }
@@ -39,5 +42,5 @@ eval_flops eval_flops_llama(const llama_config *c, int rows, int cached) {
 
 double eval_flops_done(const llama_config *c, int rows, int cached) {
     double T = rows, keys = T * cached + 0.5 * T * (T + 1), q = (double)c->H * c->D;
-    return pass_matrices(c, T, 1) + 4.0 * c->L * q * keys;
+    return pass_matrices(c, T, 1) + 4.0 * q * ((c->L - 1) * keys + cached + T);
 }

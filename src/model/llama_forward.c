@@ -13,33 +13,44 @@
  *  (10)  logits = rmsnorm(x, w_final) Whead^T
  *
  * docs/MODEL.md pairs each equation with its tensors.  One function serves prefill, decode, batches and training.
+ * In the last block only rows whose output is wanted go on behind (4): nobody sees more of the others.
  */
 #include <math.h>
 
 #include "model/model.h"
 
-void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
-                     const llama_batch *b) {
+/* What the batch's rows are seen by.  Leaves their norms in n1, an input of products. */
+static void keys_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, op_input *n1, const llama_layer *w,
+                     const op_kv *kv, const llama_batch *b) {
     const llama_config *c = &m->cfg;
     const llama_layer_lora *r = w->lora; /* with an adapter, y = x W^T below goes on with + s (x A^T) B^T */
     int T = b->T;
 
     op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps);                     /* (2) */
-    op_input n1 = { .x = a->n1, .buf = a->operand, .T = T };
-    op_linear(ctx, a->q0, &n1, &w->wq);                                                  /* (3) */
-    op_linear(ctx, a->k0, &n1, &w->wk);
-    op_linear(ctx, a->v, &n1, &w->wv);
-    if (w->bq) op_bias_fwd(ctx, a->q0, w->bq, T, c->H * c->D);
+    *n1 = (op_input){ .x = a->n1, .buf = a->operand, .T = T };
+    op_linear(ctx, a->k0, n1, &w->wk);                                                   /* (3) */
+    op_linear(ctx, a->v, n1, &w->wv);
     if (w->bk) op_bias_fwd(ctx, a->k0, w->bk, T, c->G * c->D);
     if (w->bv) op_bias_fwd(ctx, a->v, w->bv, T, c->G * c->D);
-    if (r) llama_lora_fwd(ctx, &a->lora, a->q0, a->n1, &r->wq, b);
     if (r) llama_lora_fwd(ctx, &a->lora, a->k0, a->n1, &r->wk, b);
     if (r) llama_lora_fwd(ctx, &a->lora, a->v, a->n1, &r->wv, b);
-    if (w->q_norm) op_rmsnorm_fwd(ctx, a->q, a->q0, w->q_norm, T * c->H, c->D, c->eps);
     if (w->k_norm) op_rmsnorm_fwd(ctx, a->k, a->k0, w->k_norm, T * c->G, c->D, c->eps);
-    op_rope_fwd(ctx, a->q, a->cs, T, c->H, c->D);
     op_rope_fwd(ctx, a->k, a->cs, T, c->G, c->D);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);                            /* (4) */
+}
+
+/* What the batch's rows make of what they see. */
+static void rows_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, op_input *n1, const llama_layer *w,
+                     const op_kv *kv, const llama_batch *b) {
+    const llama_config *c = &m->cfg;
+    const llama_layer_lora *r = w->lora;
+    int T = b->T;
+
+    op_linear(ctx, a->q0, n1, &w->wq);                                                   /* (3) */
+    if (w->bq) op_bias_fwd(ctx, a->q0, w->bq, T, c->H * c->D);
+    if (r) llama_lora_fwd(ctx, &a->lora, a->q0, a->n1, &r->wq, b);
+    if (w->q_norm) op_rmsnorm_fwd(ctx, a->q, a->q0, w->q_norm, T * c->H, c->D, c->eps);
+    op_rope_fwd(ctx, a->q, a->cs, T, c->H, c->D);
     op_attention_fwd(ctx, a->att, a->stats, a->q, kv, b->rows, T, c->H, c->G, c->D,                /* (5) */
                      1.0f / sqrtf((float)c->D), a->scratch);
     op_linear_fwd(ctx, a->o, op_operand(ctx, a->operand, a->att, &w->wo, T), &w->wo, T); /* (6) */
@@ -58,6 +69,37 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
     op_add_fwd(ctx, a->y, a->xm, a->down, T, c->C);
 }
 
+void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                     const llama_batch *b) {
+    op_input n1;
+    keys_fwd(m, ctx, a, &n1, w, kv, b);
+    rows_fwd(m, ctx, a, &n1, w, kv, b);
+}
+
+/* The wanted rows of the batch, moved to the front of x, n1 and the rotary table. */
+static llama_batch keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_batch *b) {
+    int n = b->n_wanted, gists = 0;
+    for (int i = 0, g = 0; i < n; i++) {
+        a->wanted_row[i] = b->rows[b->wanted[i]];
+        while (g < b->gists && b->gist[g] < b->wanted[i]) g++;
+        if (g < b->gists && b->gist[g] == b->wanted[i]) a->wanted_gist[gists++] = i;
+    }
+    op_rows_keep(ctx, a->x, b->wanted, n, c->C);
+    op_rows_keep(ctx, a->n1, b->wanted, n, c->C);
+    op_rows_keep(ctx, a->cs, b->wanted, n, c->D);
+    return (llama_batch){ .T = n, .rows = a->wanted_row, .gist = a->wanted_gist, .gists = gists };
+}
+
+static void last_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                           const llama_batch *b) {
+    op_input n1;
+    keys_fwd(m, ctx, a, &n1, w, kv, b);
+    if (b->n_wanted == 0) return;
+    llama_batch wanted = keep_wanted(ctx, a, &m->cfg, b);
+    n1 = (op_input){ .x = a->n1, .buf = a->operand, .T = wanted.T };
+    rows_fwd(m, ctx, a, &n1, w, kv, &wanted);
+}
+
 void llama_embed_fwd(const llama_model *m, op_ctx *ctx, float *x, const llama_batch *b) {
     op_embed_fwd(ctx, x, m->embed, m->embed_type, m->gist_row, b->ids, b->T, m->cfg.V, m->cfg.C);
     if (m->adapter && m->adapter->gist_embed) op_rows_fill(ctx, x, m->adapter->gist_embed, b->gist, b->gists, m->cfg.C);
@@ -71,13 +113,15 @@ void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama
     }
     llama_embed_fwd(m, ctx, a->x, b);                                                    /* (1) */
     op_rope_table(ctx, a->cs, b->pos, m->freq, b->T, c->D);
-    for (int l = 0; l < c->L; l++) llama_block_fwd(m, ctx, a, &m->layers[l], b->kv + (size_t)l * (size_t)b->stores, b);
+    for (int l = 0; l < c->L; l++) {
+        bool some = l == c->L - 1 && b->wanted && b->n_wanted < b->T;
+        (some ? last_block_fwd : llama_block_fwd)(m, ctx, a, &m->layers[l], b->kv + (size_t)l * (size_t)b->stores, b);
+    }
 }
 
-void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, int T, float *logits) {
+void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int T, float *logits) {
     const llama_config *c = &m->cfg;
-    const float *x = a->x + (size_t)first * (size_t)c->C;
-    op_rmsnorm_fwd(ctx, a->n1, x, m->final_norm, T, c->C, c->eps);                       /* (10) */
+    op_rmsnorm_fwd(ctx, a->n1, a->x, m->final_norm, T, c->C, c->eps);                       /* (10) */
     if (c->scaled_head) op_scale(ctx, a->n1, 1.0f / sqrtf((float)c->C), T, c->C);
     op_linear_fwd(ctx, logits, op_operand(ctx, a->operand, a->n1, &m->head, T), &m->head, T);
 }
@@ -102,6 +146,8 @@ void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_c
     a->cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
     a->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
     a->stats = a->cstats = NULL;
+    a->wanted_row = arena_take(ar, rows, sizeof *a->wanted_row);
+    a->wanted_gist = arena_take(ar, rows, sizeof *a->wanted_gist);
     a->scratch = arena_take(ar, op_attention_scratch(ctx, T, visible), 1);
 }
 

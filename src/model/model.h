@@ -268,6 +268,8 @@ typedef struct llama_acts {
     void *operand;         /* [T, op_operand_bytes(widest input)] */
     void *scratch;         /* op_attention_scratch */
     llama_lora_acts lora;  /* with an adapter: llama_lora_take */
+    op_row *wanted_row;    /* [T] inference: the rows that go on in the last block, */
+    int *wanted_gist;      /* [T] and which of them are gist tokens */
     float *stats;          /* [T,H,2] of attention, kept for the backward pass; NULL in inference */
     float *cq, *catt, *xc; /* T5's decoder: [T,H,D] [T,H,D] [T,C] of cross-attention; xc = xm + its output */
     float *cstats;         /* as stats */
@@ -288,6 +290,8 @@ typedef struct llama_batch {
     int gists;
     const op_row *cross;      /* T5's decoder: [T] what each row sees of the encoder's output */
     const op_kv *cross_kv;    /* [L][stores] its keys and values */
+    const int *wanted;        /* [n_wanted] rows whose output is read, ascending; NULL: all rows are */
+    int n_wanted;
 } llama_batch;
 
 /* x [T,C] = the batch's embeddings */
@@ -299,10 +303,10 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
 /* Narrow what a row sees to the model's window.  memory_at, own_at: positions of row 0 of its memory's store and of its
  * own (rows of a store lie at consecutive positions). */
 void llama_see_window(const llama_config *c, op_row *r, int memory_at, int own_at);
-/* Embeds the batch, writes its keys and values, leaves the last block's output in a->x [T,C]. */
+/* Embeds the batch, writes its keys and values, leaves the last block's output of the wanted rows in a->x [n,C]. */
 void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
-/* logits [T,vocab] of rows [first, first+T) of a->x; overwrites a->n1. */
-void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int first, int T, float *logits);
+/* logits [T,vocab] of the first T rows of a->x; overwrites a->n1. */
+void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int T, float *logits);
 
 /* ---- T5: t5_forward.c ---- */
 

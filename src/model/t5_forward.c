@@ -121,4 +121,5 @@ void t5_decode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_bat
         size_t at = (size_t)l * (size_t)b->stores;
         t5_decoder_block_fwd(m, ctx, a, &m->layers[l], b->kv + at, b->cross_kv + at, b);
     }
+    if (b->wanted) op_rows_keep(ctx, a->x, b->wanted, b->n_wanted, m->cfg.C);
 }

@@ -96,6 +96,8 @@ void op_add_fwd(op_ctx *ctx, float *y, const float *a, const float *b, int T, in
 
 /* dst [n,C] = rows row[i] of src */
 void op_rows_gather(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C);
+/* rows row[i] of x, ascending, become its first n */
+void op_rows_keep(op_ctx *ctx, float *x, const int *row, int n, int C);
 /* rows row[i] of dst = src [n,C]; no other row is written */
 void op_rows_scatter(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C);
 /* rows row[i] of dst = x [C] */

@@ -1,4 +1,4 @@
-/* rows.c - some rows among many: gathered, put back, filled, summed; and scaling.
+/* rows.c - some rows among many: gathered, kept, put back, filled, summed; and scaling.
  *
  *      many   . . x . . x x . .   --gather-->   x x x   --work-->   y y y   --scatter-->   . . y . . y y . .
  *
@@ -25,6 +25,12 @@ static void gather_rows(void *arg, int first, int last) {
 void op_rows_gather(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C) {
     rows_job j = { .dst = dst, .src = src, .row = row, .C = C };
     op_for_rows(ctx, gather_rows, &j, n, (size_t)C / 2);
+}
+
+void op_rows_keep(op_ctx *ctx, float *x, const int *row, int n, int C) {
+    (void)ctx; /* in place and in order: one thread */
+    for (int i = 0; i < n; i++)
+        if (row[i] != i) memcpy(x + (size_t)i * (size_t)C, x + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *x);
 }
 
 static void scatter_rows(void *arg, int first, int last) {
