@@ -82,9 +82,9 @@ static void pass_free(pass *p, const gist_allocator *alloc) {
     p->block = NULL;
 }
 
-/* Encodes the sources of a pass: the output is w->acts.x, rows of one session behind those of another; the encoder's
- * stores are w->stores [encoder][2 count]. */
-static gist_status run_pass(workspace *w, pass *p, gist_error *err) {
+/* Encodes the sources of a pass: the output is w->acts.x, rows of one session behind those of another, or rows
+ * [first, first+wanted) alone where some are wanted; the encoder's stores are w->stores [encoder][2 count]. */
+static gist_status run_pass(workspace *w, pass *p, int first, int wanted, gist_error *err) {
     const gist_engine *e = p->s[0]->e;
     int visible = 0, stores = 2 * p->count, layers = e->model.cfg.encoder;
     for (int i = 0; i < p->count; i++) {
@@ -111,8 +111,11 @@ static gist_status run_pass(workspace *w, pass *p, gist_error *err) {
                       .kv = w->stores,
                       .stores = stores,
                       .gist = w->gist_row,
-                      .gists = gists };
+                      .gists = gists,
+                      .wanted = wanted ? w->wanted : NULL,
+                      .n_wanted = wanted };
     op_ctx ctx = e->ctx;
+    for (int i = 0; i < wanted; i++) w->wanted[i] = first + i;
     t5_encode(&e->model, &ctx, &w->acts, &b);
     return GIST_OK;
 }
@@ -159,7 +162,7 @@ static gist_status encode_all(gist_session *const *s, size_t n, source_kv **made
             p.rows += source_rows(s[at++]);
             p.count++;
         }
-        status = run_pass(&s[0]->work, &p, err);
+        status = run_pass(&s[0]->work, &p, 0, 0, err);
         if (status == GIST_OK) status = make_sources(&s[0]->work, &p, made + (at - (size_t)p.count), err);
         pass_free(&p, s[0]->alloc);
     }
@@ -202,14 +205,14 @@ gist_status source_compress(gist_session *s, gist *g, int p, gist_error *err) {
     pass one = { .s = &s, .count = 1, .rows = source_rows(s) };
     workspace *w = &s->work;
     float *row = mem_alloc(s->alloc, 2 * n, sizeof *row);
-    gist_status status = row ? run_pass(w, &one, err) : err_memory(err, "gist rows");
+    gist_status status = row ? run_pass(w, &one, p, g->head.k, err) : err_memory(err, "gist rows");
     for (int l = 0; status == GIST_OK && l < c->encoder; l++)
         for (int i = 0; i < g->head.k; i++) {
             op_kv_get(&w->stores[2 * l], p + i, row, row + n, c->G, c->D);
             op_kv_set(&g->stores[l], i, row, row + n, c->G, c->D);
         }
     if (status == GIST_OK) {
-        memcpy(g->output, w->acts.x + (size_t)p * C, (size_t)g->head.k * C * sizeof *g->output);
+        memcpy(g->output, w->acts.x, (size_t)g->head.k * C * sizeof *g->output);
         status = gist_make_cross(g, err);
     }
     pass_free(&one, s->alloc);

@@ -13,23 +13,24 @@
  *  (10)  logits = rmsnorm(x, w_final) Whead^T
  *
  * docs/MODEL.md pairs each equation with its tensors.  One function serves prefill, decode, batches and training.
- * In the last block only rows whose output is wanted go on behind (4): nobody sees more of the others.
+ * In the last block only rows whose output is wanted go on behind (4), since nobody sees more of the others; that is why
+ * q comes after k and v.
  */
 #include <math.h>
 
 #include "model/model.h"
 
-/* What the batch's rows are seen by.  Leaves their norms in n1, an input of products. */
-static void keys_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, op_input *n1, const llama_layer *w,
-                     const op_kv *kv, const llama_batch *b) {
+void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
+                     const llama_batch *b) {
     const llama_config *c = &m->cfg;
     const llama_layer_lora *r = w->lora; /* with an adapter, y = x W^T below goes on with + s (x A^T) B^T */
+    llama_batch wanted;
     int T = b->T;
 
     op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps);                     /* (2) */
-    *n1 = (op_input){ .x = a->n1, .buf = a->operand, .T = T };
-    op_linear(ctx, a->k0, n1, &w->wk);                                                   /* (3) */
-    op_linear(ctx, a->v, n1, &w->wv);
+    op_input n1 = { .x = a->n1, .buf = a->operand, .T = T };
+    op_linear(ctx, a->k0, &n1, &w->wk);                                                  /* (3) */
+    op_linear(ctx, a->v, &n1, &w->wv);
     if (w->bk) op_bias_fwd(ctx, a->k0, w->bk, T, c->G * c->D);
     if (w->bv) op_bias_fwd(ctx, a->v, w->bv, T, c->G * c->D);
     if (r) llama_lora_fwd(ctx, &a->lora, a->k0, a->n1, &r->wk, b);
@@ -37,16 +38,14 @@ static void keys_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, op_input 
     if (w->k_norm) op_rmsnorm_fwd(ctx, a->k, a->k0, w->k_norm, T * c->G, c->D, c->eps);
     op_rope_fwd(ctx, a->k, a->cs, T, c->G, c->D);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);                            /* (4) */
-}
 
-/* What the batch's rows make of what they see. */
-static void rows_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, op_input *n1, const llama_layer *w,
-                     const op_kv *kv, const llama_batch *b) {
-    const llama_config *c = &m->cfg;
-    const llama_layer_lora *r = w->lora;
-    int T = b->T;
-
-    op_linear(ctx, a->q0, n1, &w->wq);                                                   /* (3) */
+    if (llama_keep_wanted(ctx, a, c, &wanted, b)) {
+        b = &wanted;
+        T = b->T;
+        n1 = (op_input){ .x = a->n1, .buf = a->operand, .T = T };
+        if (T == 0) return;
+    }
+    op_linear(ctx, a->q0, &n1, &w->wq);                                                  /* (3) */
     if (w->bq) op_bias_fwd(ctx, a->q0, w->bq, T, c->H * c->D);
     if (r) llama_lora_fwd(ctx, &a->lora, a->q0, a->n1, &r->wq, b);
     if (w->q_norm) op_rmsnorm_fwd(ctx, a->q, a->q0, w->q_norm, T * c->H, c->D, c->eps);
@@ -69,35 +68,28 @@ static void rows_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, op_input 
     op_add_fwd(ctx, a->y, a->xm, a->down, T, c->C);
 }
 
-void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
-                     const llama_batch *b) {
-    op_input n1;
-    keys_fwd(m, ctx, a, &n1, w, kv, b);
-    rows_fwd(m, ctx, a, &n1, w, kv, b);
+llama_batch llama_all(const llama_batch *b) {
+    llama_batch all = *b;
+    all.wanted = NULL;
+    return all;
 }
 
-/* The wanted rows of the batch, moved to the front of x, n1 and the rotary table. */
-static llama_batch keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_batch *b) {
+bool llama_keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, llama_batch *wanted, const llama_batch *b) {
     int n = b->n_wanted, gists = 0;
+    if (!b->wanted || n == b->T) return false;
     for (int i = 0, g = 0; i < n; i++) {
         a->wanted_row[i] = b->rows[b->wanted[i]];
+        if (b->cross) a->wanted_cross[i] = b->cross[b->wanted[i]];
         while (g < b->gists && b->gist[g] < b->wanted[i]) g++;
         if (g < b->gists && b->gist[g] == b->wanted[i]) a->wanted_gist[gists++] = i;
     }
     op_rows_keep(ctx, a->x, b->wanted, n, c->C);
     op_rows_keep(ctx, a->n1, b->wanted, n, c->C);
-    op_rows_keep(ctx, a->cs, b->wanted, n, c->D);
-    return (llama_batch){ .T = n, .rows = a->wanted_row, .gist = a->wanted_gist, .gists = gists };
-}
-
-static void last_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
-                           const llama_batch *b) {
-    op_input n1;
-    keys_fwd(m, ctx, a, &n1, w, kv, b);
-    if (b->n_wanted == 0) return;
-    llama_batch wanted = keep_wanted(ctx, a, &m->cfg, b);
-    n1 = (op_input){ .x = a->n1, .buf = a->operand, .T = wanted.T };
-    rows_fwd(m, ctx, a, &n1, w, kv, &wanted);
+    if (!c->encoder) op_rows_keep(ctx, a->cs, b->wanted, n, c->D);
+    *wanted = (llama_batch){
+        .T = n, .rows = a->wanted_row, .cross = a->wanted_cross, .gist = a->wanted_gist, .gists = gists
+    };
+    return true;
 }
 
 void llama_embed_fwd(const llama_model *m, op_ctx *ctx, float *x, const llama_batch *b) {
@@ -113,10 +105,9 @@ void llama_forward(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama
     }
     llama_embed_fwd(m, ctx, a->x, b);                                                    /* (1) */
     op_rope_table(ctx, a->cs, b->pos, m->freq, b->T, c->D);
-    for (int l = 0; l < c->L; l++) {
-        bool some = l == c->L - 1 && b->wanted && b->n_wanted < b->T;
-        (some ? last_block_fwd : llama_block_fwd)(m, ctx, a, &m->layers[l], b->kv + (size_t)l * (size_t)b->stores, b);
-    }
+    llama_batch all = llama_all(b);
+    for (int l = 0; l < c->L; l++)
+        llama_block_fwd(m, ctx, a, &m->layers[l], b->kv + (size_t)l * (size_t)b->stores, l < c->L - 1 ? &all : b);
 }
 
 void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int T, float *logits) {
@@ -147,6 +138,7 @@ void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_c
     a->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
     a->stats = a->cstats = NULL;
     a->wanted_row = arena_take(ar, rows, sizeof *a->wanted_row);
+    a->wanted_cross = c->encoder ? arena_take(ar, rows, sizeof *a->wanted_cross) : NULL;
     a->wanted_gist = arena_take(ar, rows, sizeof *a->wanted_gist);
     a->scratch = arena_take(ar, op_attention_scratch(ctx, T, visible), 1);
 }

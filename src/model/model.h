@@ -268,8 +268,8 @@ typedef struct llama_acts {
     void *operand;         /* [T, op_operand_bytes(widest input)] */
     void *scratch;         /* op_attention_scratch */
     llama_lora_acts lora;  /* with an adapter: llama_lora_take */
-    op_row *wanted_row;    /* [T] inference: the rows that go on in the last block, */
-    int *wanted_gist;      /* [T] and which of them are gist tokens */
+    op_row *wanted_row, *wanted_cross; /* [T] inference: rows that go on in the last block; T5's decoder: cross, too */
+    int *wanted_gist;      /* [T] which of them are gist tokens */
     float *stats;          /* [T,H,2] of attention, kept for the backward pass; NULL in inference */
     float *cq, *catt, *xc; /* T5's decoder: [T,H,D] [T,H,D] [T,C] of cross-attention; xc = xm + its output */
     float *cstats;         /* as stats */
@@ -297,9 +297,14 @@ typedef struct llama_batch {
 /* x [T,C] = the batch's embeddings */
 void llama_embed_fwd(const llama_model *m, op_ctx *ctx, float *x, const llama_batch *b);
 
-/* One transformer block (docs/MODEL.md, equations 2 to 9). */
+/* One transformer block (docs/MODEL.md, equations 2 to 9); rows that are not wanted end at their keys and values. */
 void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                      const llama_batch *b);
+/* b as all blocks but the last see it: all rows wanted. */
+llama_batch llama_all(const llama_batch *b);
+/* Between equations: the wanted rows of b, moved to the front of a->x, a->n1 and a->cs, are a batch of their own.
+ * False: all are wanted, and nothing is moved. */
+bool llama_keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, llama_batch *wanted, const llama_batch *b);
 /* Narrow what a row sees to the model's window.  memory_at, own_at: positions of row 0 of its memory's store and of its
  * own (rows of a store lie at consecutive positions). */
 void llama_see_window(const llama_config *c, op_row *r, int memory_at, int own_at);
@@ -310,7 +315,8 @@ void llama_logits(const llama_model *m, op_ctx *ctx, llama_acts *a, int T, float
 
 /* ---- T5: t5_forward.c ---- */
 
-/* The encoder: embeds the batch, whose kv are [encoder][stores], and leaves its output in a->x [T,C]. */
+/* The encoder: embeds the batch, whose kv are [encoder][stores], and leaves its output of the wanted rows in a->x
+ * [n,C]. */
 void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b);
 /* One block of either stack: from a->x to a->y (which may be one). */
 void t5_encoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,

@@ -28,20 +28,28 @@ static void attend(op_ctx *ctx, llama_acts *a, float *y, const float *x, const f
     op_add_fwd(ctx, y, x, a->o, T, c->C);
 }
 
-static void self_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
-                           const llama_batch *b, const op_distance *near) {
+/* Returns the batch that goes on: b, or its wanted rows. */
+static const llama_batch *self_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w,
+                                         const op_kv *kv, const llama_batch *b, const op_distance *near,
+                                         llama_batch *wanted) {
     const llama_layer_lora *r = w->lora; /* with an adapter, y = x W^T below goes on with + s (x A^T) B^T */
     int T = b->T;
     op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps); /* (2) */
     op_input n = { .x = a->n1, .buf = a->operand, .T = T };
-    op_linear(ctx, a->q, &n, &w->wq); /* (3) */
-    op_linear(ctx, a->k, &n, &w->wk);
+    op_linear(ctx, a->k, &n, &w->wk); /* (3) */
     op_linear(ctx, a->v, &n, &w->wv);
-    if (r) llama_lora_fwd(ctx, &a->lora, a->q, a->n1, &r->wq, b);
     if (r) llama_lora_fwd(ctx, &a->lora, a->k, a->n1, &r->wk, b);
     if (r) llama_lora_fwd(ctx, &a->lora, a->v, a->n1, &r->wv, b);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);
+    if (llama_keep_wanted(ctx, a, c, wanted, b)) {
+        b = wanted;
+        n = (op_input){ .x = a->n1, .buf = a->operand, .T = b->T };
+        if (b->T == 0) return b;
+    }
+    op_linear(ctx, a->q, &n, &w->wq); /* (3) */
+    if (r) llama_lora_fwd(ctx, &a->lora, a->q, a->n1, &r->wq, b);
     attend(ctx, a, a->xm, a->x, a->q, a->att, a->stats, c, kv, b->rows, b, &w->wo, r ? &r->wo : NULL, near); /* (4) */
+    return b;
 }
 
 static void cross_attention(op_ctx *ctx, llama_acts *a, const llama_config *c, const llama_layer *w, const op_kv *kv,
@@ -77,23 +85,28 @@ static void feed_forward(op_ctx *ctx, llama_acts *a, const llama_config *c, cons
 
 void t5_encoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                           const llama_batch *b) {
-    self_attention(ctx, a, &m->cfg, w, kv, b, &m->encoder_near);
-    feed_forward(ctx, a, &m->cfg, w, a->xm, b);
+    llama_batch wanted;
+    b = self_attention(ctx, a, &m->cfg, w, kv, b, &m->encoder_near, &wanted);
+    if (b->T > 0) feed_forward(ctx, a, &m->cfg, w, a->xm, b);
 }
 
 void t5_decoder_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_layer *w, const op_kv *kv,
                           const op_kv *cross, const llama_batch *b) {
-    self_attention(ctx, a, &m->cfg, w, kv, b, &m->near);
+    llama_batch wanted;
+    b = self_attention(ctx, a, &m->cfg, w, kv, b, &m->near, &wanted);
+    if (b->T == 0) return;
     cross_attention(ctx, a, &m->cfg, w, cross, b);
     feed_forward(ctx, a, &m->cfg, w, a->xc, b);
 }
 
 void t5_encode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
     const llama_config *c = &m->cfg;
+    llama_batch all = llama_all(b);
     llama_embed_fwd(m, ctx, a->x, b); /* (1) */
     for (int l = 0; l < c->encoder; l++)
-        t5_encoder_block_fwd(m, ctx, a, &m->encoder[l], b->kv + (size_t)l * (size_t)b->stores, b);
-    op_rmsnorm_fwd(ctx, a->x, a->x, m->encoder_norm, b->T, c->C, c->eps); /* (9) */
+        t5_encoder_block_fwd(m, ctx, a, &m->encoder[l], b->kv + (size_t)l * (size_t)b->stores,
+                             l < c->encoder - 1 ? &all : b);
+    op_rmsnorm_fwd(ctx, a->x, a->x, m->encoder_norm, b->wanted ? b->n_wanted : b->T, c->C, c->eps); /* (9) */
 }
 
 void t5_cross_rows(op_ctx *ctx, float *k, float *v, op_input *x, const llama_layer *w, const llama_acts *a) {
@@ -116,10 +129,10 @@ void t5_cross_keys(const llama_model *m, op_ctx *ctx, llama_acts *a, const float
 }
 
 void t5_decode(const llama_model *m, op_ctx *ctx, llama_acts *a, const llama_batch *b) {
+    llama_batch all = llama_all(b);
     llama_embed_fwd(m, ctx, a->x, b); /* (1) */
     for (int l = 0; l < m->cfg.L; l++) {
         size_t at = (size_t)l * (size_t)b->stores;
-        t5_decoder_block_fwd(m, ctx, a, &m->layers[l], b->kv + at, b->cross_kv + at, b);
+        t5_decoder_block_fwd(m, ctx, a, &m->layers[l], b->kv + at, b->cross_kv + at, l < m->cfg.L - 1 ? &all : b);
     }
-    if (b->wanted) op_rows_keep(ctx, a->x, b->wanted, b->n_wanted, m->cfg.C);
 }
