@@ -79,7 +79,7 @@ bool llama_keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, llama_
     if (!b->wanted || n == b->T) return false;
     for (int i = 0, g = 0; i < n; i++) {
         a->wanted_row[i] = b->rows[b->wanted[i]];
-        if (b->cross) a->wanted_cross[i] = b->cross[b->wanted[i]];
+        if (a->wanted_cross && b->cross) a->wanted_cross[i] = b->cross[b->wanted[i]];
         while (g < b->gists && b->gist[g] < b->wanted[i]) g++;
         if (g < b->gists && b->gist[g] == b->wanted[i]) a->wanted_gist[gists++] = i;
     }
