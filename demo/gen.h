@@ -151,8 +151,8 @@ gist_status prompt_edit(prompt *p, char was[PROMPT_MAX_PAIRS][TEXT_MAX], const w
 
 /* ---- lists: gen_list.c ---- */
 
-/* List number `index` of `seed`, in training's words; kind "list". */
-gist_status list_draw(prompt *p, const words *w, uint64_t seed, uint64_t index, gist_error *err);
+/* List number `index` of `seed`, in training's words; kind "list".  of_phrases: most are tables of phrases. */
+gist_status list_draw(prompt *p, const words *w, bool of_phrases, uint64_t seed, uint64_t index, gist_error *err);
 
 /* ---- vocabulary: gen_vocab.c ---- */
 

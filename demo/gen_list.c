@@ -2,6 +2,7 @@
  *
  *     plum Hartley 42 sorvel            After Hartley? 42      Before 42? Hartley      Repeat. plum Hartley 42 sorvel
  *     plum: Hartley; 42: sorvel         plum? Hartley          Who has sorvel? 42
+ *     Ask Hartley about plum 42         And plum 42? Hartley   Which is Hartley? plum 42              phrases
  *
  * Nothing here can be guessed, so all there is to learn is to find a word and to copy what stands beside it.  A model
  * learns that within a few million tokens of short lists; in prompts of 150 tokens, where most words can be guessed
@@ -69,7 +70,84 @@ static void write_table(list *l, prompt *p) {
     }
 }
 
-gist_status list_draw(prompt *p, const words *w, uint64_t seed, uint64_t index, gist_error *err) {
+/* ---- phrases: keys and values of several words, with more between them, like the facts of a prompt ---- */
+
+enum { MOST_ROWS = MOST_WORDS / 2 };
+typedef struct phrases {
+    char key[MOST_ROWS][TEXT_MAX], value[MOST_ROWS][TEXT_MAX];
+    int rows;
+} phrases;
+
+/* The list's next words, spaces between. */
+static void take_words(const list *l, int *at, int count, char out[TEXT_MAX]) {
+    int n = 0;
+    for (int i = 0; i < count; i++)
+        n += snprintf(out + n, (size_t)(TEXT_MAX - n), "%s%s", i ? " " : "", l->word[(*at)++]);
+}
+
+/* A key of one or two words, the first of two perhaps that of the key before ("plum tart", "plum roll"), and a value of
+ * one to three. */
+static void draw_row(list *l, phrases *t, int *at) {
+    char *key = t->key[t->rows], first[TEXT_MAX], word[TEXT_MAX];
+    int of_key = l->n - *at > 2 && text_chance(&l->g, 0.5) ? 2 : 1;
+    if (t->rows && of_key == 2 && text_chance(&l->g, 0.4)) {
+        const char *before = t->key[t->rows - 1];
+        take_words(l, at, 1, word);
+        snprintf(first, sizeof first, "%.*s", (int)strcspn(before, " "), before);
+        text_into(&l->g, key, "{first} {word}", (const bind[]){ { "first", first }, { "word", word }, { NULL, NULL } });
+    } else {
+        take_words(l, at, of_key, key);
+    }
+    int left = l->n - *at;
+    take_words(l, at, 1 + text_below(&l->g, left < 3 ? left : 3), t->value[t->rows]);
+}
+
+static void write_phrases(list *l, prompt *p) {
+    static const char *const forms[] = { "{k}: {v}",
+                                         "{k} - {v}",
+                                         "{k} = {v}",
+                                         "{k} ({v})",
+                                         "{k} is {v}",
+                                         "{k} costs {v}",
+                                         "{k} has {v}",
+                                         "The {k} is in {v}",
+                                         "{k} goes with {v}",
+                                         "For {k} ask {v}",
+                                         "{k} starts on {v}",
+                                         "The {k} can be found at {v}",
+                                         "When you see {k}, say {v}",
+                                         "A {k} takes {v}",
+                                         "{k} will be at {v}",
+                                         "If anyone wants {k}, it is {v}",
+                                         "{v} is the place of {k}",
+                                         "{v} for {k}",
+                                         "Ask {v} about {k}",
+                                         "{v} looks after the {k}",
+                                         "{v} means {k}" };
+    enum { FORMS = sizeof forms / sizeof *forms };
+    static const char *const ends[] = { "; ", ". ", "\n", ", " };
+    static const char of_key[] = "[{w}?|What is {w}?|Tell me about {w}.|What goes with {w}?|And {w}?|I need {w}.]";
+    static const char of_value[] = "[Who has {w}?|Which is {w}?|What is it that has {w}?|{w} is what?]";
+    const char *form = forms[text_below(&l->g, FORMS)], *end = ends[text_below(&l->g, 4)];
+    bool mixed = text_chance(&l->g, 0.3);
+    phrases t = { .rows = 0 };
+    for (int at = 0; l->n - at >= 2; t.rows++) {
+        char row[TEXT_MAX];
+        draw_row(l, &t, &at);
+        if (mixed) form = forms[text_below(&l->g, FORMS)];
+        text_into(&l->g, row, form, (const bind[]){ { "k", t.key[t.rows] }, { "v", t.value[t.rows] }, { NULL, NULL } });
+        sbuf_fmt(&p->text, "%s%s", t.rows ? end : "", row);
+    }
+    for (int tries = 0; tries < 8; tries++) {
+        int i = text_below(&l->g, t.rows);
+        if (tries % 2)
+            add_pair(l, p, "key", of_value, t.value[i], t.key[i]);
+        else
+            add_pair(l, p, "value", of_key, t.key[i], t.value[i]);
+    }
+}
+
+gist_status list_draw(prompt *p, const words *w, bool of_phrases, uint64_t seed, uint64_t index, gist_error *err) {
     static const char lengths[] = { 2, 3, 4, 4, 5, 6, 6, 8, 10 };
     char at[64];
     int n = snprintf(at, sizeof at, "list %llu %llu", (unsigned long long)seed, (unsigned long long)index);
@@ -84,9 +162,11 @@ gist_status list_draw(prompt *p, const words *w, uint64_t seed, uint64_t index, 
     p->text.len = 0;
     p->pairs = p->seen = 0;
     snprintf(p->style, sizeof p->style, "none");
-    bool is_long = text_chance(&l->g, 0.3);
+    bool is_long = text_chance(&l->g, of_phrases ? 0.6 : 0.3);
     draw_words(l, is_long ? 6 + text_below(&l->g, MOST_WORDS - 5) : lengths[text_below(&l->g, sizeof lengths)]);
-    if (text_chance(&l->g, 0.5))
+    if (of_phrases && text_chance(&l->g, 0.75))
+        write_phrases(l, p);
+    else if (text_chance(&l->g, 0.5))
         write_chain(l, p);
     else
         write_table(l, p);

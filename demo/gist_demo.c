@@ -10,8 +10,8 @@
 static const char usage[] =
     "gist-demo - data for the demonstration: system prompts, inputs, answers, all drawn from a seed\n"
     "\n"
-    "  gist-demo data --split list|train|seen|dev|unseen [--seed 1] [--prompts 1000] [--longest N]\n"
-    "                  [--edited] [-o FILE]\n"
+    "  gist-demo data --split list|phrases|train|seen|dev|unseen [--seed 1] [--prompts 1000]\n"
+    "                  [--longest N] [--edited] [-o FILE]\n"
     "      rows {instruction, input, output, kind, sub, style, fact, prompt_id, bits} as JSON Lines;\n"
     "      --longest N: leave out prompts of more than N words;\n"
     "      --edited: one fact of each prompt has another value, only inputs whose answer that changes, with the\n"
@@ -134,27 +134,28 @@ static void put_row(sbuf *b, const prompt *p, const pair *a, const char *was, co
     sbuf_fmt(b, ", \"bits\": %.1f}\n", p->bits);
 }
 
-/* What --split names: prompts of a split, training's with the inputs left out there, or lists; edited: one fact of
- * each prompt is another. */
+/* What --split names: prompts of a split, training's with the inputs left out there, or lists, of phrases perhaps;
+ * edited: one fact of each prompt is another. */
 typedef struct source {
     split s;
-    bool seen, list, edited;
+    bool seen, list, phrases, edited;
     int longest; /* words of a prompt; longer ones are left out */
 } source;
 
 static gist_status find_source(const char *name, source *out, gist_error *err) {
-    *out = (source){ .s = SPLIT_TRAIN, .seen = strcmp(name, "seen") == 0, .list = strcmp(name, "list") == 0 };
+    *out = (source){ .s = SPLIT_TRAIN, .seen = strcmp(name, "seen") == 0, .phrases = strcmp(name, "phrases") == 0 };
+    out->list = out->phrases || strcmp(name, "list") == 0;
     if (out->seen || out->list) return GIST_OK;
     for (int i = 0; i < SPLIT_COUNT; i++)
         if (strcmp(name, split_names[i]) == 0) {
             out->s = (split)i;
             return GIST_OK;
         }
-    return err_set(err, GIST_ERR_USAGE, "no split \"%s\"; there are list, train, seen, dev, unseen", name);
+    return err_set(err, GIST_ERR_USAGE, "no split \"%s\"; there are list, phrases, train, seen, dev, unseen", name);
 }
 
 static gist_status draw(prompt *p, const words *w, source from, uint64_t seed, int index, gist_error *err) {
-    return from.list ? list_draw(p, w, seed, (uint64_t)index, err)
+    return from.list ? list_draw(p, w, from.phrases, seed, (uint64_t)index, err)
                      : prompt_draw(p, w, from.s, seed, (uint64_t)index, false, err);
 }
 

@@ -68,6 +68,13 @@ lists() {
             list.jsonl
 }
 check "... are the same again, and every answer stands in its list" lists
+check "lists of phrases" data --split phrases --prompts 500 --seed 3 -o list.jsonl
+phrases() { # in two thirds of the tables a key or a value has several words
+    data --split phrases --prompts 500 --seed 3 | cmp - list.jsonl &&
+        awk -F'"' 'index($4, $12) == 0 { print; bad = 1 } $20 ~ /key|value/ { rows++; several += $12 ~ / / }
+            END { exit bad || rows < 2000 || several < rows / 2 }' list.jsonl
+}
+check "... are the same again, every answer stands in its list, and half of them have several words" phrases
 
 # ---- checking ------------------------------------------------------------------------------------------------------
 

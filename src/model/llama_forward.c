@@ -13,8 +13,8 @@
  *  (10)  logits = rmsnorm(x, w_final) Whead^T
  *
  * docs/MODEL.md pairs each equation with its tensors.  One function serves prefill, decode, batches and training.
- * In the last block only rows whose output is wanted go on behind (4), since nobody sees more of the others; that is why
- * q comes after k and v.
+ * In the last block only rows whose output is wanted go on behind (4), since nobody sees more of the others; that is
+ * why q comes after k and v.
  */
 #include <math.h>
 
