@@ -5,6 +5,7 @@
  *   packed     all pairs of a prompt behind one encoding of it, several prompts in a batch (train_pack_group)
  *              losses: the same numbers, row by row; gradients by name: sums in another order, 1e-5
  *   taught     a pair with its copy under the full prompt alone, and many in one batch
+ *   unread     rows that end at their keys and values in the last block, or that go on and count for nothing
  *   engine     compress, attach, feed; the whole prompt and feed; nothing and feed: the logits of the training forward
  *              bit for bit (KV cache in f32, on the same kernel level)
  */
@@ -30,21 +31,26 @@ typedef struct model {
     train_model *tm;
 } model;
 
-static void model_open(model *m, gist_kernels k, dtype type, float distill) {
-    static const llama_config cfg = {
-        .L = 2, .C = 24, .F = 36, .H = 4, .G = 2, .D = 6, .V = 64, .context = 256, .eps = 1e-5f, .theta = 10000.0f
+static void model_open_as(model *m, gist_kernels k, const train_model_options *o, llama_family family) {
+    const llama_config cfg = {
+        .L = 2, .C = 24, .F = 36, .H = 4, .G = 2, .D = 6, .V = 64, .context = 256, .eps = 1e-5f, .theta = 10000.0f,
+        .family = family
     };
     gist_error err = { 0 };
-    train_model_options o = { .type = type, .max_rows = MOST_ROWS, .lm = 1, .distill = distill };
     assert_ok(pool_create(mem_default(), 2, &m->pool, &err), &err);
     assert_ok(op_init(&m->ctx, k, m->pool, &err), &err);
-    assert_ok(train_model_create(&m->tm, &cfg, NULL, false, 1, &o, &m->ctx, mem_default(), &err), &err);
+    assert_ok(train_model_create(&m->tm, &cfg, NULL, false, 1, o, &m->ctx, mem_default(), &err), &err);
     for (int i = 0; i < train_model_tensors(m->tm); i++) {
         const train_tensor *t = train_model_tensor(m->tm, i);
         float *w = train_model_w(m->tm) + t->at;
         if (t->dims == 2) test_fill(w, t->count, i ? 2.5f / sqrtf((float)t->shape[1]) : 1.0f, (uint64_t)i);
     }
     train_model_repack(m->tm);
+}
+
+static void model_open(model *m, gist_kernels k, dtype type, float distill) {
+    train_model_options o = { .type = type, .max_rows = MOST_ROWS, .lm = 1, .distill = distill };
+    model_open_as(m, k, &o, FAMILY_LLAMA);
 }
 
 static void model_close(model *m) {
@@ -61,7 +67,7 @@ static float *grads_copy(const model *m) {
 }
 
 static void compare_grads(const model *m, const float *got, const float *want, double tolerance) {
-    for (int i = 0; i < train_model_tensors(m->tm); i++) {
+    for (int i = 0; i < train_model_trained(m->tm); i++) {
         const train_tensor *t = train_model_tensor(m->tm, i);
         assert_close(got + t->at, want + t->at, t->count, tolerance, t->name);
     }
@@ -282,6 +288,57 @@ static void test_taught(void **state) {
     }
 }
 
+/* ---- rows whose last output nobody reads ---- */
+
+/* A label of weight 0 asks for a row's output and changes nothing: the same loss, and gradients but for the order of
+ * sums. */
+static void check_unread(gist_kernels k, const train_model_options *o, llama_family family) {
+    gist_error err = { 0 };
+    model m;
+    train_batch b;
+    train_loss some, all;
+    int unread = 0;
+    made *set = malloc(sizeof *set);
+    assert_non_null(set);
+    make_set(set, false, 3);
+    model_open_as(&m, k, o, family);
+    train_batch_init(&b, mem_default());
+    pack_set(&b, set, false);
+    train_batch_finish(&b);
+    assert_ok(train_model_step(m.tm, &b, 1, &some, &err), &err);
+    float *want = grads_copy(&m);
+    double operations = train_model_flops(m.tm, &b);
+    for (int t = 0; t < b.T; t++) {
+        if (b.label[t] >= 0) continue;
+        b.label[t] = 0;
+        unread++;
+    }
+    assert_true(unread > b.T / 4);
+    train_model_zero_grad(m.tm);
+    assert_ok(train_model_step(m.tm, &b, 1, &all, &err), &err);
+    assert_true(some.total == all.total);
+    assert_true(operations < train_model_flops(m.tm, &b));
+    compare_grads(&m, train_model_g(m.tm), want, o->type == DT_F32 ? TOL_PACKED : 0.02);
+    free(want);
+    train_batch_free(&b);
+    model_close(&m);
+    free(set);
+}
+
+static void test_unread(void **state) {
+    static const llama_family families[] = { FAMILY_LLAMA, FAMILY_QWEN2, FAMILY_QWEN3 };
+    train_model_options o = { .max_rows = MOST_ROWS, .lm = 1 };
+    (void)state;
+    for (int l = 0; l < levels; l++)
+        for (int i = 0; i < 12; i++) {
+            bool adapter = i / 3 % 2, gist_only = i / 6;
+            o.type = i / 6 ? DT_BF16 : DT_F32;
+            o.lora = (llama_lora_config){ .rank = adapter ? 2 : 0, .alpha = 2, .targets = 127, .gist_only = gist_only };
+            o.recompute = i % 2;
+            check_unread(level[l], &o, families[i % 3]);
+        }
+}
+
 /* ---- the engine answers from what was trained ---- */
 
 static const char PROMPT[] = "Translate what follows into French, politely.", INPUT[] = "good morning";
@@ -444,6 +501,7 @@ int main(void) {
         cmocka_unit_test(test_packed),
         cmocka_unit_test(test_packed_bf16),
         cmocka_unit_test(test_taught),
+        cmocka_unit_test(test_unread),
         cmocka_unit_test(test_engine),
     };
     return cmocka_run_group_tests(tests, find_levels, NULL);

@@ -9,7 +9,8 @@
  *   (3)  q = R(n Wq^T) ...            rotate back, through the norms of heads;  dn = dq Wq + dk Wk + dv Wv,  db += dq
  *   (2)  n = rmsnorm(x)               dx += ...
  *
- * Norm outputs and f are computed again: cheaper than keeping them.
+ * Norm outputs and f are computed again: cheaper than keeping them.  In the last block rows that are not wanted have
+ * keys and values only: (9) to (5) and q are about the wanted rows, side by side.
  */
 #include <math.h>
 
@@ -52,49 +53,61 @@ void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_l
                      const llama_acts *a, const llama_layer *w, const llama_batch *b) {
     const llama_config *c = &m->cfg;
     const llama_layer_lora *r = w->lora;
-    int T = b->T, HD = c->H * c->D;
+    llama_acts kept = *a;
+    llama_batch wanted = *b;
+    bool some = llama_see_wanted(&kept, &wanted, a, b);
+    int T = b->T, n = wanted.T, HD = c->H * c->D;
     size_t GD = (size_t)c->G * (size_t)c->D;
-    float scale = 1.0f / sqrtf((float)c->D);
+    float scale = 1.0f / sqrtf((float)c->D), *dn = some ? s->dkept : s->dn;
 
-    op_silu_mul_fwd(ctx, s->act, a->gate, a->up, T, c->F);
-    llama_pack_input(ctx, s, &d->down, s->act, T);
-    llama_matrix_grad(ctx, s->dact, false, &d->down, s, dx, T);                            /* (9) */
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dact, &d->lora->down, s, dx, s->act, &r->down, b);
-    op_silu_mul_bwd(ctx, s->dgate, s->dup, s->dact, a->gate, a->up, T, c->F);              /* (8) */
-    op_rmsnorm_fwd(ctx, s->n, a->xm, w->ffn_norm, T, c->C, c->eps);
-    llama_pack_input(ctx, s, &d->gate, s->n, T);
-    llama_matrix_grad(ctx, s->dn, false, &d->gate, s, s->dgate, T);
-    llama_matrix_grad(ctx, s->dn, true, &d->up, s, s->dup, T);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->gate, s, s->dgate, s->n, &r->gate, b);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->up, s, s->dup, s->n, &r->up, b);
-    op_rmsnorm_bwd(ctx, dx, d->ffn_norm, s->dn, a->xm, w->ffn_norm, s->rms, T, c->C, c->eps); /* (7) */
+    op_silu_mul_fwd(ctx, s->act, a->gate, a->up, n, c->F);
+    llama_pack_input(ctx, s, &d->down, s->act, n);
+    llama_matrix_grad(ctx, s->dact, false, &d->down, s, dx, n);                            /* (9) */
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dact, &d->lora->down, s, dx, s->act, &r->down, &wanted);
+    op_silu_mul_bwd(ctx, s->dgate, s->dup, s->dact, a->gate, a->up, n, c->F);              /* (8) */
+    op_rmsnorm_fwd(ctx, s->n, a->xm, w->ffn_norm, n, c->C, c->eps);
+    llama_pack_input(ctx, s, &d->gate, s->n, n);
+    llama_matrix_grad(ctx, s->dn, false, &d->gate, s, s->dgate, n);
+    llama_matrix_grad(ctx, s->dn, true, &d->up, s, s->dup, n);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->gate, s, s->dgate, s->n, &r->gate, &wanted);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->up, s, s->dup, s->n, &r->up, &wanted);
+    op_rmsnorm_bwd(ctx, dx, d->ffn_norm, s->dn, a->xm, w->ffn_norm, s->rms, n, c->C, c->eps); /* (7) */
 
-    llama_pack_input(ctx, s, &d->wo, a->att, T);
-    llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, T);                              /* (6) */
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->wo, s, dx, a->att, &r->wo, b);
+    llama_pack_input(ctx, s, &d->wo, a->att, n);
+    llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, n);                              /* (6) */
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->wo, s, dx, a->att, &r->wo, &wanted);
     op_kv_write(ctx, s->kv, b->rows, a->k, a->v, T, c->G, c->D);
     op_kv_write(ctx, s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
-    zero(s->dq, (size_t)T * (size_t)HD);
+    zero(s->dq, (size_t)n * (size_t)HD);
     zero(s->dk, (size_t)T * GD);
     zero(s->dv, (size_t)T * GD);
     op_kv_grad grad[] = { { s->dk, s->dv }, s->memory };
-    op_attention_bwd(ctx, s->dq, grad, s->datt, a->att, a->stats, a->q, s->kv, s->swapped, b->rows, T,    /* (5) */
+    op_attention_bwd(ctx, s->dq, grad, s->datt, a->att, a->stats, a->q, s->kv, s->swapped, wanted.rows, n, /* (5) */
                      c->H, c->G, c->D, scale, s->scratch);
-    op_rope_bwd(ctx, s->dq, a->cs, T, c->H, c->D);                                         /* (3) */
+    op_rope_bwd(ctx, s->dq, kept.cs, n, c->H, c->D);                                       /* (3) */
     op_rope_bwd(ctx, s->dk, a->cs, T, c->G, c->D);
-    if (w->q_norm) head_norm_bwd(ctx, s->dq0, d->q_norm, s->dq, a->q0, w->q_norm, s->rms, T * c->H, c);
+    if (w->q_norm) head_norm_bwd(ctx, s->dq0, d->q_norm, s->dq, a->q0, w->q_norm, s->rms, n * c->H, c);
     if (w->k_norm) head_norm_bwd(ctx, s->dk0, d->k_norm, s->dk, a->k0, w->k_norm, s->rms, T * c->G, c);
-    if (d->bq) op_bias_bwd(ctx, d->bq, s->dq0, T, HD);
+    if (d->bq) op_bias_bwd(ctx, d->bq, s->dq0, n, HD);
     if (d->bk) op_bias_bwd(ctx, d->bk, s->dk0, T, (int)GD);
     if (d->bv) op_bias_bwd(ctx, d->bv, s->dv, T, (int)GD);
     op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
-    llama_pack_input(ctx, s, &d->wq, s->n, T);
-    llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq0, T);
-    llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk0, T);
+    llama_pack_input(ctx, s, &d->wk, s->n, T);
+    llama_matrix_grad(ctx, s->dn, false, &d->wk, s, s->dk0, T);
     llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wq, s, s->dq0, s->n, &r->wq, b);
     if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk0, s->n, &r->wk, b);
     if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wv, s, s->dv, s->n, &r->wv, b);
+    if (some) {
+        op_rows_keep(ctx, s->n, s->n, b->wanted, n, c->C);
+        llama_pack_input(ctx, s, &d->wq, s->n, n);
+    }
+    llama_matrix_grad(ctx, dn, !some, &d->wq, s, s->dq0, n);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, dn, &d->lora->wq, s, s->dq0, s->n, &r->wq, &wanted);
+    if (some) {
+        op_rows_spread(ctx, dn, b->wanted, n, T, c->C);
+        op_add_fwd(ctx, s->dn, s->dn, dn, T, c->C);
+        op_rows_spread(ctx, dx, b->wanted, n, T, c->C);
+    }
     op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
 }
 
@@ -117,6 +130,7 @@ void llama_acts_bwd_take(llama_acts_bwd *s, arena *ar, const llama_config *c, co
     s->dgate = arena_take(ar, rows * F, sizeof(float));
     s->dup = arena_take(ar, rows * F, sizeof(float));
     s->dn = arena_take(ar, rows * C, sizeof(float));
+    s->dkept = arena_take(ar, rows * C, sizeof(float));
     s->datt = arena_take(ar, rows * HD, sizeof(float));
     s->dq = arena_take(ar, rows * HD, sizeof(float));
     s->dk = arena_take(ar, rows * GD, sizeof(float));

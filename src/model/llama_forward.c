@@ -24,6 +24,7 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
                      const llama_batch *b) {
     const llama_config *c = &m->cfg;
     const llama_layer_lora *r = w->lora; /* with an adapter, y = x W^T below goes on with + s (x A^T) B^T */
+    llama_acts kept;
     llama_batch wanted;
     int T = b->T;
 
@@ -39,7 +40,8 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
     op_rope_fwd(ctx, a->k, a->cs, T, c->G, c->D);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);                            /* (4) */
 
-    if (llama_keep_wanted(ctx, a, c, &wanted, b)) {
+    if (llama_keep_wanted(ctx, &kept, &wanted, a, c, b)) {
+        a = &kept;
         b = &wanted;
         T = b->T;
         n1 = (op_input){ .x = a->n1, .buf = a->operand, .T = T };
@@ -74,7 +76,7 @@ llama_batch llama_all(const llama_batch *b) {
     return all;
 }
 
-bool llama_keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, llama_batch *wanted, const llama_batch *b) {
+bool llama_see_wanted(llama_acts *kept, llama_batch *wanted, const llama_acts *a, const llama_batch *b) {
     int n = b->n_wanted, gists = 0;
     if (!b->wanted || n == b->T) return false;
     for (int i = 0, g = 0; i < n; i++) {
@@ -83,12 +85,21 @@ bool llama_keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, llama_
         while (g < b->gists && b->gist[g] < b->wanted[i]) g++;
         if (g < b->gists && b->gist[g] == b->wanted[i]) a->wanted_gist[gists++] = i;
     }
-    op_rows_keep(ctx, a->x, b->wanted, n, c->C);
-    op_rows_keep(ctx, a->n1, b->wanted, n, c->C);
-    if (!c->encoder) op_rows_keep(ctx, a->cs, b->wanted, n, c->D);
     *wanted = (llama_batch){
         .T = n, .rows = a->wanted_row, .cross = a->wanted_cross, .gist = a->wanted_gist, .gists = gists
     };
+    *kept = *a;
+    kept->x = a->xm;
+    kept->cs = a->kept_cs;
+    return true;
+}
+
+bool llama_keep_wanted(op_ctx *ctx, llama_acts *kept, llama_batch *wanted, const llama_acts *a, const llama_config *c,
+                       const llama_batch *b) {
+    if (!llama_see_wanted(kept, wanted, a, b)) return false;
+    op_rows_keep(ctx, kept->x, a->x, b->wanted, b->n_wanted, c->C);
+    op_rows_keep(ctx, kept->n1, a->n1, b->wanted, b->n_wanted, c->C);
+    if (!c->encoder) op_rows_keep(ctx, kept->cs, a->cs, b->wanted, b->n_wanted, c->D);
     return true;
 }
 
@@ -134,7 +145,7 @@ void llama_acts_take(llama_acts *a, arena *ar, const llama_config *c, const op_c
     a->catt = a->att;
     a->gate = a->act = arena_take(ar, rows * F, sizeof(float));
     a->up = arena_take(ar, rows * F, sizeof(float));
-    a->cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
+    a->cs = a->kept_cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
     a->operand = arena_take(ar, rows * op_operand_bytes(widest), 1);
     a->stats = a->cstats = NULL;
     a->wanted_row = arena_take(ar, rows, sizeof *a->wanted_row);

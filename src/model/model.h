@@ -264,11 +264,11 @@ typedef struct llama_acts {
     float *q0, *k0;        /* q and k before the norms of heads; q and k themselves where there are none */
     float *att, *o, *xm;   /* [T,H,D] [T,C] [T,C]  xm = x + o */
     float *n2, *gate, *up, *act, *down, *y; /* [T,C] [T,F] [T,F] [T,F] [T,C] [T,C]  y = xm + down */
-    float *cs;             /* [T,D] rotary table of the batch */
+    float *cs, *kept_cs;   /* [T,D] rotary table of the batch; of the rows that go on in the last block */
     void *operand;         /* [T, op_operand_bytes(widest input)] */
     void *scratch;         /* op_attention_scratch */
     llama_lora_acts lora;  /* with an adapter: llama_lora_take */
-    op_row *wanted_row, *wanted_cross; /* [T] inference: rows that go on in the last block; T5's decoder: cross, too */
+    op_row *wanted_row, *wanted_cross; /* [T] rows that go on in the last block; T5's decoder: cross, too */
     int *wanted_gist;      /* [T] which of them are gist tokens */
     float *stats;          /* [T,H,2] of attention, kept for the backward pass; NULL in inference */
     float *cq, *catt, *xc; /* T5's decoder: [T,H,D] [T,H,D] [T,C] of cross-attention; xc = xm + its output */
@@ -302,9 +302,12 @@ void llama_block_fwd(const llama_model *m, op_ctx *ctx, llama_acts *a, const lla
                      const llama_batch *b);
 /* b as all blocks but the last see it: all rows wanted. */
 llama_batch llama_all(const llama_batch *b);
-/* Between equations: the wanted rows of b, moved to the front of a->x, a->n1 and a->cs, are a batch of their own.
- * False: all are wanted, and nothing is moved. */
-bool llama_keep_wanted(op_ctx *ctx, llama_acts *a, const llama_config *c, llama_batch *wanted, const llama_batch *b);
+/* The wanted rows of b as a batch of their own, and the activations it goes on with: a's buffers, where its rows lie
+ * side by side.  Its x is a->xm: the sum of (6) is made in place.  False: all are wanted. */
+bool llama_see_wanted(llama_acts *kept, llama_batch *wanted, const llama_acts *a, const llama_batch *b);
+/* The same between equations, with the rows of x, cs and n1 (in place) moved there. */
+bool llama_keep_wanted(op_ctx *ctx, llama_acts *kept, llama_batch *wanted, const llama_acts *a, const llama_config *c,
+                       const llama_batch *b);
 /* Narrow what a row sees to the model's window.  memory_at, own_at: positions of row 0 of its memory's store and of its
  * own (rows of a store lie at consecutive positions). */
 void llama_see_window(const llama_config *c, op_row *r, int memory_at, int own_at);
@@ -382,6 +385,7 @@ typedef struct llama_acts_bwd {
     float *act, *dact;       /* [T,F] */
     float *dgate, *dup;      /* [T,F] */
     float *dn, *datt, *dq;   /* [T,C] [T,H,D] [T,H,D] */
+    float *dkept;            /* [T,C] dn of the wanted rows' queries */
     float *dk, *dv;          /* [T,G,D] */
     float *dq0, *dk0;        /* as q0, k0: dq and dk themselves where heads have no norms */
     float *rms;              /* [T], or [T,H] for norms of heads */
@@ -397,8 +401,9 @@ typedef struct llama_acts_bwd {
     void *scratch;           /* op_attention_bwd_scratch */
 } llama_acts_bwd;
 
-/* dx [T,C] holds the gradient of the block's output and is turned into that of its input; weight gradients are added
- * to. `a` holds what the forward pass left: x, q0, k0, q, k, v, att, xm, gate, up, stats, cs. */
+/* dx [T,C] holds the gradient of the block's output, the wanted rows side by side, and is turned into that of its
+ * input, all rows; weight gradients are added to.  `a` holds what the forward pass left: x, q0, k0, q, k, v, att, xm,
+ * gate, up, stats, cs, kept_cs. */
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b);
 /* The same for T5's blocks; a->xc, cq, catt, cstats, ck and cv too.  The decoder's adds what reaches the encoder's

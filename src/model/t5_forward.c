@@ -33,6 +33,7 @@ static const llama_batch *self_attention(op_ctx *ctx, llama_acts *a, const llama
                                          const op_kv *kv, const llama_batch *b, const op_distance *near,
                                          llama_batch *wanted) {
     const llama_layer_lora *r = w->lora; /* with an adapter, y = x W^T below goes on with + s (x A^T) B^T */
+    llama_acts kept;
     int T = b->T;
     op_rmsnorm_fwd(ctx, a->n1, a->x, w->attn_norm, T, c->C, c->eps); /* (2) */
     op_input n = { .x = a->n1, .buf = a->operand, .T = T };
@@ -41,7 +42,8 @@ static const llama_batch *self_attention(op_ctx *ctx, llama_acts *a, const llama
     if (r) llama_lora_fwd(ctx, &a->lora, a->k, a->n1, &r->wk, b);
     if (r) llama_lora_fwd(ctx, &a->lora, a->v, a->n1, &r->wv, b);
     op_kv_write(ctx, kv, b->rows, a->k, a->v, T, c->G, c->D);
-    if (llama_keep_wanted(ctx, a, c, wanted, b)) {
+    if (llama_keep_wanted(ctx, &kept, wanted, a, c, b)) {
+        a = &kept;
         b = wanted;
         n = (op_input){ .x = a->n1, .buf = a->operand, .T = b->T };
         if (b->T == 0) return b;

@@ -96,8 +96,10 @@ void op_add_fwd(op_ctx *ctx, float *y, const float *a, const float *b, int T, in
 
 /* dst [n,C] = rows row[i] of src */
 void op_rows_gather(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C);
-/* rows row[i] of x, ascending, become its first n */
-void op_rows_keep(op_ctx *ctx, float *x, const int *row, int n, int C);
+/* dst [n,C] = rows row[i] of src, ascending; dst may be src: they become its first n */
+void op_rows_keep(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C);
+/* The way back: the first n rows of x [T,C] become its rows row[i], ascending; all others are zero. */
+void op_rows_spread(op_ctx *ctx, float *x, const int *row, int n, int T, int C);
 /* rows row[i] of dst = src [n,C]; no other row is written */
 void op_rows_scatter(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C);
 /* rows row[i] of dst = x [C] */

@@ -3,7 +3,7 @@
  *      many   . . x . . x x . .   --gather-->   x x x   --work-->   y y y   --scatter-->   . . y . . y y . .
  *
  * An adapter that acts at gist positions only works on the rows between gather and scatter: the others are neither read
- * nor written.
+ * nor written.  keep and spread are the same in place, for rows that alone go on.
  */
 #include "ops/ops_int.h"
 
@@ -27,10 +27,26 @@ void op_rows_gather(op_ctx *ctx, float *dst, const float *src, const int *row, i
     op_for_rows(ctx, gather_rows, &j, n, (size_t)C / 2);
 }
 
-void op_rows_keep(op_ctx *ctx, float *x, const int *row, int n, int C) {
+void op_rows_keep(op_ctx *ctx, float *dst, const float *src, const int *row, int n, int C) {
     (void)ctx; /* in place and in order: one thread */
     for (int i = 0; i < n; i++)
-        if (row[i] != i) memcpy(x + (size_t)i * (size_t)C, x + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *x);
+        if (dst != src || row[i] != i)
+            memcpy(dst + (size_t)i * (size_t)C, src + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *dst);
+}
+
+static void zero_rows(float *x, int first, int end, int C) {
+    memset(x + (size_t)first * (size_t)C, 0, (size_t)(end - first) * (size_t)C * sizeof *x);
+}
+
+void op_rows_spread(op_ctx *ctx, float *x, const int *row, int n, int T, int C) {
+    (void)ctx;
+    int end = T;
+    for (int i = n - 1; i >= 0; i--) { /* row[i] >= i: what is still to be moved lies before it */
+        if (row[i] != i) memcpy(x + (size_t)row[i] * (size_t)C, x + (size_t)i * (size_t)C, (size_t)C * sizeof *x);
+        zero_rows(x, row[i] + 1, end, C);
+        end = row[i];
+    }
+    zero_rows(x, 0, end, C);
 }
 
 static void scatter_rows(void *arg, int first, int last) {

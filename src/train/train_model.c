@@ -272,6 +272,9 @@ static void take_acts(train_model *tm, arena *ar) {
                           .operand = tm->s.operand,
                           .scratch = tm->s.scratch };
     shared.cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
+    shared.kept_cs = arena_take(ar, rows * (size_t)c->D, sizeof(float));
+    shared.wanted_row = arena_take(ar, rows, sizeof *shared.wanted_row);
+    shared.wanted_gist = arena_take(ar, rows, sizeof(int));
     if (tm->opt.lora.rank) llama_lora_take(&shared.lora, ar, c, &tm->opt.lora, T);
     if (tm->opt.recompute) train_take_kept(&shared, ar, c, rows);
     for (int l = 0; l < c->L; l++) {
@@ -283,6 +286,8 @@ static void take_acts(train_model *tm, arena *ar) {
     if (c->encoder) train_t5_take(tm, ar, &shared);
     tm->last = tm->acts[c->L - 1].y = arena_take(ar, rows * C, sizeof(float));
     tm->dx = arena_take(ar, rows * C, sizeof(float));
+    tm->wanted = arena_take(ar, rows, sizeof(int));
+    tm->place = arena_take(ar, rows, sizeof(int));
     tm->head_row = arena_take(ar, rows, sizeof(int));
     tm->gist_row = arena_take(ar, rows, sizeof(int));
     tm->loss_row = arena_take(ar, R, sizeof *tm->loss_row);

@@ -33,11 +33,13 @@ struct train_model {
     llama_acts_bwd s;
     float *rope;          /* [rope_positions,D] rotary angles of the first positions; computed once */
     int rope_positions;
-    float *last, *dx;     /* [T,C] the last block's output; the gradient travelling down */
+    float *last, *dx;     /* [T,C] the last block's output, LLaMA: of the wanted rows; the gradient travelling down */
     llama_acts *encoder;  /* T5: [cfg.encoder] */
     op_kv cross[2];       /* T5: keys and values of the encoder's output, for every block in turn; a memory's */
     float *source_last;   /* T5: [T,C] the last encoder block's output */
     float *source, *dsource; /* the same behind the norm: the encoder's output; its gradient */
+    int *wanted, wanted_rows; /* [T] rows whose last output is read: those with a label or a teacher, and teachers */
+    int *place;           /* [T] where a row's lies in last and dx */
     int *head_row;        /* [T] rows with a label or a teacher */
     op_loss_row *loss_row;     /* [TRAIN_HEAD_ROWS] */
     float *xh, *nh, *dxh;      /* [TRAIN_HEAD_ROWS,C] */

@@ -4,17 +4,36 @@
  * time:
  *   logits = rmsnorm(x) Whead^T  ->  loss and dlogits  ->  dWhead, dx  ->  block L-1 .. 0 backwards  ->  dE
  *
- * Only rows with a label go through the head.  A row with a teacher also matches the teacher row's distribution; no
+ * Only rows with a label go through the head; the last block computes theirs and no other row's output, LLaMA's at
+ * least.  A row with a teacher also matches the teacher row's distribution; no
  * gradient flows into the teacher's logits.
  */
 #include <math.h>
 
 #include "train/train_model_int.h"
 
+static bool through_head(const train_batch *b, int t) {
+    return b->label[t] >= 0 || b->teacher[t] >= 0;
+}
+
+/* Which rows' last output is read, and where it lies; T5's decoder computes all, each at its own place. */
+static void see_wanted(train_model *tm, const train_batch *b) {
+    int n = 0;
+    for (int t = 0; t < b->T; t++) tm->place[t] = through_head(b, t);
+    for (int t = 0; t < b->T; t++)
+        if (b->teacher[t] >= 0) tm->place[b->teacher[t]] = 1;
+    for (int t = 0; t < b->T; t++) {
+        if (tm->place[t]) tm->wanted[n++] = t;
+        tm->place[t] = tm->model.cfg.encoder ? t : n - 1;
+    }
+    tm->wanted_rows = n;
+}
+
 static llama_batch batch_of(train_model *tm, const train_batch *b) {
     int n = 0;
     for (int t = 0; t < b->T; t++)
         if (b->is_gist[t]) tm->gist_row[n++] = t;
+    see_wanted(tm, b);
     return (llama_batch){ .T = b->T,
                           .ids = b->ids,
                           .pos = b->pos,
@@ -22,7 +41,9 @@ static llama_batch batch_of(train_model *tm, const train_batch *b) {
                           .kv = tm->kv,
                           .stores = tm->stores,
                           .gist = tm->gist_row,
-                          .gists = n };
+                          .gists = n,
+                          .wanted = tm->wanted_rows ? tm->wanted : NULL,
+                          .n_wanted = tm->wanted_rows };
 }
 
 static void rotary_rows(train_model *tm, const llama_batch *b) {
@@ -44,15 +65,17 @@ static void forward(train_model *tm, const train_batch *packed, const llama_batc
     }
     llama_embed_fwd(m, &tm->ctx, tm->acts[0].x, b);
     rotary_rows(tm, b);
+    llama_batch all = llama_all(b);
     for (int l = 0; l < m->cfg.L; l++)
-        llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l * tm->stores], b);
+        llama_block_fwd(m, &tm->ctx, &tm->acts[l], &m->layers[l], &tm->kv[l * tm->stores],
+                        l < m->cfg.L - 1 ? &all : b);
 }
 
 /* ---- the loss ---- */
 
-static void gather(float *dst, const float *src, const int *row, int n, int C) {
-    for (int i = 0; i < n; i++)
-        memcpy(dst + (size_t)i * (size_t)C, src + (size_t)row[i] * (size_t)C, (size_t)C * sizeof *dst);
+/* The last block's output of a row. */
+static const float *last_of(const train_model *tm, int row) {
+    return tm->last + (size_t)tm->place[row] * (size_t)tm->model.cfg.C;
 }
 
 /* T5's tied head reads rows scaled by this. */
@@ -94,7 +117,8 @@ static void add_loss(train_loss *out, const train_batch *b, const train_model *t
 static void head_chunk(train_model *tm, const train_batch *b, const int *row, int n, float scale, bool train,
                        train_loss *loss) {
     const llama_model *m = &tm->model;
-    int C = m->cfg.C, V = m->cfg.V;
+    size_t C = (size_t)m->cfg.C, bytes = C * sizeof(float);
+    int V = m->cfg.V;
     bool teacher = false;
     for (int i = 0; i < n; i++) {
         int t = row[i];
@@ -107,11 +131,10 @@ static void head_chunk(train_model *tm, const train_batch *b, const int *row, in
     }
     if (teacher) {
         for (int i = 0; i < n; i++) /* rows without a teacher compute their own logits, which nothing reads */
-            gather(tm->xh + (size_t)i * (size_t)C, tm->last, b->teacher[row[i]] >= 0 ? &b->teacher[row[i]] : &row[i], 1,
-                   C);
+            memcpy(tm->xh + (size_t)i * C, last_of(tm, b->teacher[row[i]] >= 0 ? b->teacher[row[i]] : row[i]), bytes);
         head_logits(tm, tm->teacher, n);
     }
-    gather(tm->xh, tm->last, row, n, C);
+    for (int i = 0; i < n; i++) memcpy(tm->xh + (size_t)i * C, last_of(tm, row[i]), bytes);
     head_logits(tm, tm->logits, n);
     op_loss(&tm->ctx, train ? tm->logits : NULL, tm->logits, teacher ? tm->teacher : NULL, tm->loss_row, n, V);
     add_loss(loss, b, tm, row, n);
@@ -121,20 +144,18 @@ static void head_chunk(train_model *tm, const train_batch *b, const int *row, in
     s.operand_t = tm->s.operand_head;
     s.operand = tm->s.operand_head; /* dx's operand is consumed before the transposed one is made */
     llama_pack_input(&tm->ctx, &s, &tm->bwd.head, tm->nh, n);
-    memset(tm->dxh, 0, (size_t)n * (size_t)C * sizeof *tm->dxh);
+    memset(tm->dxh, 0, (size_t)n * bytes);
     llama_matrix_grad(&tm->ctx, tm->nh, false, &tm->bwd.head, &s, tm->logits, n); /* nh becomes its own gradient */
-    if (m->cfg.scaled_head) op_scale(&tm->ctx, tm->nh, head_scale(&m->cfg), n, C);
-    op_rmsnorm_bwd(&tm->ctx, tm->dxh, tm->bwd.final_norm, tm->nh, tm->xh, m->final_norm, tm->s.rms, n, C, m->cfg.eps);
-    for (int i = 0; i < n; i++) {
-        float *dx = tm->dx + (size_t)row[i] * (size_t)C;
-        memcpy(dx, tm->dxh + (size_t)i * (size_t)C, (size_t)C * sizeof *dx);
-    }
+    if (m->cfg.scaled_head) op_scale(&tm->ctx, tm->nh, head_scale(&m->cfg), n, m->cfg.C);
+    op_rmsnorm_bwd(&tm->ctx, tm->dxh, tm->bwd.final_norm, tm->nh, tm->xh, m->final_norm, tm->s.rms, n, m->cfg.C,
+                   m->cfg.eps);
+    for (int i = 0; i < n; i++) memcpy(tm->dx + (size_t)tm->place[row[i]] * C, tm->dxh + (size_t)i * C, bytes);
 }
 
 static void head(train_model *tm, const train_batch *b, float scale, bool train, train_loss *loss) {
     int n = 0;
     for (int t = 0; t < b->T; t++)
-        if (b->label[t] >= 0 || b->teacher[t] >= 0) tm->head_row[n++] = t;
+        if (through_head(b, t)) tm->head_row[n++] = t;
     if (train) memset(tm->dx, 0, (size_t)b->T * (size_t)tm->model.cfg.C * sizeof *tm->dx);
     for (int i = 0; i < n; i += TRAIN_HEAD_ROWS)
         head_chunk(tm, b, tm->head_row + i, n - i < TRAIN_HEAD_ROWS ? n - i : TRAIN_HEAD_ROWS, scale, train, loss);
@@ -200,33 +221,42 @@ gist_status train_model_step(train_model *tm, const train_batch *b, float scale,
         return GIST_OK;
     }
     if (b->grad_rows) rows.T = b->grad_rows;
+    while (rows.n_wanted && rows.wanted[rows.n_wanted - 1] >= rows.T) rows.n_wanted--;
+    llama_batch all = llama_all(&rows);
     for (int l = m->cfg.L - 1; l >= 0; l--) {
         llama_acts a = tm->acts[l];
+        const llama_batch *seen = l < m->cfg.L - 1 ? &all : &rows;
         train_memory_select(tm, l);
         if (tm->opt.recompute) {
             a.y = tm->s.dn; /* the output is known already; it must not land on a kept input */
-            llama_block_fwd(m, &tm->ctx, &a, &m->layers[l], &tm->kv[l * tm->stores], &rows);
+            llama_block_fwd(m, &tm->ctx, &a, &m->layers[l], &tm->kv[l * tm->stores], seen);
         }
-        llama_block_bwd(m, &tm->ctx, tm->dx, &tm->bwd.layers[l], &tm->s, &a, &m->layers[l], &rows);
+        llama_block_bwd(m, &tm->ctx, tm->dx, &tm->bwd.layers[l], &tm->s, &a, &m->layers[l], seen);
     }
     if (tm->bwd.embed) op_embed_bwd(&tm->ctx, tm->bwd.embed, tm->dx, b->ids, rows.T, m->cfg.C);
     if (tm->bwd.gist_embed) op_rows_sum(&tm->ctx, tm->bwd.gist_embed, tm->dx, rows.gist, rows.gists, m->cfg.C);
     return GIST_OK;
 }
 
+static int keys_of(const op_row *r) {
+    return r->hi - r->lo + (r->mem >= 0 ? r->mhi - r->mlo : 0);
+}
+
 double train_model_flops(const train_model *tm, const train_batch *b) {
     const llama_config *c = &tm->model.cfg;
-    double head = (double)c->V * c->C, heads = 0, visible = 0, blocks;
-    blocks = (double)c->L * ((double)c->C * (2.0 * c->H * c->D + 2.0 * c->G * c->D) + 3.0 * c->C * c->F);
-    if (c->encoder) {
-        for (int t = 0; t < b->T; t++) heads += b->label[t] >= 0 || b->teacher[t] >= 0;
-        return train_t5_flops(tm, b) + (train_model_frozen(tm) ? 4 : 6) * head * heads;
-    }
-    for (int t = 0; t < b->T; t++) {
-        const op_row *r = &b->rows[t];
-        heads += b->label[t] >= 0 || b->teacher[t] >= 0;
-        visible += (r->hi - r->lo) + (r->mem >= 0 ? r->mhi - r->mlo : 0);
-    }
+    double HD = (double)c->H * c->D, keys = 2.0 * c->C * c->G * c->D, rest = c->C * (2 * HD + 3.0 * c->F);
     double products = train_model_frozen(tm) ? 4 : 6; /* a frozen matrix has no gradient of its own */
-    return products * (blocks * b->T + head * heads) + 12.0 * c->L * c->H * c->D * visible;
+    double heads = 0, wanted = 0, visible = 0;        /* wanted, and keys visible: over all blocks' rows behind keys */
+    for (int t = 0; t < b->T; t++) {
+        int teacher = b->teacher[t], blocks = through_head(b, t) ? c->L : c->L - 1;
+        heads += through_head(b, t);
+        wanted += blocks;
+        visible += (double)blocks * keys_of(&b->rows[t]);
+        if (teacher < 0 || through_head(b, teacher)) continue;
+        wanted++; /* the teacher's last block */
+        visible += keys_of(&b->rows[teacher]);
+    }
+    double head = products * c->V * c->C * heads;
+    if (c->encoder) return train_t5_flops(tm, b) + head;
+    return products * (c->L * keys * b->T + rest * wanted) + head + 12.0 * HD * visible;
 }
