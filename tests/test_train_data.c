@@ -1,6 +1,7 @@
 /* test_train_data.c - rows of JSON to token ids: columns, conversations, grouping, cutting, leaving out, messages. */
 #include "testing.h"
 
+#include "token/token_int.h"
 #include "train/train.h"
 
 typedef struct bed {
@@ -221,6 +222,39 @@ static void left_out_and_cut(void **state) {
     tok_close(b.t);
 }
 
+/* The law is looked at once for a prompt and once for an input: rows are judged as if each stood alone.  Tokens of this
+ * vocabulary take a gist token in, from either side. */
+static void law_by_sides(void **state) {
+    (void)state;
+    static const char json[] =
+        "{\"added_tokens\":[{\"id\":1,\"content\":\"<GIST>\",\"special\":true},"
+        "{\"id\":2,\"content\":\"x<GIST>\",\"special\":false},"
+        "{\"id\":3,\"content\":\"<GIST>z\",\"special\":false},"
+        "{\"id\":4,\"content\":\"</s>\",\"special\":true}],"
+        "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false},"
+        "\"model\":{\"type\":\"BPE\",\"unk_token\":\"x\",\"vocab\":{\"x\":0},\"merges\":[]}}";
+    static const char *const prompts[] = { "y", "yx", "yy" }, *const inputs[] = { "zy", "y", "yz", "zz", "x" };
+    enum { PROMPTS = 3, INPUTS = 5 };
+    bed b = { .opt = { .tp = tok_template_find("raw"), .max_length = 64, .gists = 1 } };
+    gist_error err = { 0 };
+    char rows[4096] = "";
+    size_t n = 0;
+    int law = 0;
+    assert_ok(tok_parse(json, sizeof json - 1, NULL, &b.t, &err), &err);
+    b.t->eos = 4;
+    for (int i = 0; i < PROMPTS * INPUTS; i++) {
+        const char *prompt = prompts[i / INPUTS], *input = inputs[i % INPUTS];
+        n += (size_t)snprintf(rows + n, sizeof rows - n, ROW("%s", "%s", "y"), prompt, input);
+        law += prompt[1] == 'x' || input[0] == 'z';
+    }
+    train_set s = read_ok(&b, rows);
+    assert_int_equal(s.law, law);
+    assert_int_equal(s.pairs, PROMPTS * INPUTS - law);
+    for (int i = 0; i < s.pairs; i++) assert_int_equal((s.pair[i].row - 1) % INPUTS % 3 != 0, 1);
+    train_data_free(&s);
+    tok_close(b.t);
+}
+
 static void bad_files(void **state) {
     (void)state;
     bed b = open_bed("token/llama", "paper");
@@ -316,7 +350,8 @@ static void published_data(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(instruction_rows), cmocka_unit_test(prompts_in_a_row), cmocka_unit_test(conversations),
-        cmocka_unit_test(left_out_and_cut), cmocka_unit_test(bad_files),        cmocka_unit_test(every_allocation),
+        cmocka_unit_test(left_out_and_cut), cmocka_unit_test(law_by_sides),     cmocka_unit_test(bad_files),
+        cmocka_unit_test(every_allocation),
         cmocka_unit_test(identity),         cmocka_unit_test(published_data),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,6 +28,7 @@ typedef struct reader {
     tok_ids ids;                  /* becomes set->ids */
     tok_ids prompt, rest, answer; /* of the row at hand */
     sbuf instruction;             /* what `prompt` was tokenized from; rows of one prompt mostly follow each other */
+    bool lawful;                  /* it has kept the law beside some input */
     size_t prompt_cap, pair_cap;
     int *slot; /* open addressing: prompt index + 1 by hash of its ids */
     size_t slots;
@@ -181,10 +182,21 @@ static gist_status set_prompt(reader *r, text prompt) {
     sbuf *last = &r->instruction;
     if (prompt.len == last->len && memcmp(prompt.s, last->p, prompt.len) == 0) return GIST_OK; /* never empty */
     r->prompt.n = last->len = 0;
+    r->lawful = false;
     gist_status st = tok_template_prompt(r->t, r->opt->tp, prompt.s, prompt.len, &r->prompt, &cause);
     if (st != GIST_OK) return row_failed(r, &cause);
     sbuf_add(last, prompt.s, prompt.len);
     return last->failed ? err_memory(r->err, "training data") : GIST_OK;
+}
+
+/* The law around the gist tokens.  They are special, so either side is tokenized for itself: a prompt that has kept the
+ * law once keeps it, and an input keeps it behind any prompt if behind a short one, which is quicker to see. */
+static gist_status gist_law(reader *r, text prompt, text input, gist_error *cause) {
+    const tok_template *tp = r->opt->tp;
+    if (r->lawful && tok_template_law(r->t, tp, "a", 1, 1, input.s, input.len, cause) == GIST_OK) return GIST_OK;
+    gist_status st = tok_template_law(r->t, tp, prompt.s, prompt.len, 1, input.s, input.len, cause);
+    r->lawful = r->lawful || st == GIST_OK;
+    return st;
 }
 
 /* The law of gisting.md at both seams: around the gist tokens (when the vocabulary has them) and before the answer.
@@ -195,8 +207,7 @@ static gist_status check_laws(reader *r, text prompt, text input, text answer, b
     gist_status st = r->opt->encoder /* its answer is a text of its own */
                          ? GIST_OK
                          : tok_template_answer_law(r->t, tp, input.s, input.len, answer.s, answer.len, &cause);
-    if (st == GIST_OK && tok_gist(r->t) >= 0)
-        st = tok_template_law(r->t, tp, prompt.s, prompt.len, 1, input.s, input.len, &cause);
+    if (st == GIST_OK && tok_gist(r->t) >= 0) st = gist_law(r, prompt, input, &cause);
     *holds = st == GIST_OK;
     return st == GIST_OK || st == GIST_ERR_TEXT ? GIST_OK : row_failed(r, &cause);
 }
