@@ -3,7 +3,7 @@
  *   gen_words.c    word lists and names; every name belongs to one split           words_*
  *   gen_text.c     the template notation                                            text_*
  *   gen_grammar.c  the grammar, as tables: domains, facts, tools, styles, fillers
- *   gen_prompt.c   draws one prompt and its pairs                                   prompt_*
+ *   gen_prompt.c   draws one prompt and its pairs (gen_draft.h: its parts)          prompt_*
  *   gen_list.c     draws one list of unrelated words and its pairs                  list_draw
  *   gen_vocab.c    a byte-level BPE vocabulary trained on the prompts               vocab_write
  *   gen_check.c    files of rows: what they hold, whether they are apart            rows_*
