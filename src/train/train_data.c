@@ -193,8 +193,9 @@ static gist_status set_prompt(reader *r, text prompt) {
  * law once keeps it, and an input keeps it behind any prompt if behind a short one, which is quicker to see. */
 static gist_status gist_law(reader *r, text prompt, text input, gist_error *cause) {
     const tok_template *tp = r->opt->tp;
-    if (r->lawful && tok_template_law(r->t, tp, "a", 1, 1, input.s, input.len, cause) == GIST_OK) return GIST_OK;
-    gist_status st = tok_template_law(r->t, tp, prompt.s, prompt.len, 1, input.s, input.len, cause);
+    gist_status st = GIST_ERR_TEXT;
+    if (r->lawful) st = tok_template_law(r->t, tp, "a", 1, 1, input.s, input.len, cause);
+    if (st == GIST_ERR_TEXT) st = tok_template_law(r->t, tp, prompt.s, prompt.len, 1, input.s, input.len, cause);
     r->lawful = r->lawful || st == GIST_OK;
     return st;
 }
