@@ -311,6 +311,7 @@ static void check_unread(gist_kernels k, const train_model_options *o, llama_fam
     for (int t = 0; t < b.T; t++) {
         if (b.label[t] >= 0) continue;
         b.label[t] = 0;
+        if (b.condition[t] == COND_COUNT) b.condition[t] = COND_FULL; /* a loss is counted under one */
         unread++;
     }
     assert_true(unread > b.T / 4);
