@@ -5,6 +5,7 @@
  *   packing     several pairs of a prompt in one batch are the same pairs in batches of their own
  *   laws        any number of threads, activations kept or computed again: the same gradients, bit for bit; what a
  *               condition hides has none
+ *   unread      source rows that no answer sees are left out, and nothing changes
  *   teacher     a teacher copy is the pair under the full prompt
  *   lora        gradients of A and B are those of the merged weights, carried through W + s B A; all parts, both stacks
  *               at gist positions only: against PyTorch (tests/data/lora/t5-gist); <GIST>'s embedding alone
@@ -303,6 +304,63 @@ static void test_teacher(void **state) {
     for (int t = 0; t < ANSWER; t++) assert_int_equal(b.teacher[t], ANSWER + t);
     train_batch_free(&b);
     close_model(&s);
+}
+
+/* ---- source rows that no answer sees ---- */
+
+/* The last answer row, which no row sees, weighs nothing and is made to see all of the source: the same loss, and
+ * gradients but for the order of sums. */
+static void check_unread(gist_kernels level, const train_model_options *o) {
+    gist_error err = { 0 };
+    setup s;
+    train_batch b;
+    train_loss some, all;
+    train_model *tm = NULL;
+    open_model(&s, "v11-f32", level, 2, DT_F32, 0);
+    train_model_options with = *o;
+    with.gist_token = s.pack.gist_token;
+    assert_ok(train_model_create(&tm, &s.cfg, &s.w, false, 3, &with, &s.ctx, NULL, &err), &err);
+    train_batch_init(&b, NULL);
+    add(&s, &b, 2, mixed_pairs, mixed); /* gists of one prompt */
+    add(&s, &b, 4, mixed_pairs, mixed);
+    train_batch_finish(&b);
+    b.weight[b.T - 1] = 0;
+    assert_ok(train_model_step(tm, &b, 1, &some, &err), &err);
+    size_t n = (size_t)train_model_trained(tm), bytes = 0;
+    for (size_t i = 0; i < n; i++) bytes += train_model_tensor(tm, (int)i)->count * sizeof(float);
+    float *want_ = malloc(bytes), *got = train_model_g(tm);
+    assert_non_null(want_);
+    memcpy(want_, got, bytes);
+    double operations = train_model_flops(tm, &b);
+    b.cross[b.T - 1] = (op_row){ .mem = -1, .hi = b.source.T };
+    train_model_zero_grad(tm);
+    assert_ok(train_model_step(tm, &b, 1, &all, &err), &err);
+    assert_true(some.finite && fabs(some.total - all.total) <= (o->type == DT_F32 ? 1e-6 : 1e-3) * all.total);
+    assert_true(operations < train_model_flops(tm, &b));
+    for (size_t i = 0; i < n; i++) {
+        const train_tensor *t = train_model_tensor(tm, (int)i);
+        double worst = 0, largest = 0;
+        for (size_t j = t->at; j < t->at + t->count; j++) {
+            worst = fmax(worst, fabs((double)got[j] - (double)want_[j]));
+            largest = fmax(largest, fabs((double)want_[j]));
+        }
+        if (!(worst <= (o->type == DT_F32 ? TOL_GRAD : 0.02) * largest))
+            fail_msg("gradient of %s is off by %.3g, largest %.3g", t->name, worst, largest);
+    }
+    free(want_);
+    train_batch_free(&b);
+    train_model_free(tm);
+    close_model(&s);
+}
+
+static void test_unread(void **state) {
+    (void)state;
+    for (int l = 0; l < N_LEVELS; l++)
+        for (int i = 0; i < 12 && gist_kernels_available(levels[l]); i++) {
+            train_model_options o = { .type = i < 6 ? DT_F32 : DT_BF16, .max_rows = 128, .lm = 1, .recompute = i % 2 };
+            if (i / 2 % 3) o.lora = (llama_lora_config){ 2, 3, (1u << LLAMA_LORA_TARGETS) - 1, i / 2 % 3 == 2 };
+            check_unread(levels[l], &o);
+        }
 }
 
 /* ---- adapters ---- */
@@ -633,8 +691,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gradients), cmocka_unit_test(test_packing),      cmocka_unit_test(test_threads),
         cmocka_unit_test(test_recompute), cmocka_unit_test(test_hidden),       cmocka_unit_test(test_teacher),
-        cmocka_unit_test(test_lora),      cmocka_unit_test(test_lora_at_gist), cmocka_unit_test(test_only_gist),
-        cmocka_unit_test(test_tuning),    cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_unread),    cmocka_unit_test(test_lora),         cmocka_unit_test(test_lora_at_gist),
+        cmocka_unit_test(test_only_gist), cmocka_unit_test(test_tuning),       cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

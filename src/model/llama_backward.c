@@ -49,16 +49,43 @@ static void head_norm_bwd(op_ctx *ctx, float *dq0, float *dw, const float *dq, c
     op_rmsnorm_bwd(ctx, dq0, dw, dq, q0, w, rms, heads, c->D, c->eps);
 }
 
+void llama_attention_input_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s, const llama_acts *a,
+                               const llama_config *c, const llama_layer *w, const llama_batch *b,
+                               const llama_batch *wanted) {
+    const llama_layer_lora *r = w->lora;
+    int T = b->T, n = wanted->T;
+    bool some = n < T;
+    float *dn = some ? s->dkept : s->dn;
+    op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
+    llama_pack_input(ctx, s, &d->wk, s->n, T);
+    llama_matrix_grad(ctx, s->dn, false, &d->wk, s, s->dk0, T);                            /* (3) */
+    llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk0, s->n, &r->wk, b);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wv, s, s->dv, s->n, &r->wv, b);
+    if (some) {
+        op_rows_keep(ctx, s->n, s->n, b->wanted, n, c->C);
+        llama_pack_input(ctx, s, &d->wq, s->n, n);
+    }
+    llama_matrix_grad(ctx, dn, !some, &d->wq, s, s->dq0, n);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, dn, &d->lora->wq, s, s->dq0, s->n, &r->wq, wanted);
+    if (some) {
+        op_rows_spread(ctx, dn, b->wanted, n, T, c->C);
+        op_add_fwd(ctx, s->dn, s->dn, dn, T, c->C);
+        op_rows_spread(ctx, dx, b->wanted, n, T, c->C);
+    }
+    op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
+}
+
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b) {
     const llama_config *c = &m->cfg;
     const llama_layer_lora *r = w->lora;
     llama_acts kept = *a;
     llama_batch wanted = *b;
-    bool some = llama_see_wanted(&kept, &wanted, a, b);
+    llama_see_wanted(&kept, &wanted, a, b);
     int T = b->T, n = wanted.T, HD = c->H * c->D;
     size_t GD = (size_t)c->G * (size_t)c->D;
-    float scale = 1.0f / sqrtf((float)c->D), *dn = some ? s->dkept : s->dn;
+    float scale = 1.0f / sqrtf((float)c->D);
 
     op_silu_mul_fwd(ctx, s->act, a->gate, a->up, n, c->F);
     llama_pack_input(ctx, s, &d->down, s->act, n);
@@ -91,24 +118,7 @@ void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_l
     if (d->bq) op_bias_bwd(ctx, d->bq, s->dq0, n, HD);
     if (d->bk) op_bias_bwd(ctx, d->bk, s->dk0, T, (int)GD);
     if (d->bv) op_bias_bwd(ctx, d->bv, s->dv, T, (int)GD);
-    op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
-    llama_pack_input(ctx, s, &d->wk, s->n, T);
-    llama_matrix_grad(ctx, s->dn, false, &d->wk, s, s->dk0, T);
-    llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk0, s->n, &r->wk, b);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wv, s, s->dv, s->n, &r->wv, b);
-    if (some) {
-        op_rows_keep(ctx, s->n, s->n, b->wanted, n, c->C);
-        llama_pack_input(ctx, s, &d->wq, s->n, n);
-    }
-    llama_matrix_grad(ctx, dn, !some, &d->wq, s, s->dq0, n);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, dn, &d->lora->wq, s, s->dq0, s->n, &r->wq, &wanted);
-    if (some) {
-        op_rows_spread(ctx, dn, b->wanted, n, T, c->C);
-        op_add_fwd(ctx, s->dn, s->dn, dn, T, c->C);
-        op_rows_spread(ctx, dx, b->wanted, n, T, c->C);
-    }
-    op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
+    llama_attention_input_bwd(ctx, dx, d, s, a, c, w, b, &wanted);
 }
 
 op_kv llama_store_take(arena *ar, int rows, size_t width) {

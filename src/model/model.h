@@ -406,8 +406,13 @@ typedef struct llama_acts_bwd {
  * gate, up, stats, cs, kept_cs. */
 void llama_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                      const llama_acts *a, const llama_layer *w, const llama_batch *b);
-/* The same for T5's blocks; a->xc, cq, catt, cstats, ck and cv too.  The decoder's adds what reaches the encoder's
- * output e [source rows,C] to de; source is the encoder's batch, whose rows name e's slots. */
+/* Its last step: from s->dq0, dk0 and dv, through wq (the wanted rows; `wanted` may be b), wk, wv and the norm; dx, the
+ * gradient of (6)'s sum, becomes that of the block's input. */
+void llama_attention_input_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s, const llama_acts *a,
+                               const llama_config *c, const llama_layer *w, const llama_batch *b,
+                               const llama_batch *wanted);
+/* llama_block_bwd for T5's blocks; a->xc, cq, catt, cstats, ck and cv too.  The decoder's adds what reaches e
+ * [source rows,C], the rows of the encoder's output that answers see, to de; source's rows name e's slots. */
 void t5_encoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                           const llama_acts *a, const llama_layer *w, const llama_batch *b);
 void t5_decoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d,

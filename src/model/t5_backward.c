@@ -9,7 +9,8 @@
  *   (3)  q = n Wq^T ...               dn = dq Wq + dk Wk + dv Wv
  *   (2)  n = rmsnorm(x)               dx += ...
  *
- * Norm outputs and f are computed again: cheaper than keeping them.
+ * Norm outputs and f are computed again: cheaper than keeping them.  In the encoder's last block rows that are not wanted
+ * have keys and values only: (8) to (6), (4) and q are about the wanted rows, side by side.
  */
 #include "model/model.h"
 
@@ -44,32 +45,25 @@ static void feed_forward_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, l
     op_rmsnorm_bwd(ctx, dx, d->ffn_norm, s->dn, x, w->ffn_norm, s->rms, T, c->C, c->eps); /* (6) */
 }
 
+/* wanted: b's, or b itself */
 static void self_attention_bwd(op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s, const llama_acts *a,
                                const llama_config *c, const llama_layer *w, const llama_batch *b,
-                               const op_distance *near, float *dnear) {
+                               const llama_batch *wanted, const op_distance *near, float *dnear) {
     const llama_layer_lora *r = w->lora;
-    int T = b->T;
-    size_t rows = (size_t)T, HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
-    llama_pack_input(ctx, s, &d->wo, a->att, T);
-    llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, T);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->wo, s, dx, a->att, &r->wo, b);
+    int T = b->T, n = wanted->T;
+    size_t HD = (size_t)c->H * (size_t)c->D, GD = (size_t)c->G * (size_t)c->D;
+    llama_pack_input(ctx, s, &d->wo, a->att, n);
+    llama_matrix_grad(ctx, s->datt, false, &d->wo, s, dx, n);
+    if (r) llama_lora_bwd_add(ctx, &a->lora, s->datt, &d->lora->wo, s, dx, a->att, &r->wo, wanted);
     op_kv_write(ctx, s->kv, b->rows, a->k, a->v, T, c->G, c->D);
     op_kv_write(ctx, s->swapped, b->rows, a->v, a->k, T, c->G, c->D);
-    zero(s->dq, rows * HD);
-    zero(s->dk, rows * GD);
-    zero(s->dv, rows * GD);
+    zero(s->dq, (size_t)n * HD);
+    zero(s->dk, (size_t)T * GD);
+    zero(s->dv, (size_t)T * GD);
     op_kv_grad grad[] = { { s->dk, s->dv }, s->memory };
     op_attention_near_bwd(ctx, s->dq, dnear, grad, s->datt, a->att, a->stats, a->q, s->kv, s->swapped, /* (4) */
-                          b->rows, T, c->H, c->G, c->D, 1.0f, near, s->scratch);
-    op_rmsnorm_fwd(ctx, s->n, a->x, w->attn_norm, T, c->C, c->eps);
-    llama_pack_input(ctx, s, &d->wq, s->n, T); /* (3) */
-    llama_matrix_grad(ctx, s->dn, false, &d->wq, s, s->dq, T);
-    llama_matrix_grad(ctx, s->dn, true, &d->wk, s, s->dk, T);
-    llama_matrix_grad(ctx, s->dn, true, &d->wv, s, s->dv, T);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wq, s, s->dq, s->n, &r->wq, b);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wk, s, s->dk, s->n, &r->wk, b);
-    if (r) llama_lora_bwd_add(ctx, &a->lora, s->dn, &d->lora->wv, s, s->dv, s->n, &r->wv, b);
-    op_rmsnorm_bwd(ctx, dx, d->attn_norm, s->dn, a->x, w->attn_norm, s->rms, T, c->C, c->eps); /* (2) */
+                          wanted->rows, n, c->H, c->G, c->D, 1.0f, near, s->scratch);
+    llama_attention_input_bwd(ctx, dx, d, s, a, c, w, b, wanted); /* (3), (2) */
 }
 
 static void cross_attention_bwd(op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d, llama_acts_bwd *s,
@@ -103,8 +97,11 @@ static void cross_attention_bwd(op_ctx *ctx, float *dx, float *de, const llama_l
 
 void t5_encoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, const llama_layer_bwd *d, llama_acts_bwd *s,
                           const llama_acts *a, const llama_layer *w, const llama_batch *b) {
-    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xm, b);
-    self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, &m->encoder_near, s->dencoder_near);
+    llama_acts kept;
+    llama_batch some;
+    const llama_batch *wanted = llama_see_wanted(&kept, &some, a, b) ? &some : b;
+    feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xm, wanted);
+    self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, wanted, &m->encoder_near, s->dencoder_near);
 }
 
 void t5_decoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, float *de, const llama_layer_bwd *d,
@@ -112,5 +109,5 @@ void t5_decoder_block_bwd(const llama_model *m, op_ctx *ctx, float *dx, float *d
                           const float *e, const llama_batch *source) {
     feed_forward_bwd(ctx, dx, d, s, a, &m->cfg, w, a->xc, b);
     cross_attention_bwd(ctx, dx, de, d, s, a, &m->cfg, w, b, e, source);
-    self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, &m->near, s->dnear);
+    self_attention_bwd(ctx, dx, d, s, a, &m->cfg, w, b, b, &m->near, s->dnear);
 }

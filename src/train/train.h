@@ -260,8 +260,8 @@ const float *train_merged_values(void *merged, const char *name); /* a llama_val
 /* The same weights as inference sees them (masters packed as `type`), for validation by generation. */
 const llama_model *train_model_llama(const train_model *tm);
 size_t train_model_bytes(const train_model *tm);
-/* Floating-point operations of one step on this batch: 6*parameters*rows (head: label rows) + attention over visible
- * keys. */
+/* Floating-point operations of one step on this batch, which fits max_rows: 6*parameters*rows (head: label rows) +
+ * attention over visible keys, rows whose output nobody reads left out.  Not beside a step of the same tm. */
 double train_model_flops(const train_model *tm, const train_batch *b);
 
 /* ---- schedule: train_schedule.c ---- */

@@ -7,6 +7,14 @@
 
 enum { TRAIN_HEAD_ROWS = 512 /* label rows that go through the head at a time */ };
 
+/* Rows of the encoder's output that an answer sees, side by side: no other is computed. */
+typedef struct train_read {
+    int n, *row;    /* [n] ascending */
+    int *before;    /* [source rows + 1] how many of them lie before a row */
+    op_row *slot;   /* [n] where each one's keys and values go: slot i */
+    op_row *cross;  /* [answer rows] what each answer row sees of them */
+} train_read;
+
 struct train_model {
     const gist_allocator *alloc;
     op_ctx ctx;
@@ -36,7 +44,8 @@ struct train_model {
     float *last, *dx;     /* [T,C] the last block's output, LLaMA: of the wanted rows; the gradient travelling down */
     llama_acts *encoder;  /* T5: [cfg.encoder] */
     op_kv cross[2];       /* T5: keys and values of the encoder's output, for every block in turn; a memory's */
-    float *source_last;   /* T5: [T,C] the last encoder block's output */
+    train_read read;      /* T5: which rows of the encoder's output are read */
+    float *source_last;   /* T5: [read.n,C] the last encoder block's output */
     float *source, *dsource; /* the same behind the norm: the encoder's output; its gradient */
     int *wanted, wanted_rows; /* [T] rows whose last output is read: those with a label or a teacher, and teachers */
     int *place;           /* [T] where a row's lies in last and dx */

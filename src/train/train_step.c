@@ -1,12 +1,11 @@
 /* train_step.c - one forward and backward pass over a packed batch.
  *
- *   x = E[ids]  ->  block 0 .. L-1 (each keeps what its derivative reads)  ->  rows with labels, TRAIN_HEAD_ROWS at a
- * time:
+ *   x = E[ids]  ->  block 0 .. L-1 (each keeps what its derivative reads)  ->  rows with labels, some at a time:
  *   logits = rmsnorm(x) Whead^T  ->  loss and dlogits  ->  dWhead, dx  ->  block L-1 .. 0 backwards  ->  dE
  *
- * Only rows with a label go through the head; the last block computes theirs and no other row's output, LLaMA's at
- * least.  A row with a teacher also matches the teacher row's distribution; no
- * gradient flows into the teacher's logits.
+ * Only rows with a label go through the head; LLaMA's last block computes their output and no other row's (T5's decoder
+ * has labels only).  A row with a teacher also matches the teacher row's distribution; no gradient flows into the
+ * teacher's logits.
  */
 #include <math.h>
 

@@ -1,6 +1,6 @@
 /* train_t5.c - one forward and backward pass of an encoder-decoder model over a packed batch.
  *
- *   e = norm(encoder blocks over the source rows)
+ *   e = norm(encoder blocks over the source rows): the last one computes the rows that an answer sees, no others
  *   block l of the decoder:  k', v' = e Wk'^T, e Wv'^T  ->  one store  ->  the block over the answer rows
  *   backward:  decoder L-1 .. 0, each adding to de  ->  norm  ->  encoder .. 0  ->  dE of both, tables by distance
  *
@@ -50,6 +50,43 @@ void train_t5_take(train_model *tm, arena *ar, const llama_acts *shared) {
         a->cv = once.cv;
     }
     tm->cross[0] = llama_store_take(ar, tm->opt.max_rows, GD);
+    tm->read.row = arena_take(ar, rows, sizeof(int));
+    tm->read.before = arena_take(ar, rows + 1, sizeof(int));
+    tm->read.slot = arena_take(ar, rows, sizeof(op_row));
+    tm->read.cross = arena_take(ar, rows, sizeof(op_row));
+}
+
+/* ---- what is read ---- */
+
+/* A prompt that answers see through gists alone is no row of `read`. */
+static void see_read(train_read *r, const train_batch *b) {
+    int S = b->source.T;
+    int *marked = r->before + 1;
+    memset(r->before, 0, ((size_t)S + 1) * sizeof *r->before);
+    for (int t = 0; t < b->T; t++) {
+        const op_row *x = &b->cross[t];
+        for (int i = x->lo; i < x->hi; i++) marked[i] = 1;
+        for (int i = x->mlo; x->mem == 0 && i < x->mhi; i++) marked[i] = 1;
+    }
+    r->n = 0;
+    for (int i = 0; i < S; i++) {
+        if (marked[i]) r->row[r->n++] = i;
+        r->before[i + 1] = r->n;
+    }
+    for (int i = 0; i < r->n; i++) {
+        r->slot[i] = b->source.rows[r->row[i]];
+        r->slot[i].slot = i;
+    }
+    for (int t = 0; t < b->T; t++) {
+        op_row x = b->cross[t];
+        x.lo = r->before[x.lo];
+        x.hi = r->before[x.hi];
+        if (x.mem == 0) {
+            x.mlo = r->before[x.mlo];
+            x.mhi = r->before[x.mhi];
+        }
+        r->cross[t] = x;
+    }
 }
 
 /* ---- passes ---- */
@@ -66,7 +103,14 @@ static llama_batch source_of(train_model *tm, const train_batch *b) {
                           .kv = tm->kv,
                           .stores = 1,
                           .gist = tm->gist_row,
-                          .gists = n };
+                          .gists = n,
+                          .wanted = tm->read.row,
+                          .n_wanted = tm->read.n };
+}
+
+/* The encoder's output as the decoder sees it. */
+static llama_batch read_of(const train_model *tm) {
+    return (llama_batch){ .T = tm->read.n, .rows = tm->read.slot };
 }
 
 static llama_batch answers_of(const train_model *tm, const train_batch *b) {
@@ -76,18 +120,24 @@ static llama_batch answers_of(const train_model *tm, const train_batch *b) {
                           .rows = b->rows,
                           .kv = tm->kv,
                           .stores = 1,
-                          .cross = b->cross,
+                          .cross = tm->read.cross,
                           .cross_kv = tm->cross };
 }
 
+static void encoder_block(train_model *tm, llama_acts *a, int l, const llama_batch *source) {
+    const llama_model *m = &tm->model;
+    llama_batch all = llama_all(source);
+    t5_encoder_block_fwd(m, &tm->ctx, a, &m->encoder[l], &tm->kv[l * tm->stores],
+                         l < m->cfg.encoder - 1 ? &all : source);
+}
+
 /* A block of the decoder, and what it sees of the source. */
-static void decoder_block(train_model *tm, llama_acts *a, int l, const llama_batch *source,
-                          const llama_batch *answers) {
+static void decoder_block(train_model *tm, llama_acts *a, int l, const llama_batch *read, const llama_batch *answers) {
     const llama_model *m = &tm->model;
     op_ctx *ctx = &tm->ctx;
-    op_input e = { .x = tm->source, .buf = a->operand, .T = source->T };
+    op_input e = { .x = tm->source, .buf = a->operand, .T = read->T };
     t5_cross_rows(ctx, a->ck, a->cv, &e, &m->layers[l], a);
-    op_kv_write(ctx, tm->cross, source->rows, a->ck, a->cv, source->T, m->cfg.G, m->cfg.D);
+    op_kv_write(ctx, tm->cross, read->rows, a->ck, a->cv, read->T, m->cfg.G, m->cfg.D);
     train_memory_cross(tm, l);
     t5_decoder_block_fwd(m, ctx, a, &m->layers[l], tm->kv, tm->cross, answers);
 }
@@ -96,13 +146,13 @@ void train_t5_forward(train_model *tm, const train_batch *b) {
     const llama_model *m = &tm->model;
     const llama_config *c = &m->cfg;
     op_ctx *ctx = &tm->ctx;
-    llama_batch source = source_of(tm, b), answers = answers_of(tm, b);
+    see_read(&tm->read, b);
+    llama_batch source = source_of(tm, b), read = read_of(tm), answers = answers_of(tm, b);
     llama_embed_fwd(m, ctx, tm->encoder[0].x, &source);
-    for (int l = 0; l < c->encoder; l++)
-        t5_encoder_block_fwd(m, ctx, &tm->encoder[l], &m->encoder[l], &tm->kv[l * tm->stores], &source);
-    op_rmsnorm_fwd(ctx, tm->source, tm->source_last, m->encoder_norm, source.T, c->C, c->eps);
+    for (int l = 0; l < c->encoder; l++) encoder_block(tm, &tm->encoder[l], l, &source);
+    op_rmsnorm_fwd(ctx, tm->source, tm->source_last, m->encoder_norm, read.T, c->C, c->eps);
     llama_embed_fwd(m, ctx, tm->acts[0].x, &answers);
-    for (int l = 0; l < c->L; l++) decoder_block(tm, &tm->acts[l], l, &source, &answers);
+    for (int l = 0; l < c->L; l++) decoder_block(tm, &tm->acts[l], l, &read, &answers);
 }
 
 void train_t5_backward(train_model *tm, const train_batch *b) {
@@ -110,8 +160,8 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
     const llama_config *c = &m->cfg;
     op_ctx *ctx = &tm->ctx;
     llama_acts_bwd *s = &tm->s;
-    llama_batch source = source_of(tm, b), answers = answers_of(tm, b);
-    size_t rows = (size_t)source.T * (size_t)c->C, distances = (size_t)c->H * (2 * (size_t)c->context + 1);
+    llama_batch source = source_of(tm, b), all = llama_all(&source), read = read_of(tm), answers = answers_of(tm, b);
+    size_t rows = (size_t)read.T * (size_t)c->C, distances = (size_t)c->H * (2 * (size_t)c->context + 1);
     op_buckets past = c->near, both = c->near;
     past.both = false;
     memset(tm->dsource, 0, rows * sizeof *tm->dsource);
@@ -122,11 +172,11 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
         llama_acts a = tm->acts[l];
         if (tm->opt.recompute) {
             a.y = s->dn; /* the output is known already; it must not land on a kept input */
-            decoder_block(tm, &a, l, &source, &answers);
+            decoder_block(tm, &a, l, &read, &answers);
         }
         train_memory_cross(tm, l);
         t5_decoder_block_bwd(m, ctx, tm->dx, tm->dsource, &tm->bwd.layers[l], s, &a, &m->layers[l], &answers,
-                             tm->source, &source);
+                             tm->source, &read);
         train_memory_cross_bwd(tm, l);
     }
     if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, tm->dx, b->ids, answers.T, c->C);
@@ -134,16 +184,17 @@ void train_t5_backward(train_model *tm, const train_batch *b) {
 
     float *dx = tm->source; /* the encoder's output is needed no more */
     memset(dx, 0, rows * sizeof *dx);
-    op_rmsnorm_bwd(ctx, dx, tm->bwd.encoder_norm, tm->dsource, tm->source_last, m->encoder_norm, s->rms, source.T, c->C,
+    op_rmsnorm_bwd(ctx, dx, tm->bwd.encoder_norm, tm->dsource, tm->source_last, m->encoder_norm, s->rms, read.T, c->C,
                    c->eps);
     for (int l = c->encoder - 1; l >= 0; l--) {
         llama_acts a = tm->encoder[l];
         train_memory_select(tm, l);
         if (tm->opt.recompute) {
             a.y = s->dn;
-            t5_encoder_block_fwd(m, ctx, &a, &m->encoder[l], &tm->kv[l * tm->stores], &source);
+            encoder_block(tm, &a, l, &source);
         }
-        t5_encoder_block_bwd(m, ctx, dx, &tm->bwd.encoder[l], s, &a, &m->encoder[l], &source);
+        t5_encoder_block_bwd(m, ctx, dx, &tm->bwd.encoder[l], s, &a, &m->encoder[l],
+                             l < c->encoder - 1 ? &all : &source);
     }
     if (tm->bwd.embed) op_embed_bwd(ctx, tm->bwd.embed, dx, source.ids, source.T, c->C);
     if (tm->bwd.gist_embed) op_rows_sum(ctx, tm->bwd.gist_embed, dx, source.gist, source.gists, c->C);
@@ -161,10 +212,13 @@ static double seen(const op_row *rows, int T) {
 
 double train_t5_flops(const train_model *tm, const train_batch *b) {
     const llama_config *c = &tm->model.cfg;
-    double S = b->source.T, T = b->T, HD = (double)c->H * c->D, one = (double)c->C * HD;
-    double ffn = (c->gated ? 3.0 : 2.0) * c->C * c->F;
-    double products = c->encoder * (4 * one + ffn) * S + c->L * ((6 * one + ffn) * T + 2 * one * S);
-    double visible =
-        c->encoder * seen(b->source.rows, b->source.T) + c->L * (seen(b->rows, b->T) + seen(b->cross, b->T));
-    return (train_model_frozen(tm) ? 4 : 6) * products + 12 * HD * visible;
+    train_read read = tm->read;
+    see_read(&read, b);
+    double S = b->source.T, T = b->T, n = read.n, one = (double)c->C * c->H * c->D;
+    double ffn = (c->gated ? 3.0 : 2.0) * c->C * c->F, encoder = c->encoder - 1;
+    double products = 2 * one * (c->encoder * S + c->L * n) /* keys and values */
+                      + (2 * one + ffn) * (encoder * S + n) + (6 * one + ffn) * c->L * T;
+    double visible = encoder * seen(b->source.rows, b->source.T) + seen(read.slot, read.n) +
+                     c->L * (seen(b->rows, b->T) + seen(b->cross, b->T));
+    return (train_model_frozen(tm) ? 4 : 6) * products + 12.0 * c->H * c->D * visible;
 }
