@@ -9,8 +9,8 @@
  *   (3)  q = n Wq^T ...               dn = dq Wq + dk Wk + dv Wv
  *   (2)  n = rmsnorm(x)               dx += ...
  *
- * Norm outputs and f are computed again: cheaper than keeping them.  In the encoder's last block rows that are not wanted
- * have keys and values only: (8) to (6), (4) and q are about the wanted rows, side by side.
+ * Norm outputs and f are computed again: cheaper than keeping them.  In the encoder's last block rows that are not
+ * wanted have keys and values only: (8) to (6), (4) and q are about the wanted rows, side by side.
  */
 #include "model/model.h"
 
