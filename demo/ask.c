@@ -53,23 +53,23 @@ static void keep(char out[TEXT_MAX], const gist_answer *answer) {
     out[n] = '\0';
 }
 
-gist_status ask_all(asked *a, int first, int step, int last, gist_error *err) {
+gist_status ask_all(asked *a, int n, gist_error *err) {
     gist_generate_options opt = GIST_GENERATE_OPTIONS_INIT;
     gist_request request[WAY_COUNT * MOST];
     char *to[WAY_COUNT * MOST];
-    size_t n = 0;
+    size_t all = 0;
     gist_status st = GIST_OK;
     opt.max_tokens = ASK_TOKENS;
     memset(request, 0, sizeof request);
     for (int way = 0; way < WAY_COUNT; way++)
-        for (int i = first; i < last && st == GIST_OK; i += step, n++) {
+        for (int i = 0; i < n && st == GIST_OK; i++, all++) {
             const char *input = a->p->pair[i].input;
-            request[n] = (gist_request){ .input = input, .len = strlen(input), .options = &opt };
-            to[n] = a->said[way][i];
-            st = open_way(a, way, &request[n].session, err);
+            request[all] = (gist_request){ .input = input, .len = strlen(input), .options = &opt };
+            to[all] = a->said[way][i];
+            st = open_way(a, way, &request[all].session, err);
         }
-    if (st == GIST_OK) st = gist_generate_batch(request, n, err);
-    for (size_t i = 0; i < n; i++) {
+    if (st == GIST_OK) st = gist_generate_batch(request, all, err);
+    for (size_t i = 0; i < all; i++) {
         if (st == GIST_OK && request[i].status != GIST_OK) {
             st = request[i].status;
             *err = request[i].error;

@@ -92,7 +92,7 @@ static gist_status show_one(const words *w, gist_engine *e, const tour_options *
         st = ask_open(&a, e, &p, 0, err);
         if (st == GIST_OK) st = write_file(o->dir, "prompt.txt", p.text.p, p.text.len, err);
         if (st == GIST_OK) st = gist_save(a.g, path, err);
-        if (st == GIST_OK) st = ask_all(&a, 0, 1, p.pairs, err);
+        if (st == GIST_OK) st = ask_all(&a, p.pairs, err);
         if (st == GIST_OK) st = ask_time(&a, p.pairs, path, &t, err);
         if (st == GIST_OK) {
             gist_get_info(a.g, &info);
@@ -150,7 +150,7 @@ static gist_status count_one(totals *t, const words *w, gist_engine *e, uint64_t
     gist_status st = prompt_draw(&p, w, SPLIT_UNSEEN, seed, (uint64_t)index, false, err);
     if (st == GIST_OK) {
         st = ask_open(&a, e, &p, 0, err);
-        if (st == GIST_OK) st = ask_all(&a, 0, 1, p.all, err);
+        if (st == GIST_OK) st = ask_all(&a, p.all, err);
         int lost = 0;
         for (int i = 0; i < p.all && st == GIST_OK; i++) {
             lost += ask_right(&a, WAY_FULL, i) && !ask_right(&a, WAY_GIST, i);
@@ -169,7 +169,17 @@ static gist_status count_one(totals *t, const words *w, gist_engine *e, uint64_t
     return st;
 }
 
-/* Every other input is for tuning, the rest is for scoring. */
+/* Every other input is for scoring, the rest is for tuning: counted by answer, so that of two questions with one answer
+ * tuning sees one, in other words. */
+static bool held_out(const prompt *p, int i) {
+    int before = 0;
+    for (int j = 0; j < p->all; j++) {
+        int order = strcmp(p->pair[j].output, p->pair[i].output);
+        before += order < 0 || (order == 0 && j < i);
+    }
+    return before % 2;
+}
+
 static gist_status write_lost(const words *w, const tour_options *o, const loss *l, gist_error *err) {
     prompt p;
     sbuf inputs, args;
@@ -177,7 +187,8 @@ static gist_status write_lost(const words *w, const tour_options *o, const loss 
     sbuf_init(&inputs, NULL);
     sbuf_init(&args, NULL);
     gist_status st = prompt_draw(&p, w, SPLIT_UNSEEN, o->seed, (uint64_t)l->index, false, err);
-    for (int i = 0; i < p.all && st == GIST_OK; i += 2) sbuf_fmt(&inputs, "%s\n", p.pair[i].input);
+    for (int i = 0; i < p.all && st == GIST_OK; i++)
+        if (!held_out(&p, i)) sbuf_fmt(&inputs, "%s\n", p.pair[i].input);
     sbuf_fmt(&args, "--seed %llu --index %d -k %d\n", (unsigned long long)o->seed, l->index, l->k);
     if (st == GIST_OK && (inputs.failed || args.failed)) st = err_memory(err, "inputs");
     if (st == GIST_OK) st = write_file(o->dir, "lost.prompt.txt", p.text.p, p.text.len, err);
@@ -229,9 +240,11 @@ gist_status tour_tuned(const words *w, const tour_options *o, int index, int k, 
     prompt_init(&p);
     gist_status st = prompt_draw(&p, w, SPLIT_UNSEEN, o->seed, (uint64_t)index, false, err);
     if (st == GIST_OK) st = ask_open(&a, e, &p, k, err);
-    if (st == GIST_OK) st = ask_all(&a, 1, 2, p.all, err);
+    if (st == GIST_OK) st = ask_all(&a, p.all, err);
     if (st == GIST_OK) {
-        for (int i = 1; i < p.all; i += 2, n++) {
+        for (int i = 0; i < p.all; i++) {
+            if (!held_out(&p, i)) continue;
+            n++;
             right[0] += ask_right(&a, WAY_GIST, i);
             memcpy(before[i], a.said[WAY_GIST][i], TEXT_MAX);
         }
@@ -239,12 +252,13 @@ gist_status tour_tuned(const words *w, const tour_options *o, int index, int k, 
     }
     if (st == GIST_OK) {
         ask_use(&a, g);
-        st = ask_all(&a, 1, 2, p.all, err);
+        st = ask_all(&a, p.all, err);
     }
     if (st == GIST_OK) {
         print_cell("input that tuning did not see", INPUT);
         printf("  %-*s  %-*s  %s\n", COLUMN, "right answer", COLUMN, "predicted gist", "tuned gist");
-        for (int i = 1; i < p.all; i += 2) {
+        for (int i = 0; i < p.all; i++) {
+            if (!held_out(&p, i)) continue;
             right[1] += ask_right(&a, WAY_GIST, i);
             print_cell(p.pair[i].input, INPUT);
             printf("  ");

@@ -28,8 +28,8 @@ gist_status ask_open(asked *a, gist_engine *e, const prompt *p, int k, gist_erro
 void ask_close(asked *a);
 /* Put another gist in its place (owned by a from here on). */
 void ask_use(asked *a, gist *g);
-/* Answer pairs first, first + step, ... below last, every way, in one batch. */
-gist_status ask_all(asked *a, int first, int step, int last, gist_error *err);
+/* Answer the first n pairs, every way, in one batch. */
+gist_status ask_all(asked *a, int n, gist_error *err);
 bool ask_right(const asked *a, int way, int i);
 /* Medians over the first n pairs of the milliseconds to the first token: without cache (prompt and input are run), from
  * a cache of the whole prompt, from the gist as it lies on disk at path (read, verified, attached). */
