@@ -308,8 +308,8 @@ static void test_teacher(void **state) {
 
 /* ---- source rows that no answer sees ---- */
 
-/* What two shared prompts cost that no answer sees, in the encoder's last block and as keys and values of the decoder's,
- * and what it costs the last answer row to see all of the source. */
+/* What two shared prompts cost that no answer sees, in the encoder's last block and as keys and values of the
+ * decoder's, and what it costs the last answer row to see all of the source. */
 static double unread_flops(const llama_config *c, const train_batch *b, bool frozen) {
     const op_row *last = &b->cross[b->T - 1];
     double one = (double)c->C * c->H * c->D, ffn = (c->gated ? 3.0 : 2.0) * c->C * c->F;
